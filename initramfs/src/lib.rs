@@ -1,0 +1,1 @@
+//! Builds netboot initramfs images.

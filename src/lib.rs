@@ -1,0 +1,19 @@
+#![doc = include_str!("README.md")]
+
+pub mod boot;
+pub mod cmdline;
+pub mod config;
+pub mod console;
+pub mod directives;
+pub mod error;
+pub mod fetch;
+pub mod handover;
+pub mod machine;
+pub mod net;
+pub mod overlay;
+pub mod plan;
+pub mod report;
+pub mod root;
+// The only folder that may hold `unsafe`.
+#[allow(unsafe_code)]
+pub mod sys;

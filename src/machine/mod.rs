@@ -1,0 +1,3 @@
+//! The first minute: mounts, console, identity, drivers.
+
+pub mod modules;

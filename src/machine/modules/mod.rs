@@ -1,0 +1,1 @@
+//! Kernel modules: which ones a device asks for, and loading them.

@@ -1,0 +1,49 @@
+//! What a machine knows about its place in the network: one lease, from DHCP or typed by hand.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use serde::Serialize;
+
+/// Everything kept of a DHCP acknowledgement (RFC 2131, 2132), or of a static `ip=`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Lease {
+    pub address: Ipv4Addr,
+    pub prefix: u8,
+    pub broadcast: Option<Ipv4Addr>,
+    /// Option 121 when present, else option 33 and one default route per router of option 3.
+    pub routes: Vec<Route>,
+    /// Bytes; option 26.
+    pub mtu: Option<u16>,
+    pub dns: Vec<IpAddr>,
+    /// Option 15.
+    pub domain: Option<String>,
+    /// Option 119, else option 15.
+    pub search: Vec<String>,
+    pub hostname: Option<String>,
+    pub ntp: Vec<IpAddr>,
+    /// Option 2, seconds east of UTC, as LTSP exports it (`TIMEZONE`).
+    pub time_offset: Option<i32>,
+    pub nis_domain: Option<String>,
+    /// Option 17.
+    pub root_path: Option<String>,
+    /// `siaddr`.
+    pub next_server: Option<Ipv4Addr>,
+    /// Option 66, or the `sname` field: a name or an address.
+    pub tftp_server: Option<String>,
+    /// Option 67, or the `file` field.
+    pub filename: Option<String>,
+    /// Option 54; none on a static address.
+    pub server_id: Option<Ipv4Addr>,
+    /// Seconds; `None` is for ever (static, or 0xffffffff).
+    pub lease_seconds: Option<u32>,
+    pub renew_seconds: Option<u32>,
+    pub rebind_seconds: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Route {
+    pub to: Ipv4Net,
+    /// `None`: on the link itself (a router of 0.0.0.0 in option 121).
+    pub via: Option<Ipv4Addr>,
+}

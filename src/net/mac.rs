@@ -1,0 +1,86 @@
+//! Ethernet hardware addresses, in every spelling that boot loaders and people use.
+
+use std::fmt;
+use std::str::FromStr;
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// `52-54-00-aa-bb-cc`: the form of file names and of pxelinux.
+    pub fn dashed(&self) -> String {
+        self.to_string().replace(':', "-")
+    }
+
+    /// Reads the value of `BOOTIF=`: pxelinux and iPXE put the hardware type in front (`01-`, or
+    /// `20-` for InfiniBand's type 32), GRUB configurations in the wild leave it out.
+    pub fn from_bootif(value: &str) -> Option<Self> {
+        let address = match value.as_bytes() {
+            [a, b, b'-' | b':', rest @ ..]
+                if rest.len() == 17 && a.is_ascii_hexdigit() && b.is_ascii_hexdigit() =>
+            {
+                value.get(3..)?
+            }
+            _ => value,
+        };
+        address.parse().ok()
+    }
+}
+
+impl FromStr for Mac {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("\"{text}\" is not a MAC address like 52:54:00:aa:bb:cc");
+        let separator = if text.contains('-') { '-' } else { ':' };
+        let mut bytes = [0; 6];
+        let mut parts = text.split(separator);
+        for byte in &mut bytes {
+            let part = parts.next().ok_or_else(wrong)?;
+            if part.len() != 2 || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(wrong());
+            }
+            *byte = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
+        }
+        if parts.next().is_some() { Err(wrong()) } else { Ok(Self(bytes)) }
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[rustfmt::skip]
+    fn bootif_is_understood_in_every_spelling_in_the_wild() {
+        let node = Some(Mac([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc]));
+        let cases = [
+            ("01-52-54-00-aa-bb-cc", node), // pxelinux, iPXE
+            ("01-52-54-00-AA-BB-CC", node),
+            ("52-54-00-aa-bb-cc",    node), // the seed's grub.cfg (C80)
+            ("52:54:00:aa:bb:cc",    node),
+            ("01:52:54:00:aa:bb:cc", node),
+            ("52-54-00-aa-bb",       None),
+            ("52-54-00-aa-bb-cg",    None),
+            ("52-54-00-aa-bb-+c",    None),
+            ("",                     None),
+            ("é2-54-00-aa-bb-cc-00", None), // not ASCII: must not split a character
+        ];
+        for (value, expected) in cases {
+            assert_eq!(Mac::from_bootif(value), expected, "BOOTIF={value}");
+        }
+    }
+}

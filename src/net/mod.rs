@@ -1,0 +1,9 @@
+//! Brings up the network that the plan asks for.
+
+mod lease;
+mod mac;
+mod plan;
+
+pub use lease::{Lease, Route};
+pub use mac::Mac;
+pub use plan::{Addressing, LinkChoice, NetworkPlan};

@@ -1,0 +1,49 @@
+//! What the command line asks of the network, as `cmdline/` reads it and `net` carries it out.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::Mac;
+
+/// One machine's request: which link, how it gets its address, and who the machine says it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkPlan {
+    pub link: LinkChoice,
+    pub addressing: Addressing,
+    /// Second field of `ip=`, name or address: overrides whatever boot server DHCP names.
+    pub boot_server: Option<String>,
+    /// Sent to the DHCP server as option 12, and stronger than the name it answers with.
+    pub hostname: Option<String>,
+    /// From `ip=`; in front of those of the lease.
+    pub dns: Vec<IpAddr>,
+    pub ntp: Vec<IpAddr>,
+    /// Option 60; never `PXEClient`, which would draw us into PXE pools.
+    pub vendor_class: String,
+    /// SMBIOS system UUID as the firmware stores it, for option 97 (RFC 4578 section 2.3).
+    pub uuid: Option<[u8; 16]>,
+    /// The root still has to come from a lease, so a lease that names one beats an earlier one.
+    pub root_from_dhcp: bool,
+}
+
+/// Which link may become the boot link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkChoice {
+    /// Every Ethernet link is tried at once.
+    Any,
+    /// Field 6 of `ip=`.
+    Name(String),
+    /// `BOOTIF=`; the permanent address of the port.
+    Mac(Mac),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addressing {
+    /// `request`: option 50, an address that `ip=` already names (C85).
+    Dhcp {
+        request: Option<Ipv4Addr>,
+    },
+    Static {
+        address: Ipv4Addr,
+        prefix: u8,
+        gateway: Option<Ipv4Addr>,
+    },
+}

@@ -1,0 +1,4 @@
+//! The only folder with `unsafe` or raw system calls: one function per intent, each says what it
+//! did in its error.
+
+pub mod mount;

@@ -1,0 +1,1 @@
+//! Virtual machines and real servers for the boot tests and the demo.
