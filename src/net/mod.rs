@@ -1,5 +1,7 @@
 //! Brings up the network that the plan asks for.
 
+mod choice;
+mod dhcp;
 mod lease;
 mod mac;
 mod plan;
