@@ -69,7 +69,7 @@ struct Times {
 
 #[derive(Clone, Debug)]
 pub enum Event {
-    Received(Reply),
+    Received(Box<Reply>),
     /// The moment of [`Client::until`] has come.
     Timeout,
 }
@@ -133,7 +133,7 @@ impl Client {
 
     pub fn step(self, event: Event, chance: Chance) -> (Self, Step) {
         match event {
-            Event::Received(reply) => self.received(reply, chance),
+            Event::Received(reply) => self.received(*reply, chance),
             Event::Timeout => self.timeout(chance),
         }
     }
@@ -253,7 +253,12 @@ impl Client {
         (self, Step { send: None, news })
     }
 
-    fn granted(mut self, lease: Lease, chance: Chance, news: fn(Box<Lease>) -> News) -> (Self, Step) {
+    fn granted(
+        mut self,
+        lease: Lease,
+        chance: Chance,
+        news: fn(Box<Lease>) -> News,
+    ) -> (Self, Step) {
         let times = lease.lease_seconds.map(|lasts| {
             let at = |seconds: u32| chance.now.saturating_add(Duration::from_secs(seconds.into()));
             // Counted from now, not from the request as the RFC has it: the two are milliseconds
@@ -263,11 +268,8 @@ impl Client {
             let renew = lease.renew_seconds.filter(|renew| *renew <= rebind).unwrap_or(lasts / 2);
             Times { renew: Some(at(renew.min(rebind))), rebind: at(rebind), end: at(lasts) }
         });
-        let times = times.unwrap_or(Times {
-            renew: None,
-            rebind: Duration::MAX,
-            end: Duration::MAX,
-        });
+        let times =
+            times.unwrap_or(Times { renew: None, rebind: Duration::MAX, end: Duration::MAX });
         // A lease of seconds must not become a storm of renewals.
         let soonest = chance.now.saturating_add(Duration::from_secs(1));
         self.until = times.renew.map(|renew| renew.max(soonest));
@@ -295,8 +297,7 @@ impl Client {
         let to = if rebinding { None } else { *server };
         let next = if rebinding { times.end } else { times.rebind };
         let half = next.saturating_sub(chance.now) / 2;
-        self.until =
-            Some(chance.now.saturating_add(half.max(SHORTEST_RENEWAL_WAIT)).min(next));
+        self.until = Some(chance.now.saturating_add(half.max(SHORTEST_RENEWAL_WAIT)).min(next));
         let envelope = self.envelope(false, chance);
         (self, Step { send: Some(Send { ask: Ask::Extend { address }, envelope, to }), news: None })
     }
@@ -333,6 +334,10 @@ mod tests {
         Chance { now: Duration::from_secs_f64(seconds), dice: EVEN }
     }
 
+    fn got(reply: Reply) -> Event {
+        Event::Received(Box::new(reply))
+    }
+
     fn started() -> Client {
         let rules = Rules { mac: NODE, wants: Wants::of(&plan()) };
         Client::start(rules, None, at(0.0)).0
@@ -363,8 +368,8 @@ mod tests {
     }
 
     fn bound(lasts: Option<u32>) -> Client {
-        let (client, _) = started().step(Event::Received(reply(Kind::Offer, SERVER, lasts)), at(0.0));
-        client.step(Event::Received(reply(Kind::Ack, SERVER, lasts)), at(0.0)).0
+        let (client, _) = started().step(got(reply(Kind::Offer, SERVER, lasts)), at(0.0));
+        client.step(got(reply(Kind::Ack, SERVER, lasts)), at(0.0)).0
     }
 
     /// What a step did, in a few words.
@@ -406,13 +411,13 @@ mod tests {
     #[test]
     #[rustfmt::skip]
     fn every_answer_has_one_consequence() {
-        use Event::{Received, Timeout};
-        let offer = || Received(reply(Kind::Offer, SERVER, Some(60)));
-        let ack = |server| Received(reply(Kind::Ack, server, Some(60)));
-        let nak = |server| Received(reply(Kind::Nak, server, None));
-        let unusable = || Received(Reply { lease: Err("it has no subnet mask"), ..plain(SERVER) });
-        let foreign = || Received(Reply { transaction: 1, ..plain(SERVER) });
-        let neighbour = || Received(Reply { mac: Mac([2; 6]), ..plain(SERVER) });
+        use Event::Timeout;
+        let offer = || got(reply(Kind::Offer, SERVER, Some(60)));
+        let ack = |server| got(reply(Kind::Ack, server, Some(60)));
+        let nak = |server| got(reply(Kind::Nak, server, None));
+        let unusable = || got(Reply { lease: Err("it has no subnet mask"), ..plain(SERVER) });
+        let foreign = || got(Reply { transaction: 1, ..plain(SERVER) });
+        let neighbour = || got(Reply { mac: Mac([2; 6]), ..plain(SERVER) });
         let cases = [
             ("the usual four messages",      vec![offer(), ack(SERVER)],              vec!["select 10.0.0.1, accepted", "granted 10.0.0.57"]),
             ("silence",                      vec![Timeout, Timeout],                  vec!["discover", "discover"]),
@@ -421,11 +426,11 @@ mod tests {
             ("an ACK out of the blue",       vec![ack(SERVER)],                       vec![""]),
             ("an unusable offer",            vec![unusable(), offer()],               vec!["unusable: it has no subnet mask", "select 10.0.0.1, accepted"]),
             ("an offer without boot server waits for a better one",
-                                             vec![Received(plain(OTHER)), offer()],   vec!["", "select 10.0.0.1, accepted"]),
-            ("and is taken when none comes", vec![Received(plain(OTHER)), Timeout],   vec!["", "select 10.0.0.2, accepted"]),
-            ("the first of two such offers", vec![Received(plain(OTHER)), Received(plain(SERVER)), Timeout],
+                                             vec![got(plain(OTHER)), offer()],   vec!["", "select 10.0.0.1, accepted"]),
+            ("and is taken when none comes", vec![got(plain(OTHER)), Timeout],   vec!["", "select 10.0.0.2, accepted"]),
+            ("the first of two such offers", vec![got(plain(OTHER)), got(plain(SERVER)), Timeout],
                                                                                       vec!["", "", "select 10.0.0.2, accepted"]),
-            ("an offer too late",            vec![offer(), Received(reply(Kind::Offer, OTHER, None))],
+            ("an offer too late",            vec![offer(), got(reply(Kind::Offer, OTHER, None))],
                                                                                       vec!["select 10.0.0.1, accepted", ""]),
             ("NAK begins anew",              vec![offer(), nak(SERVER)],              vec!["select 10.0.0.1, accepted", "discover, refused"]),
             ("NAK of somebody else",         vec![offer(), nak(OTHER)],               vec!["select 10.0.0.1, accepted", ""]),
@@ -468,9 +473,9 @@ mod tests {
     #[test]
     #[rustfmt::skip]
     fn a_lease_is_renewed_at_t1_rebound_at_t2_and_given_up_at_its_end() {
-        use Event::{Received, Timeout};
-        let ack = || Received(reply(Kind::Ack, SERVER, Some(120)));
-        let nak = || Received(reply(Kind::Nak, OTHER, None));
+        use Event::Timeout;
+        let ack = || got(reply(Kind::Ack, SERVER, Some(120)));
+        let nak = || got(reply(Kind::Nak, OTHER, None));
         let cases = [
             ("renewed",        vec![(60.0, Timeout), (60.1, ack())],             vec!["extend to 10.0.0.1", "extended 10.0.0.57"]),
             ("repeated",       vec![(60.0, Timeout), (82.5, Timeout)],           vec!["extend to 10.0.0.1", "extend to 10.0.0.1"]),
@@ -502,8 +507,8 @@ mod tests {
         for (lasts, renew, rebind, expected) in cases {
             let mut ack = reply(Kind::Ack, SERVER, Some(lasts));
             ack.lease = ack.lease.map(|lease| Lease { renew_seconds: renew, rebind_seconds: rebind, ..lease });
-            let (client, _) = started().step(Event::Received(reply(Kind::Offer, SERVER, None)), at(0.0));
-            let (client, _) = client.step(Event::Received(ack), at(0.0));
+            let (client, _) = started().step(got(reply(Kind::Offer, SERVER, None)), at(0.0));
+            let (client, _) = client.step(got(ack), at(0.0));
             assert_eq!(client.until(), Some(Duration::from_secs(expected)), "{lasts} {renew:?} {rebind:?}");
         }
     }
