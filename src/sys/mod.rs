@@ -1,4 +1,8 @@
 //! The only folder with `unsafe` or raw system calls: one function per intent, each says what it
 //! did in its error.
 
+pub mod clock;
 pub mod mount;
+pub mod reboot;
+pub mod stdio;
+pub mod terminal;
