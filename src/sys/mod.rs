@@ -1,4 +1,6 @@
 //! The only folder with `unsafe` or raw system calls: one function per intent, each says what it
 //! did in its error.
 
+pub mod module;
 pub mod mount;
+pub mod uevent;
