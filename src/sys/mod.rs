@@ -2,7 +2,9 @@
 //! did in its error.
 
 pub mod clock;
+pub mod module;
 pub mod mount;
 pub mod reboot;
 pub mod stdio;
 pub mod terminal;
+pub mod uevent;
