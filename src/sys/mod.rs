@@ -2,3 +2,4 @@
 //! did in its error.
 
 pub mod mount;
+pub mod socket;

@@ -33,6 +33,13 @@ pub struct Blocks {
     pub maximum: u32,
 }
 
+impl Blocks {
+    /// Longest aligned request. The protocol lets `maximum` be all ones.
+    pub fn longest(self) -> u32 {
+        self.maximum.saturating_sub(self.maximum.checked_rem(self.minimum).unwrap_or(0))
+    }
+}
+
 impl Default for Blocks {
     /// What the protocol assumes of a server that says nothing.
     fn default() -> Self {
