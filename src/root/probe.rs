@@ -42,7 +42,7 @@ pub struct FileSystem {
 /// Finds the root in `image`: the whole of it, or one partition.
 ///
 /// `partition` is what the operator asked for; without it the choice must be obvious.
-/// `fstype` is `rootfstype=`, and overrules what the bytes say.
+/// `fstype` is `rootfstype=`, one or a list of them, and overrules what the bytes say.
 pub fn find_root(
     image: &mut dyn ReadAt,
     partition: Option<u32>,
@@ -100,13 +100,15 @@ pub fn find_root(
     })
 }
 
-fn named(fstype: &str) -> FileSystem {
+/// `rootfstype=` may be a list; the first of it is what is tried without evidence.
+fn named(fstypes: &str) -> FileSystem {
+    let fstype = fstypes.split(',').next().unwrap_or(fstypes);
     FileSystem { fstype: fstype.to_owned(), description: fstype.to_owned() }
 }
 
-fn overruled(found: FileSystem, fstype: Option<&str>) -> FileSystem {
-    match fstype {
-        Some(fstype) if fstype != found.fstype => named(fstype),
+fn overruled(found: FileSystem, fstypes: Option<&str>) -> FileSystem {
+    match fstypes {
+        Some(fstypes) if !fstypes.split(',').any(|fstype| fstype == found.fstype) => named(fstypes),
         _ => found,
     }
 }
@@ -445,7 +447,9 @@ pub(super) mod tests {
         }).collect::<Vec<_>>());
         let ext = ext_of(4, 0x42, 256);
         let at = |n: usize| n * MIB;
-        let cases: Vec<(&str, Vec<u8>, Option<u32>, Option<&str>, Result<(Option<u32>, u64, u64, &str), &str>)> = vec![
+        type Found = (Option<u32>, u64, u64, &'static str);
+        type Case = (&'static str, Vec<u8>, Option<u32>, Option<&'static str>, Result<Found, &'static str>);
+        let cases: Vec<Case> = vec![
             ("whole image", image(MIB, &[(0, &small)]), None, None, Ok((None, 0, 1 << 20, "squashfs 4.0 (zstd)"))),
             ("marked by its type", disk(&gpt_of(&[esp, root, linux]), &[(at(2), &small), (at(3), &ext)]), None, None,
                 Ok((Some(2), 2 << 20, 1 << 20, "squashfs 4.0 (zstd)"))),
@@ -465,6 +469,10 @@ pub(super) mod tests {
             ("a partition of no table", image(MIB, &[(0, &small)]), Some(1), None,
                 Err("looking for partition 1: refused: the image has no partition table: it starts with 68 73 71 73 00 00 00 00")),
             ("an unknown file system by name", image(MIB, &[(0, b"XFSB")]), None, Some("xfs"),
+                Ok((None, 0, 1 << 20, "xfs"))),
+            ("a list with the right one", image(MIB, &[(0, &small)]), None, Some("ext4,squashfs"),
+                Ok((None, 0, 1 << 20, "squashfs 4.0 (zstd)"))),
+            ("a list without it", image(MIB, &[(0, &small)]), None, Some("xfs,btrfs"),
                 Ok((None, 0, 1 << 20, "xfs"))),
             ("a foreign one", image(MIB, &[(0, b"XFSB")]), None, None,
                 Err("recognising the image: refused: it is not a file system: it is xfs, which must be named with rootfstype=")),

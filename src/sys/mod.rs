@@ -1,5 +1,8 @@
 //! The only folder with `unsafe` or raw system calls: one function per intent, each says what it
 //! did in its error.
 
+pub mod loop_device;
+pub mod memory;
 pub mod mount;
+pub mod partition;
 pub mod socket;

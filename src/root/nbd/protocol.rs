@@ -12,7 +12,7 @@ pub const NBD_MAGIC: [u8; 8] = *b"NBDMAGIC";
 /// Second eight bytes of a newstyle server, and first of every option.
 pub const OPTION_MAGIC: [u8; 8] = *b"IHAVEOPT";
 /// Second eight bytes of a server from before 2011, which knows no export names.
-pub const OLDSTYLE_MAGIC: [u8; 8] = 0x0042_0281_8612_53u64.to_be_bytes();
+pub const OLDSTYLE_MAGIC: [u8; 8] = 0x0000_4202_8186_1253u64.to_be_bytes();
 const REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
 const REQUEST_MAGIC: u32 = 0x2560_9513;
 const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
