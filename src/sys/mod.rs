@@ -2,9 +2,13 @@
 //! did in its error.
 
 pub mod clock;
+pub mod loop_device;
+pub mod memory;
 pub mod module;
 pub mod mount;
+pub mod partition;
 pub mod reboot;
+pub mod socket;
 pub mod stdio;
 pub mod terminal;
 pub mod uevent;
