@@ -2,3 +2,5 @@
 //! did in its error.
 
 pub mod mount;
+pub mod process;
+pub mod udp;
