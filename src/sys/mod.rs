@@ -6,6 +6,7 @@ pub mod loop_device;
 pub mod memory;
 pub mod module;
 pub mod mount;
+pub mod packet;
 pub mod partition;
 pub mod process;
 pub mod reboot;
