@@ -28,6 +28,8 @@ mod partitions;
 mod plan;
 mod probe;
 mod ram;
+#[cfg(test)]
+mod real_servers;
 mod room;
 mod server;
 mod size;
