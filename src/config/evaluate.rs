@@ -33,7 +33,12 @@ pub fn evaluate(text: &str, base: &[(String, String, Origin)], identity: &Identi
     let mut evaluation = apply(&first, base);
     let named = evaluation.settings.filled("HOSTNAME").and_then(first_word).map(str::to_owned);
     if let Some(name) = named.filter(|name| identity.hostname.as_ref() != Some(name)) {
-        evaluation = again(&document, base, identity, name, first.exact, evaluation);
+        let namer = match evaluation.settings.setting("HOSTNAME").map(|setting| &setting.origin) {
+            Some(Origin::File { .. }) => first.exact,
+            // The command line renames: a section of the former name is not for this machine.
+            _ => None,
+        };
+        evaluation = again(&document, base, identity, name, namer, evaluation);
     }
 
     problems.append(&mut evaluation.problems);
@@ -234,8 +239,12 @@ mod tests {
             assert_eq!(summary(&evaluate(&lines(text), &[], identity)), expected, "{row}: {text}");
         }
         let base = [("HOSTNAME".to_owned(), "node1".to_owned(), Origin::CommandLine)];
-        let evaluation = evaluate("[node1]\nA=1\n", &base, &unnamed);
-        assert_eq!(summary(&evaluation), "A=1;HOSTNAME=node1", "ltsp.hostname=node1");
+        let text = "[node1]\nA=1\n[node9]\nB=1\n";
+        let node9 = Identity { hostname: Some("node9".into()), ..node1() };
+        for identity in [&unnamed, &node9] {
+            let evaluation = evaluate(text, &base, identity);
+            assert_eq!(summary(&evaluation), "A=1;HOSTNAME=node1", "ltsp.hostname=node1");
+        }
     }
 
     #[test]

@@ -19,5 +19,5 @@ pub use lease::lease_variables;
 pub use location::{Location, Placeholders, debian_arch};
 pub use select::Identity;
 pub use settings::{Origin, Setting, Settings};
-pub use source::{Loaded, Source, load, load_from_root};
+pub use source::{Loaded, Source, announce, load, load_from_root};
 pub use syntax::{Problem, Severity};

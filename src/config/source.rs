@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::syntax::{Problem, Severity};
+use super::{Evaluation, Origin};
 use crate::directives::Tree;
 use crate::fetch::{Resolve, Url, persistently};
 
@@ -56,16 +57,11 @@ pub fn load(
         match persistently(url, LIMIT, resolve, deadline) {
             Ok(bytes) if bytes.trim_ascii().is_empty() => reasons.push(format!("{url}: empty")),
             Ok(bytes) => {
-                let loaded = decode(bytes, Source::Fetched(url.clone()));
-                log::info!(target: "config", "{} bytes from {url}", loaded.text.len());
-                return loaded;
+                return decode(bytes, Source::Fetched(url.clone()));
             }
             Err(error) => {
-                if let Some(hint) = error.hint() {
-                    reasons.push(format!("{error} ({hint})"));
-                } else {
-                    reasons.push(error.to_string());
-                }
+                let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                reasons.push(format!("{error}{hint}"));
             }
         }
     }
@@ -74,21 +70,55 @@ pub fn load(
         Some(_) => format!("using the image's own {}", builtin.display()),
         None => {
             let builtin = builtin.display();
-            format!("and there is no {builtin} in the image either: no settings from any file")
+            format!("there is no {builtin} in the image either, so there are no settings")
         }
     };
-    for reason in &reasons {
-        log::warn!(target: "config", "{reason}");
-    }
-    match (reasons.is_empty(), &image) {
-        // Nobody asked for anything else.
-        (true, Some(_)) => log::info!(target: "config", "{then}"),
-        (true, None) => {
-            log::info!(target: "config", "no configuration: no server, and none in the image")
+    match (reasons.split_last(), &image) {
+        (Some((last, others)), _) => {
+            for reason in others {
+                log::warn!(target: "config", "{reason}");
+            }
+            log::warn!(target: "config", "{last}; {then}");
         }
-        (false, _) => log::warn!(target: "config", "{then}"),
+        // Nobody asked for anything else.
+        (None, Some(_)) => log::info!(target: "config", "{then}"),
+        (None, None) => log::info!(target: "config", "no server to ask, {then}"),
     }
     image.unwrap_or(Loaded { text: String::new(), source: Source::Nowhere, problems: Vec::new() })
+}
+
+/// Says on the console what `loaded` means for this machine, and what is wrong with it.
+pub fn announce(loaded: &Loaded, evaluation: &Evaluation) {
+    /// The console scrolls, and `landfall check` lists the rest.
+    const MOST: usize = 10;
+
+    let source = &loaded.source;
+    let problems = loaded.problems.iter().chain(&evaluation.problems);
+    for problem in problems.clone().take(MOST) {
+        // Names of sections are quoted in them, and a terminal obeys what it is sent.
+        let text = problem.to_string().replace(char::is_control, "?");
+        log::warn!(target: "config", "{source}: {text}");
+    }
+    let count = problems.count();
+    if count > MOST {
+        log::warn!(target: "config", "{source}: {} more problems", count.saturating_sub(MOST));
+    }
+    if *source != Source::Nowhere {
+        let of_file = evaluation
+            .settings
+            .iter()
+            .filter(|(_, setting)| matches!(setting.origin, Origin::File { .. }));
+        let sections: Vec<_> = evaluation
+            .sections
+            .iter()
+            .map(|name| format!("[{}]", name.replace(char::is_control, "?")))
+            .collect();
+        let sections = match sections.is_empty() {
+            true => "no section is for this machine".to_owned(),
+            false => sections.join(", "),
+        };
+        log::info!(target: "config", "{} settings from {source}: {sections}", of_file.count());
+    }
 }
 
 /// The copy in the root image, for when nothing else was found before the root was there.

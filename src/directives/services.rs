@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use super::Tree;
 use crate::config::Settings;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// For every node.
 const ALWAYS: &str = "alsa-restore alsa-store dnsmasq exim4 grub-common lightdm lvm2-lvmetad mdadm \
@@ -88,12 +88,6 @@ type Belongs<'a> = &'a dyn Fn(&str) -> bool;
 
 /// Deletes every file of `names`; gives the paths.
 fn remove(names: &BTreeSet<&str>, tree: &Tree) -> Result<Vec<String>> {
-    if let Some(name) = names.iter().find(|name| name.contains('/')) {
-        return Err(Error::invalid(
-            "removing services",
-            format!("{name:?} is not a service's name"),
-        ));
-    }
     let scripts = |name: &str| names.contains(name);
     let jobs = |name: &str| name.strip_suffix(".conf").is_some_and(|name| names.contains(name));
     // ???ssh: S02ssh, K01ssh.

@@ -21,6 +21,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Between two pieces of the body.
 const READ: Duration = Duration::from_secs(10);
 const MOST_REDIRECTS: usize = 5;
+#[cfg(feature = "tls")]
 const CA_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Reads `url`, at most `limit` bytes, in one attempt.
@@ -176,32 +177,38 @@ fn refusal(doing: String, status: StatusCode, retry_after: Option<&str>) -> Fail
 
 fn translate(doing: String, error: ureq::Error) -> Error {
     match error {
-        #[cfg(feature = "tls")]
-        ureq::Error::Io(error)
-            if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) =>
-        {
-            tls_error(doing, &error.to_string())
+        ureq::Error::Io(error) => {
+            #[cfg(feature = "tls")]
+            if let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+                return tls_error(doing, inner);
+            }
+            Error::new(doing, error)
         }
-        ureq::Error::Io(error) => Error::new(doing, error),
         ureq::Error::Timeout(ureq::Timeout::Connect) => Error::silence(doing, CONNECT),
         ureq::Error::Timeout(ureq::Timeout::RecvResponse) => Error::silence(doing, ANSWER),
         ureq::Error::Timeout(_) => Error::silence(doing, READ),
         #[cfg(feature = "tls")]
-        ureq::Error::Rustls(error) => tls_error(doing, &error.to_string()),
+        ureq::Error::Rustls(error) => tls_error(doing, &error),
         other => Error::invalid(doing, other.to_string()),
     }
 }
 
 #[cfg(feature = "tls")]
-fn tls_error(doing: String, words: &str) -> Error {
-    let error = Error::invalid(doing, words);
-    if words.contains("UnknownIssuer") {
-        return error.with_hint(format!("its issuer is not in {CA_FILE} of the boot image"));
+fn tls_error(doing: String, error: &rustls::Error) -> Error {
+    use rustls::CertificateError::{
+        Expired, ExpiredContext, NotValidYet, NotValidYetContext, UnknownIssuer,
+    };
+
+    let ours = Error::invalid(doing, error.to_string());
+    match error {
+        rustls::Error::InvalidCertificate(UnknownIssuer) => {
+            ours.with_hint(format!("its issuer is not in {CA_FILE} of the boot image"))
+        }
+        rustls::Error::InvalidCertificate(
+            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
+        ) => ours.with_hint("is this machine's clock right?"),
+        _ => ours,
     }
-    if words.contains("NotValidYet") || words.contains("Expired") {
-        return error.with_hint("is this machine's clock right?");
-    }
-    error
 }
 
 type Config = ureq::config::ConfigBuilder<ureq::typestate::AgentScope>;

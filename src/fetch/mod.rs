@@ -4,6 +4,8 @@
 //! works before there is an `/etc/resolv.conf`.
 
 mod http;
+#[cfg(test)]
+mod servers;
 mod tftp;
 mod url;
 

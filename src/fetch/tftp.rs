@@ -115,7 +115,8 @@ fn exchange(
             };
             let packet = packet.get(..length).unwrap_or_default();
             if !peer.accepts(from) {
-                log::debug!(target: "config", "TFTP: ignoring {from}, which is not {server}");
+                // RFC 1350, 4: told, and ignored. One from elsewhere is not worth an answer, which
+                // would only help whoever forges addresses.
                 if from.ip() == server.ip() {
                     let _ = socket.send_to(&error_packet(UNKNOWN_TRANSFER, "unknown port"), from);
                 }
@@ -532,6 +533,63 @@ mod tests {
             assert_eq!(said, format!("ack {}", block as u16), "block {block}");
         }
         assert_eq!(steps(&mut download, &[data(70_001_u32 as u16, b"")]), "done 560000");
+    }
+
+    /// A server of our own making, which misbehaves to order: it keeps silent at first, answers
+    /// from another port, has a stranger talk in between, loses and doubles blocks.
+    #[test]
+    fn a_download_survives_the_network() {
+        let well_known = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let server = well_known.local_addr().unwrap();
+        let file: Vec<u8> = (0..3000_u32).map(|at| at as u8).collect();
+        let sent = file.clone();
+        let server_thread = std::thread::spawn(move || {
+            let mut packet = [0; 2000];
+            well_known.recv_from(&mut packet).unwrap(); // lost
+            let (length, client) = well_known.recv_from(&mut packet).unwrap();
+            assert!(packet[..length].starts_with(b"\0\x01/lts.conf\0octet\0"));
+            let transfer = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let expect = |block: u16, packet: &mut [u8]| {
+                let (length, from) = transfer.recv_from(packet).unwrap();
+                assert_eq!((&packet[..length], from), (&[0, 4, 0, block as u8][..], client));
+            };
+            transfer.send_to(&options("blksize\x001000\0tsize\x003000\0"), client).unwrap();
+            expect(0, &mut packet);
+            stranger.send_to(&data(1, b"forged"), client).unwrap();
+            let (length, _) = stranger.recv_from(&mut packet).unwrap();
+            assert!(packet[..length].starts_with(&[0, 5, 0, 5]), "the stranger is told");
+            transfer.send_to(&data(1, &sent[..1000]), client).unwrap();
+            transfer.send_to(&data(1, &sent[..1000]), client).unwrap();
+            expect(1, &mut packet);
+            expect(1, &mut packet); // the double is answered once
+            expect(1, &mut packet); // and again after a silence: block 2 was lost
+            transfer.send_to(&data(2, &sent[1000..2000]), client).unwrap();
+            expect(2, &mut packet);
+            transfer.send_to(&data(3, &sent[2000..]), client).unwrap();
+            expect(3, &mut packet);
+            transfer.send_to(&data(4, b""), client).unwrap();
+            expect(4, &mut packet);
+        });
+        let progress = crate::console::progress("config", "test", None);
+        let got =
+            fetch(server, "/lts.conf", 3000, &progress).map_err(|failed| failed.error).unwrap();
+        assert_eq!(got, file);
+        server_thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_closed_port_is_no_silence() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let progress = crate::console::progress("config", "test", None);
+        let began = Instant::now();
+        let error =
+            fetch(server, "/lts.conf", 3000, &progress).map_err(|failed| failed.error).unwrap_err();
+        assert!(
+            error.is_transient() && error.to_string().ends_with("Connection refused"),
+            "{error}"
+        );
+        assert!(began.elapsed().as_secs() < 5);
     }
 
     #[test]
