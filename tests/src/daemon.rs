@@ -1,6 +1,7 @@
 //! A server process under the harness's control: started, waited for, killed by its number.
 
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -27,7 +28,7 @@ impl Daemon {
     pub fn start(mut command: Command, log: &Path) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         let output = File::create(log)?;
-        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
         let child = sys::bind_to_this_thread(&mut command)
             .spawn()
             .with_context(|| format!("starting {name}"))?;

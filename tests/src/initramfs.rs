@@ -1,7 +1,6 @@
 //! Initramfs images for the tests: made by the product's builder, and sometimes damaged.
 
 use std::fs;
-use std::hash::Hash;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
@@ -76,7 +75,7 @@ impl Initramfs {
         let agent = workshop::agent()?;
         let inputs = (self, workshop::fingerprint(&agent)?, self.kernel.release()?);
         let name = format!("{}.img", self.kernel.series());
-        workshop::once("initramfs", &name, &Inputs(inputs), |path| self.make(&agent, path))
+        workshop::once("initramfs", &name, &inputs, |path| self.make(&agent, path))
     }
 
     fn make(&self, agent: &Path, path: &Path) -> Result<()> {
@@ -112,17 +111,6 @@ impl Initramfs {
             image.write_all(&ballast(self.ballast_mib))?;
         }
         Ok(())
-    }
-}
-
-/// A tuple with an opaque member is not `Hash` by itself.
-struct Inputs<'a, F>((&'a Initramfs, F, String));
-
-impl<F: Hash> Hash for Inputs<'_, F> {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.0.0.hash(state);
-        self.0.1.hash(state);
-        self.0.2.hash(state);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The two things of the harness that the standard library cannot say safely.
+//! The one thing of the harness that the standard library cannot say safely.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -6,11 +6,10 @@ use std::process::Command;
 
 use nix::sys::{prctl, signal::Signal};
 
-/// The child is killed when the thread that spawns it ends, however that happens, and leads a
-/// process group of its own.
+/// The child will be killed when the thread that spawns it ends, however that happens.
 pub fn bind_to_this_thread(command: &mut Command) -> &mut Command {
     let die_with_us = || prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from);
     // SAFETY: between fork and exec the closure makes one system call, allocates nothing and
     // takes no lock.
-    unsafe { command.pre_exec(die_with_us) }.process_group(0)
+    unsafe { command.pre_exec(die_with_us) }
 }

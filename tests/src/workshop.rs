@@ -66,8 +66,11 @@ pub fn once(
     Ok(path)
 }
 
+#[derive(Hash)]
+pub struct Fingerprint(PathBuf, u64, i64, i64);
+
 /// Stands for a file's contents where reading them all would cost more than it tells.
-pub fn fingerprint(path: &Path) -> Result<impl Hash> {
+pub fn fingerprint(path: &Path) -> Result<Fingerprint> {
     let meta = fs::metadata(path).with_context(|| path.display().to_string())?;
-    Ok((path.to_path_buf(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+    Ok(Fingerprint(path.to_path_buf(), meta.len(), meta.mtime(), meta.mtime_nsec()))
 }
