@@ -9,11 +9,12 @@ use std::fmt;
 
 use crate::boot::Stage;
 use crate::cmdline::{NbdRequest, Problem, Request, RootRequest};
-use crate::config::Settings;
+use crate::config::{Settings, debian_arch};
 use crate::console::Policy;
 use crate::error::{Error, Result};
 use crate::machine::Identity;
 use crate::net::{Addressing, LinkChoice, NetworkPlan};
+use crate::overlay::OverlayPlan;
 use crate::root::{NbdExport, RamMode, RootPlan, RootSource};
 
 /// Port that IANA gave to NBD.
@@ -144,7 +145,7 @@ impl Plan {
                     nbd.names = Some(vec![String::new()])
                 }
                 None if self.root.device => {
-                    let name = format!("/opt/ltsp/{}", debian_architecture());
+                    let name = format!("/opt/ltsp/{}", debian_arch(std::env::consts::ARCH));
                     origin = "LTSP's default for root=/dev/nbd0 without nbdroot= or root-path"
                         .to_owned();
                     nbd.names = Some(vec![name.clone(), name.trim_start_matches('/').to_owned()]);
@@ -176,9 +177,8 @@ impl Plan {
         })
     }
 
-    /// Size of the writable layer, as tmpfs(5) takes it.
-    pub fn overlay_size(&self) -> &str {
-        self.root.overlay.as_deref().unwrap_or("50%")
+    pub fn overlay(&self) -> OverlayPlan {
+        OverlayPlan { size: self.root.overlay.clone() }
     }
 
     fn ram(&self, settings: &Settings) -> RamMode {
@@ -191,7 +191,7 @@ impl Plan {
         self.root
             .ram
             .or(typed.map(|(_, value)| wish(yes(value))))
-            .or(settings.get("LTSP_NBD_TO_RAM").map(|value| wish(yes(value))))
+            .or(settings.get("LTSP_NBD_TO_RAM").map(|_| wish(settings.nbd_to_ram())))
             .unwrap_or(RamMode::Off)
     }
 }
@@ -205,15 +205,6 @@ fn offered_root(path: &str, doing: &str) -> Result<NbdRequest> {
             format!("DHCP's root-path is \"{path}\", which names nothing"),
         )),
         Err(why) => Err(Error::invalid(doing, format!("DHCP's root-path is \"{path}\": {why}"))),
-    }
-}
-
-/// Debian's name of the architecture, which LTSP's paths use.
-pub fn debian_architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
     }
 }
 
@@ -270,7 +261,7 @@ impl fmt::Display for Plan {
             Some(RamMode::Off) => writeln!(f, "root: streamed")?,
             None => writeln!(f, "root: streamed, unless the configuration says LTSP_NBD_TO_RAM")?,
         }
-        writeln!(f, "overlay: {} in memory", self.overlay_size())?;
+        writeln!(f, "overlay: {} in memory", self.root.overlay.as_deref().unwrap_or("50%"))?;
         write!(f, "handover: {}", self.init.as_deref().unwrap_or("the first init there is"))
     }
 }

@@ -6,8 +6,8 @@
 
 mod evaluate;
 mod import;
-mod lease;
 mod location;
+mod node;
 mod order;
 mod select;
 mod settings;
@@ -15,8 +15,8 @@ mod source;
 mod syntax;
 
 pub use evaluate::{Evaluation, evaluate};
-pub use lease::lease_variables;
 pub use location::{Location, Placeholders, debian_arch};
+pub use node::Configuration;
 pub use select::Identity;
 pub use settings::{Origin, Setting, Settings};
 pub use source::{Loaded, Source, announce, load, load_from_root};

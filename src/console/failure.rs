@@ -33,11 +33,11 @@ pub fn set_policy(policy: Policy) {
 }
 
 /// Shows the failure and ends the boot as the policy says.
-pub fn give_up(stage: &str, after: Duration, error: &Error, hints: &[String]) -> ! {
+pub fn give_up(stage: &str, after: Duration, error: &Error) -> ! {
     sink::repeat_warnings();
     log::error!(target: "landfall", "FAILED in stage {stage} after {:.1} s", after.as_secs_f32());
     log::error!(target: "landfall", "  {error}");
-    for hint in error.hint().iter().copied().chain(hints.iter().map(String::as_str)) {
+    if let Some(hint) = error.hint() {
         log::error!(target: "landfall", "  hint: {hint}");
     }
     if SHELL.load(Ordering::Relaxed) {

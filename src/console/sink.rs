@@ -43,6 +43,8 @@ struct State {
     kernel_prints_for_us: bool,
     printk_before: Option<String>,
     warnings: Vec<String>,
+    /// How many of them have been said in a block already.
+    repeated: usize,
 }
 
 struct Sink;
@@ -56,6 +58,7 @@ static STATE: Mutex<State> = Mutex::new(State {
     kernel_prints_for_us: false,
     printk_before: None,
     warnings: Vec::new(),
+    repeated: 0,
 });
 
 /// Begins to speak: on `/dev/console` alone, until [`attach`] knows better.
@@ -91,7 +94,8 @@ pub fn attach(loudness: Loudness, command_line_is_loud: bool) {
         }
     });
     // Otherwise records of PID 1 are rate limited, and dropped while write(2) reports success.
-    let _ = fs::write("/proc/sys/kernel/printk_devkmsg", "on");
+    // The kernel takes the word only with the end of its line.
+    let _ = fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
     if !command_line_is_loud {
         let _ = fs::write("/proc/sys/kernel/printk", "4");
     }
@@ -117,7 +121,8 @@ pub fn warnings() -> Vec<String> {
 /// somebody else's.
 pub fn repeat_warnings() {
     with(|state| {
-        let warnings = state.warnings.clone();
+        let warnings = state.warnings.get(state.repeated..).unwrap_or_default().to_vec();
+        state.repeated = state.warnings.len();
         if warnings.is_empty() {
             return;
         }

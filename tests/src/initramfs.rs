@@ -5,6 +5,7 @@ use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use landfall_initramfs::{Build, Signatures};
 
 use crate::vm::Kernel;
 use crate::workshop;
@@ -87,18 +88,17 @@ impl Initramfs {
             }
             None => None,
         };
-        let summary = landfall_initramfs::build(&landfall_initramfs::Build {
-            kernel: self.kernel.tree()?,
-            output: path.to_path_buf(),
-            agent: agent.to_path_buf(),
-            drivers: self.drivers.clone(),
+        landfall_initramfs::build(&Build {
+            drivers: Some(self.drivers.clone()),
             config,
             rescue_shell: self.rescue_shell.then(|| PathBuf::from("/bin/busybox")),
-            unsigned: self.modules == Modules::Unsigned,
+            signatures: match self.modules {
+                Modules::Signed => Signatures::Keep,
+                Modules::Unsigned => Signatures::Strip,
+            },
             level: 3,
-            ..Default::default()
+            ..Build::new(self.kernel.tree()?, agent, path)
         })?;
-        drop(summary);
         if !self.without.is_empty() {
             let image = zstd::decode_all(&*fs::read(path)?).context("unpacking the image")?;
             fs::write(path, leave_out(&image, &self.without)?)?;

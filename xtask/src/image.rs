@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use landfall_initramfs::{Build, Signatures};
 use landfall_tests::{Kernel, workshop};
 
 use crate::{agent, kernels, needs, say};
@@ -42,15 +43,12 @@ pub fn run(options: &Options) -> Result<()> {
         let label = version.trim_matches('/').replace('/', "-");
         let output = folder.join(format!("initramfs-{label}.img"));
         let summary = say::step(&format!("building {}", output.display()), || {
-            landfall_initramfs::build(&landfall_initramfs::Build {
-                kernel: tree.clone(),
-                output: output.clone(),
-                agent: workshop::agent()?,
-                drivers: options.drivers.clone(),
+            landfall_initramfs::build(&Build {
+                drivers: (!options.drivers.is_empty()).then(|| options.drivers.clone()),
                 config: options.config.clone(),
                 rescue_shell: options.rescue_shell.clone(),
-                unsigned: options.unsigned,
-                ..Default::default()
+                signatures: if options.unsigned { Signatures::Strip } else { Signatures::Keep },
+                ..Build::new(&tree, workshop::agent()?, &output)
             })
         })?;
         println!("{summary}");
