@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use landfall_initramfs::{Build, Signatures};
 use landfall_tests::{Kernel, workshop};
 
 use crate::{agent, kernels, needs, say};
@@ -16,7 +17,7 @@ pub struct Options {
     kernel: Vec<String>,
     /// Network drivers to pack instead of all.
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
-    drivers: Vec<String>,
+    drivers: Option<Vec<String>>,
     /// A lts.conf to build in.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -42,16 +43,12 @@ pub fn run(options: &Options) -> Result<()> {
         let label = version.trim_matches('/').replace('/', "-");
         let output = folder.join(format!("initramfs-{label}.img"));
         let summary = say::step(&format!("building {}", output.display()), || {
-            landfall_initramfs::build(&landfall_initramfs::Build {
-                kernel: tree.clone(),
-                output: output.clone(),
-                agent: workshop::agent()?,
-                drivers: options.drivers.clone(),
-                config: options.config.clone(),
-                rescue_shell: options.rescue_shell.clone(),
-                unsigned: options.unsigned,
-                ..Default::default()
-            })
+            let mut image = Build::new(&tree, workshop::agent()?, &output);
+            image.drivers.clone_from(&options.drivers);
+            image.config.clone_from(&options.config);
+            image.rescue_shell.clone_from(&options.rescue_shell);
+            image.signatures = if options.unsigned { Signatures::Strip } else { Signatures::Keep };
+            landfall_initramfs::build(&image)
         })?;
         println!("{summary}");
         let kernel = tree.join("vmlinuz");
