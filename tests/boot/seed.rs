@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use landfall_tests::protocol::Kind;
-use landfall_tests::{Dnsmasq, Initramfs, Kernel, Lab, Modules, Nbd, NbdKind, Node, workshop};
+use landfall_tests::{Dnsmasq, Initramfs, Kernel, Lab, Nbd, NbdKind, Node, Signatures, workshop};
 
 use crate::ROOT;
 
@@ -24,7 +24,7 @@ fn the_seed_configuration_takes_full_effect() -> Result<()> {
     let _dhcp = Dnsmasq::new().tftp(&tftp).start(&lab)?;
     let image = workshop::debian("networkd")?;
     let _nbd = Nbd::new(&lab, NbdKind::NbdServer).export("root", &image).start()?;
-    let initramfs = Initramfs::new(Kernel::V6_1).modules(Modules::Signed).build()?;
+    let initramfs = Initramfs::new(Kernel::V6_1).signatures(Signatures::Keep).build()?;
 
     let machine =
         lab.vm(Kernel::V6_1).initramfs(initramfs).memory_mib(1024).cmdline(ROOT).boot()?;

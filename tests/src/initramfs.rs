@@ -10,18 +10,10 @@ use landfall_initramfs::{Build, Signatures};
 use crate::vm::Kernel;
 use crate::workshop;
 
-/// With what signatures the modules are packed. Checking one costs an emulated machine some
-/// 60 ms, so all but one test go without.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Modules {
-    Signed,
-    Unsigned,
-}
-
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug)]
 pub struct Initramfs {
     kernel: Kernel,
-    modules: Modules,
+    signatures: Signatures,
     drivers: Vec<String>,
     config: Option<String>,
     rescue_shell: bool,
@@ -30,11 +22,12 @@ pub struct Initramfs {
 }
 
 impl Initramfs {
-    /// The virtio NIC as only network driver, unsigned.
+    /// The virtio NIC as only network driver, and modules without signatures.
     pub fn new(kernel: Kernel) -> Self {
         Self {
             kernel,
-            modules: Modules::Unsigned,
+            // Checking one costs an emulated machine some 60 ms.
+            signatures: Signatures::Strip,
             drivers: vec!["virtio_net".to_owned()],
             config: None,
             rescue_shell: false,
@@ -43,8 +36,8 @@ impl Initramfs {
         }
     }
 
-    pub fn modules(mut self, modules: Modules) -> Self {
-        self.modules = modules;
+    pub fn signatures(mut self, signatures: Signatures) -> Self {
+        self.signatures = signatures;
         self
     }
 
@@ -74,7 +67,14 @@ impl Initramfs {
     /// The image's path; built unless one with the same contents is there.
     pub fn build(&self) -> Result<PathBuf> {
         let agent = workshop::agent()?;
-        let inputs = (self, workshop::fingerprint(&agent)?, self.kernel.release()?);
+        // By the sources of the builder too: it is part of what is tested.
+        let builder = ["initramfs/src", "src/machine/modules"];
+        let inputs = (
+            format!("{self:?}"),
+            workshop::fingerprint(&agent)?,
+            workshop::sources(&builder)?,
+            self.kernel.release()?,
+        );
         let name = format!("{}.img", self.kernel.series());
         workshop::once("initramfs", &name, &inputs, |path| self.make(&agent, path))
     }
@@ -88,17 +88,13 @@ impl Initramfs {
             }
             None => None,
         };
-        landfall_initramfs::build(&Build {
-            drivers: Some(self.drivers.clone()),
-            config,
-            rescue_shell: self.rescue_shell.then(|| PathBuf::from("/bin/busybox")),
-            signatures: match self.modules {
-                Modules::Signed => Signatures::Keep,
-                Modules::Unsigned => Signatures::Strip,
-            },
-            level: 3,
-            ..Build::new(self.kernel.tree()?, agent, path)
-        })?;
+        let mut image = Build::new(self.kernel.tree()?, agent, path);
+        image.drivers = Some(self.drivers.clone());
+        image.config = config;
+        image.rescue_shell = self.rescue_shell.then(|| PathBuf::from("/bin/busybox"));
+        image.signatures = self.signatures;
+        image.level = 3;
+        landfall_initramfs::build(&image)?;
         if !self.without.is_empty() {
             let image = zstd::decode_all(&*fs::read(path)?).context("unpacking the image")?;
             fs::write(path, leave_out(&image, &self.without)?)?;

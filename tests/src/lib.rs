@@ -37,10 +37,13 @@ mod vm;
 pub mod workshop;
 
 #[cfg(feature = "harness")]
+pub use landfall_initramfs::Signatures;
+
+#[cfg(feature = "harness")]
 pub use self::{
     accel::Accel,
     console::Console,
-    initramfs::{Initramfs, Modules},
+    initramfs::Initramfs,
     lab::{Lab, SERVER},
     machine::Machine,
     node::Node,

@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{FlockOperation, flock};
@@ -58,12 +59,45 @@ pub fn once(
 
     let lock = File::create(path.with_extension("lock"))?;
     flock(&lock, FlockOperation::LockExclusive).context("waiting for another maker")?;
-    if !path.exists() {
+    if path.exists() {
+        // Recently used, for [`tidy`].
+        File::open(&path)?.set_modified(SystemTime::now())?;
+    } else {
         let unfinished = path.with_extension("unfinished");
         make(&unfinished).with_context(|| format!("making {}", path.display()))?;
         fs::rename(&unfinished, &path)?;
     }
     Ok(path)
+}
+
+/// Removes what no run has asked for in a week: each new agent leaves a set of images behind.
+pub fn tidy() -> Result<()> {
+    for folder in ["initramfs", "roots"] {
+        for entry in fs::read_dir(dir().join(folder)).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let unused = fs::symlink_metadata(&path)?.modified()?.elapsed().unwrap_or_default();
+            if unused > Duration::from_secs(7 * 24 * 3600) {
+                fs::remove_file(&path)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The contents of all files in these folders of the workspace.
+pub fn sources(folders: &[&str]) -> Result<impl Hash> {
+    let mut files = Vec::new();
+    for folder in folders {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name(folder);
+        for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let path = entry?.path();
+            if path.is_file() {
+                files.push((path.clone(), fs::read(path)?));
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 #[derive(Hash)]

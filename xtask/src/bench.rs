@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use landfall_tests::{
-    Accel, Dnsmasq, Initramfs, Kernel, Lab, Modules, Nbd, NbdKind, ProbeRoot, SERVER, workshop,
+    Accel, Dnsmasq, Initramfs, Kernel, Lab, Nbd, NbdKind, ProbeRoot, SERVER, Signatures, workshop,
 };
 
 use crate::stages::Report;
@@ -29,8 +29,8 @@ pub fn prepare_and_run() -> Result<()> {
 pub fn run() -> Result<()> {
     println!("agent        {:>10} bytes", fs::metadata(workshop::agent()?)?.len());
     for kernel in Kernel::ALL {
-        for (modules, name) in [(Modules::Unsigned, "unsigned"), (Modules::Signed, "signed")] {
-            let image = Initramfs::new(kernel).modules(modules).build()?;
+        for (signatures, name) in [(Signatures::Strip, "unsigned"), (Signatures::Keep, "signed")] {
+            let image = Initramfs::new(kernel).signatures(signatures).build()?;
             let size = fs::metadata(&image)?.len();
             println!("initramfs    {size:>10} bytes  (Linux {}, {name})", kernel.series());
         }

@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 pub fn prepare_and_run(exit: bool) -> Result<()> {
     needs::demo()?;
+    workshop::tidy()?;
     agent::build()?;
     agent::build_probe()?;
     kernels::prepare(KERNEL)?;

@@ -17,7 +17,7 @@ pub struct Options {
     kernel: Vec<String>,
     /// Network drivers to pack instead of all.
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
-    drivers: Vec<String>,
+    drivers: Option<Vec<String>>,
     /// A lts.conf to build in.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -43,13 +43,12 @@ pub fn run(options: &Options) -> Result<()> {
         let label = version.trim_matches('/').replace('/', "-");
         let output = folder.join(format!("initramfs-{label}.img"));
         let summary = say::step(&format!("building {}", output.display()), || {
-            landfall_initramfs::build(&Build {
-                drivers: (!options.drivers.is_empty()).then(|| options.drivers.clone()),
-                config: options.config.clone(),
-                rescue_shell: options.rescue_shell.clone(),
-                signatures: if options.unsigned { Signatures::Strip } else { Signatures::Keep },
-                ..Build::new(&tree, workshop::agent()?, &output)
-            })
+            let mut image = Build::new(&tree, workshop::agent()?, &output);
+            image.drivers.clone_from(&options.drivers);
+            image.config.clone_from(&options.config);
+            image.rescue_shell.clone_from(&options.rescue_shell);
+            image.signatures = if options.unsigned { Signatures::Strip } else { Signatures::Keep };
+            landfall_initramfs::build(&image)
         })?;
         println!("{summary}");
         let kernel = tree.join("vmlinuz");

@@ -5,13 +5,14 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use landfall_tests::{Accel, Kernel};
+use landfall_tests::{Accel, Kernel, workshop};
 
 use crate::{agent, debian, kernels, namespace, needs, say};
 
 pub fn run(word: Option<&str>) -> Result<()> {
     let started = Instant::now();
     needs::tests()?;
+    workshop::tidy()?;
     say::step("unit and plan tests", || {
         agent::cargo("test", &[vec!["--workspace"], filter(word)].concat())
     })?;
