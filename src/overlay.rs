@@ -107,7 +107,8 @@ impl Layer {
         let attributes = second_view() | MountAttrFlags::MOUNT_ATTR_RDONLY;
         mount::mount(image.fstype(), &options, attributes, at).map_err(|error| {
             let doing = format!("mounting the image ({})", image.description());
-            Error::new(doing, error)
+            // Most file systems explain themselves there only.
+            Error::new(doing, error).with_hint("the kernel log may say more")
         })?;
         Ok(Self { path: at.to_owned(), keep: false })
     }
