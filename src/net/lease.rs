@@ -29,7 +29,7 @@ pub struct Lease {
     pub root_path: Option<String>,
     /// `siaddr`.
     pub next_server: Option<Ipv4Addr>,
-    /// Option 66, or the `sname` field: a name or an address.
+    /// Option 66, or the `sname` field when `siaddr` is empty: a name or an address.
     pub tftp_server: Option<String>,
     /// Option 67, or the `file` field.
     pub filename: Option<String>,
@@ -46,4 +46,53 @@ pub struct Route {
     pub to: Ipv4Net,
     /// `None`: on the link itself (a router of 0.0.0.0 in option 121).
     pub via: Option<Ipv4Addr>,
+}
+
+impl Lease {
+    /// A lease that says nothing but where the machine is.
+    pub fn of_address(address: Ipv4Addr, prefix: u8) -> Self {
+        Self {
+            address,
+            prefix,
+            broadcast: None,
+            routes: Vec::new(),
+            mtu: None,
+            dns: Vec::new(),
+            domain: None,
+            search: Vec::new(),
+            hostname: None,
+            ntp: Vec::new(),
+            time_offset: None,
+            nis_domain: None,
+            root_path: None,
+            next_server: None,
+            tftp_server: None,
+            filename: None,
+            server_id: None,
+            lease_seconds: None,
+            renew_seconds: None,
+            rebind_seconds: None,
+        }
+    }
+
+    /// The network of the address; the single host when the prefix makes no sense.
+    pub fn network(&self) -> Ipv4Net {
+        Ipv4Net::new(self.address, self.prefix).unwrap_or_else(|_| self.address.into()).trunc()
+    }
+
+    /// First default route that goes through a router.
+    pub fn gateway(&self) -> Option<Ipv4Addr> {
+        self.routes.iter().filter(|route| route.to.prefix_len() == 0).find_map(|route| route.via)
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// `lease("10.0.0.5/24")`.
+    pub fn lease(address: &str) -> Lease {
+        let net: Ipv4Net = address.parse().unwrap();
+        Lease::of_address(net.addr(), net.prefix_len())
+    }
 }

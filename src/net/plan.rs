@@ -47,3 +47,23 @@ pub enum Addressing {
         gateway: Option<Ipv4Addr>,
     },
 }
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// DHCP on every link, and nothing else asked for.
+    pub fn plan() -> NetworkPlan {
+        NetworkPlan {
+            link: LinkChoice::Any,
+            addressing: Addressing::Dhcp { request: None },
+            boot_server: None,
+            hostname: None,
+            dns: Vec::new(),
+            ntp: Vec::new(),
+            vendor_class: "landfall".into(),
+            uuid: None,
+            root_from_dhcp: false,
+        }
+    }
+}

@@ -43,6 +43,16 @@ pub use server::Resolve;
 /// loaded or built in is loaded already.
 pub type Load<'a> = &'a dyn Fn(&str, &[(&str, &str)]) -> Result<()>;
 
+/// Loaded while the network still negotiates; `attach` and the overlay ask for them again.
+///
+/// One device is enough for the root, and the 16 that nbd makes by default cost more time than
+/// all the rest of it. `nbd.nbds_max=` on the kernel command line is stronger, and netlink makes
+/// further devices on demand.
+pub const MODULES_OF_EVERY_BOOT: [(&str, &[(&str, &str)]); 2] =
+    [("nbd", NBD_OPTIONS), ("overlay", &[])];
+
+const NBD_OPTIONS: &[(&str, &str)] = &[("nbds_max", "1")];
+
 /// The device that the kernel gives us; nobody has asked for another one yet.
 const NBD_INDEX: u32 = 0;
 
@@ -217,8 +227,7 @@ fn streamed(
     root: &probe::Root,
     load: Load<'_>,
 ) -> Result<(PathBuf, Backing)> {
-    // Sixteen devices, the module's default, take three times as long to make as all the rest.
-    load("nbd", &[("nbds_max", "1")])?;
+    load("nbd", NBD_OPTIONS)?;
     let cut = connection.export().size_bytes % 512;
     if cut != 0 {
         log::warn!(target: "root", "the size of the image is no multiple of 512: \

@@ -1,0 +1,149 @@
+//! Which of several leases becomes the machine's place in the network. Pure.
+
+use std::time::Duration;
+
+use super::{Lease, NetworkPlan};
+
+/// How long a lease that names no boot server waits for one that does, on another link.
+///
+/// A switch port that is still blocked by its spanning tree takes 30 s; nobody waits for that.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a lease can do for this boot; a later one is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Worth {
+    /// Address and mask: enough when the command line says the rest.
+    Usable,
+    /// It names somebody or something to boot from.
+    NamesServer,
+    /// It says where the root is, and nobody else has.
+    NamesRoot,
+}
+
+/// What this boot still has to learn from a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wants {
+    root: bool,
+}
+
+impl Wants {
+    pub fn of(plan: &NetworkPlan) -> Self {
+        Self { root: plan.root_from_dhcp }
+    }
+
+    pub fn worth(self, lease: &Lease) -> Worth {
+        let names_server = lease.next_server.is_some()
+            || lease.tftp_server.is_some()
+            || lease.filename.is_some()
+            || lease.root_path.is_some();
+        match lease.root_path {
+            Some(_) if self.root => Worth::NamesRoot,
+            _ if names_server => Worth::NamesServer,
+            _ => Worth::Usable,
+        }
+    }
+
+    /// Nothing that could still arrive would be better.
+    pub fn are_met_by(self, lease: &Lease) -> bool {
+        let best = if self.root { Worth::NamesRoot } else { Worth::NamesServer };
+        self.worth(lease) >= best
+    }
+}
+
+/// A link, as far as the choice is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    NoCarrier,
+    Trying,
+    Leased {
+        worth: Worth,
+        /// Nothing better can come.
+        best: bool,
+        /// Time since the lease was granted.
+        age: Duration,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Index into the links that were judged.
+    Take(usize),
+    /// There is a lease, but another link may bring a better one within this time.
+    WaitFor(Duration),
+    /// There is no lease yet.
+    Wait,
+}
+
+/// The best lease wins; among equals, the earliest.
+pub fn judge(links: &[Standing]) -> Verdict {
+    let leased = |link: &Standing| match *link {
+        Standing::Leased { worth, best, age } => Some((worth, best, age)),
+        Standing::NoCarrier | Standing::Trying => None,
+    };
+    let leases = links.iter().enumerate().filter_map(|(index, link)| Some((index, leased(link)?)));
+    let Some((winner, (_, best, _))) =
+        leases.clone().max_by_key(|(_, (worth, _, age))| (*worth, *age))
+    else {
+        return Verdict::Wait;
+    };
+    let waited = leases.map(|(_, (_, _, age))| age).max().unwrap_or_default();
+    let rest = PATIENCE.saturating_sub(waited);
+    if best || rest.is_zero() || !links.contains(&Standing::Trying) {
+        Verdict::Take(winner)
+    } else {
+        Verdict::WaitFor(rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Standing::{NoCarrier, Trying};
+    use Verdict::{Take, Wait, WaitFor};
+
+    #[test]
+    #[rustfmt::skip]
+    fn the_best_lease_wins_and_nobody_waits_for_nothing() {
+        let at = |worth, millis| Standing::Leased { worth, best: worth == Worth::NamesRoot, age: Duration::from_millis(millis) };
+        let boot = |millis| Standing::Leased { worth: Worth::NamesServer, best: true, age: Duration::from_millis(millis) };
+        let plain = |millis| at(Worth::Usable, millis);
+        let rest = |millis| WaitFor(Duration::from_millis(millis));
+        let cases = [
+            ("no links at all",                            vec![],                                        Wait),
+            ("no lease yet",                               vec![NoCarrier, Trying],                       Wait),
+            ("a boot server needs no comparison",          vec![Trying, boot(0)],                         Take(1)),
+            ("nobody else could do better",                vec![plain(0), NoCarrier],                     Take(0)),
+            ("another link may do better",                 vec![plain(500), Trying],                      rest(2500)),
+            ("but not for ever",                           vec![plain(3000), Trying],                     Take(0)),
+            ("patience counts from the first lease",       vec![plain(3100), plain(10), Trying],          Take(0)),
+            ("better beats earlier",                       vec![plain(900), at(Worth::NamesServer, 10)],  Take(1)),
+            ("earlier beats later among equals",           vec![plain(10), plain(20)],                    Take(1)),
+            ("a server does not do when a root is needed", vec![at(Worth::NamesServer, 0), Trying],       rest(3000)),
+            ("the root does",                              vec![Trying, at(Worth::NamesRoot, 0)],         Take(1)),
+        ];
+        for (case, links, expected) in cases {
+            assert_eq!(judge(&links), expected, "{case}");
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn a_lease_is_worth_what_this_boot_lacks() {
+        let plain = crate::net::lease::tests::lease("10.0.0.5/24");
+        let server = Lease { next_server: Some([10, 0, 0, 1].into()), ..plain.clone() };
+        let file = Lease { filename: Some("pxelinux.0".into()), ..plain.clone() };
+        let root = Lease { root_path: Some("nbd:10.0.0.1".into()), ..plain.clone() };
+        let cases = [
+            ("address only",                    false, &plain,  Worth::Usable,      false),
+            ("siaddr",                          false, &server, Worth::NamesServer, true),
+            ("file",                            false, &file,   Worth::NamesServer, true),
+            ("root that is known already",      false, &root,   Worth::NamesServer, true),
+            ("server when the root is needed",  true,  &server, Worth::NamesServer, false),
+            ("the root that is needed",         true,  &root,   Worth::NamesRoot,   true),
+        ];
+        for (case, needs_root, lease, worth, met) in cases {
+            let wants = Wants { root: needs_root };
+            assert_eq!((wants.worth(lease), wants.are_met_by(lease)), (worth, met), "{case}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! A DHCPv4 client for a machine whose root is on the other end of the cable.
+//!
+//! `message` knows the bytes, `client` what to do next, `socket` how they travel; the loop here
+//! owns the clock and the dice. The client of a link lives from the moment of carrier until it is
+//! dropped, and keeps its lease alive in between. It touches nothing but its own sockets: addresses
+//! are set by whoever reads its news.
+
+mod client;
+mod message;
+mod options;
+mod socket;
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+pub use client::News;
+use client::{Chance, Client, Event, Rules};
+pub use message::Identity;
+use socket::Wire;
+
+use super::choice::Wants;
+use super::dice;
+use crate::error::Error;
+
+/// What a client tells while it works.
+#[derive(Debug)]
+pub enum Report {
+    /// This many messages have been sent since it began.
+    Sent(u32),
+    News(News),
+    /// It could not open its socket, and tries again every two seconds.
+    Deaf(Error),
+}
+
+/// The link a client works on.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub index: u32,
+    pub name: String,
+}
+
+/// Gets a lease and keeps it; ends when it is dropped or nobody listens any more.
+pub async fn run<F, R>(
+    target: Target,
+    identity: Identity,
+    wants: Wants,
+    wish: Option<Ipv4Addr>,
+    tell: F,
+) where
+    F: Fn(Report) -> R,
+    R: Future<Output = bool>,
+{
+    let started = Instant::now();
+    let chance = || Chance { now: started.elapsed(), dice: dice::roll() };
+    let Some(mut wire) = open(|| Wire::packets(target.index), &tell).await else { return };
+    let rules = Rules { mac: identity.mac, wants };
+    let (mut client, mut step) = Client::start(rules, wish, chance());
+    let mut sent: u32 = 0;
+    loop {
+        if let Some(send) = step.send {
+            let bytes = message::encode(&identity, send.envelope, &send.ask);
+            if let Err(error) = wire.send(&bytes, send.to).await {
+                log::debug!(target: "network", "{}: sending to DHCP servers: {error}", target.name);
+            }
+            sent = sent.saturating_add(1);
+            if !tell(Report::Sent(sent)).await {
+                return;
+            }
+        }
+        if let Some(news) = step.news
+            && !tell(Report::News(news)).await
+        {
+            return;
+        }
+        // With an address the packet socket would only duplicate what the kernel can do itself,
+        // and without one the kernel drops what is sent to it.
+        let reopened = match (&wire, client.is_bound()) {
+            (Wire::Packets { .. }, true) => open(|| Wire::udp(&target.name), &tell).await,
+            (Wire::Udp(_), false) => open(|| Wire::packets(target.index), &tell).await,
+            _ => Some(wire),
+        };
+        let Some(next) = reopened else { return };
+        wire = next;
+        let until = client.until().and_then(|until| started.checked_add(until));
+        let event = next_event(&wire, until).await;
+        (client, step) = client.step(event, chance());
+    }
+}
+
+/// The next thing a client must know of.
+async fn next_event(wire: &Wire, until: Option<Instant>) -> Event {
+    loop {
+        let received = match until {
+            None => wire.receive().await,
+            Some(until) => match timeout_at(until, wire.receive()).await {
+                Ok(received) => received,
+                Err(_) => return Event::Timeout,
+            },
+        };
+        match received.map(|bytes| message::parse(&bytes)) {
+            Ok(Ok(reply)) => return Event::Received(Box::new(reply)),
+            Ok(Err(why)) => log::debug!(target: "network", "a packet to the DHCP port: {why}"),
+            // Mostly "network is down", once; never worth a busy loop.
+            Err(_) => sleep(Duration::from_millis(100)).await,
+        }
+        if until.is_some_and(|until| Instant::now() >= until) {
+            return Event::Timeout;
+        }
+    }
+}
+
+/// Opens a socket, however long it takes; `None` when nobody listens any more.
+async fn open<F, R>(attempt: impl Fn() -> crate::error::Result<Wire>, tell: &F) -> Option<Wire>
+where
+    F: Fn(Report) -> R,
+    R: Future<Output = bool>,
+{
+    loop {
+        match attempt() {
+            Ok(wire) => return Some(wire),
+            Err(error) => {
+                if !tell(Report::Deaf(error)).await {
+                    return None;
+                }
+                sleep(Duration::from_secs(2)).await;
+            }
+        }
+    }
+}

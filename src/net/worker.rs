@@ -1,0 +1,611 @@
+//! The one background thread of the network. It brings links up, lets a DHCP client run on each of
+//! them, chooses, tells the kernel, and then stays to keep the lease alive: copying a root into
+//! memory may take longer than a short lease lasts.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::mpsc as handoff;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout};
+
+use super::choice::{self, Standing, Verdict, Wants};
+use super::dhcp::{self, Identity, News, Report};
+use super::kernel::{self, Change, Kernel, Link, Origin, Shape};
+use super::link::{self, Progress};
+use super::{Addressing, Lease, NetworkPlan, Route};
+use crate::console;
+use crate::error::{Error, Result, WhileDoing};
+
+/// How often the console may be reminded, and what failed is tried again.
+const TICK: Duration = Duration::from_secs(1);
+/// More than a burst of link changes; senders wait when it is full.
+const QUEUE: usize = 256;
+
+/// What the thread has settled on.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    pub link: Link,
+    pub lease: Lease,
+}
+
+/// The thread, as seen from outside.
+#[derive(Debug)]
+pub struct Worker {
+    events: mpsc::Sender<Event>,
+    thread: JoinHandle<()>,
+}
+
+enum Event {
+    Kernel(Change),
+    /// From the client that was started with this number.
+    Client {
+        index: u32,
+        run: u64,
+        report: Report,
+    },
+    MakePermanent(handoff::SyncSender<Result<()>>),
+    Stop,
+}
+
+impl Worker {
+    /// Starts the thread, and returns when it has a configured link. `Err` only for what waiting
+    /// cannot cure.
+    pub fn start(plan: &NetworkPlan) -> Result<(Self, Settled)> {
+        let doing = || "starting the network thread";
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .while_doing(doing)?;
+        let (events, inbox) = mpsc::channel(QUEUE);
+        let (settle, settled) = handoff::sync_channel(1);
+        let plan = plan.clone();
+        let outbox = events.clone();
+        let thread = std::thread::Builder::new()
+            .name("network".into())
+            .spawn(move || runtime.block_on(work(plan, inbox, outbox, settle)))
+            .while_doing(doing)?;
+        let settled = settled.recv().map_err(|_| Error::refused(doing(), "it has ended"))??;
+        Ok((Self { events, thread }, settled))
+    }
+
+    /// Lets the address of the link outlive its lease, for systems in which nobody renews it.
+    pub fn make_permanent(&self) -> Result<()> {
+        let doing = "making the address permanent";
+        let ended = || Error::refused(doing, "the network thread has ended");
+        let (reply, outcome) = handoff::sync_channel(1);
+        self.events.blocking_send(Event::MakePermanent(reply)).map_err(|_| ended())?;
+        outcome.recv().map_err(|_| ended())?
+    }
+
+    /// Ends the thread and closes its sockets; the link stays as it is, the lease is not given
+    /// back.
+    pub fn stop(self) {
+        // It may have ended already; that is what we want.
+        let _ = self.events.blocking_send(Event::Stop);
+        let _ = self.thread.join();
+    }
+}
+
+async fn work(
+    plan: NetworkPlan,
+    mut inbox: mpsc::Receiver<Event>,
+    outbox: mpsc::Sender<Event>,
+    settle: handoff::SyncSender<Result<Settled>>,
+) {
+    let mut desk = match Desk::open(plan, outbox).await {
+        Ok(desk) => desk,
+        Err(error) => return drop(settle.send(Err(error))),
+    };
+    let Some(outcome) = desk.choose(&mut inbox).await else { return };
+    let mut held = match outcome {
+        Ok(held) => held,
+        Err(error) => return drop(settle.send(Err(error))),
+    };
+    let settled = Settled { link: held.port.link.clone(), lease: held.lease.clone() };
+    // Nobody is listening only when the boot has failed elsewhere.
+    let _ = settle.send(Ok(settled));
+    held.keep(&desk, &mut inbox).await;
+}
+
+/// A link that takes part.
+struct Port {
+    link: Link,
+    /// Somebody else set it up before us: it stays up if it is not used.
+    was_up: bool,
+    progress: Stage,
+    client: Option<(u64, AbortOnDrop)>,
+    /// When what failed is due again: setting it up, or its configuration.
+    again_at: Option<Instant>,
+    /// The operator knows that it could not be set up.
+    has_failed: bool,
+}
+
+enum Stage {
+    NoCarrier,
+    Asking { since: Instant, sent: u32, trouble: Option<String> },
+    Leased { since: Instant, lease: Box<Lease> },
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Port {
+    fn progress(&self) -> Progress {
+        match &self.progress {
+            Stage::NoCarrier => Progress::NoCarrier,
+            Stage::Asking { since, sent, trouble } => {
+                Progress::Asking { lasts: since.elapsed(), sent: *sent, trouble: trouble.clone() }
+            }
+            Stage::Leased { lease, .. } => Progress::Leased(lease.clone()),
+        }
+    }
+
+    fn standing(&self, wants: Wants, is_static: bool) -> Standing {
+        match &self.progress {
+            Stage::NoCarrier => Standing::NoCarrier,
+            Stage::Asking { .. } => Standing::Trying,
+            Stage::Leased { since, lease } => Standing::Leased {
+                worth: wants.worth(lease),
+                best: is_static || wants.are_met_by(lease),
+                age: since.elapsed(),
+            },
+        }
+    }
+}
+
+/// Everything known until a link is chosen.
+struct Desk {
+    plan: NetworkPlan,
+    wants: Wants,
+    kernel: Kernel,
+    outbox: mpsc::Sender<Event>,
+    ports: BTreeMap<u32, Port>,
+    /// Links that take no part, for messages.
+    others: BTreeMap<u32, Link>,
+    runs: u64,
+}
+
+impl Desk {
+    async fn open(plan: NetworkPlan, outbox: mpsc::Sender<Event>) -> Result<Self> {
+        let changes = outbox.clone();
+        let kernel = Kernel::connect(move |change| {
+            let changes = changes.clone();
+            async move { _ = changes.send(Event::Kernel(change)).await }
+        })?;
+        let wants = Wants::of(&plan);
+        let (ports, others) = (BTreeMap::new(), BTreeMap::new());
+        let mut desk = Self { plan, wants, kernel, outbox, ports, others, runs: 0 };
+        desk.list().await?;
+        Ok(desk)
+    }
+
+    /// Looks at all links there are: at first, and when the kernel says that we missed something.
+    async fn list(&mut self) -> Result<()> {
+        let links = self.kernel.links().await?;
+        self.ports.retain(|index, _| links.iter().any(|link| link.index == *index));
+        self.others.clear();
+        for link in links {
+            if link.shape == Shape::Loopback && !link.is_up {
+                self.kernel.set_up(&link).await?;
+            }
+            self.link_changed(link).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until a link is configured. `None` when the boot has ended meanwhile.
+    async fn choose(&mut self, inbox: &mut mpsc::Receiver<Event>) -> Option<Result<Held>> {
+        let waiting = console::waiting("network", self.survey());
+        loop {
+            let is_static = matches!(self.plan.addressing, Addressing::Static { .. });
+            let indices: Vec<u32> = self.ports.keys().copied().collect();
+            let standings: Vec<_> =
+                self.ports.values().map(|port| port.standing(self.wants, is_static)).collect();
+            let verdict = choice::judge(&standings);
+            if let Verdict::Take(winner) = verdict
+                && let Some(port) = indices.get(winner).and_then(|index| self.ports.remove(index))
+            {
+                match self.take(port).await {
+                    Ok(Some(held)) => return Some(Ok(held)),
+                    Ok(None) => continue,
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+            let patience = match verdict {
+                Verdict::WaitFor(rest) => rest.min(TICK),
+                Verdict::Take(_) | Verdict::Wait => TICK,
+            };
+            match timeout(patience, inbox.recv()).await {
+                Ok(Some(event)) => match event {
+                    Event::Kernel(change) => {
+                        if let Err(error) = self.kernel_changed(change).await {
+                            return Some(Err(error));
+                        }
+                    }
+                    Event::Client { index, run, report } => self.heard(index, run, report),
+                    Event::MakePermanent(reply) => {
+                        let early = Error::refused("making the address permanent", "there is none");
+                        let _ = reply.try_send(Err(early));
+                    }
+                    Event::Stop => return None,
+                },
+                Ok(None) => return None,
+                Err(_) => {}
+            }
+            self.try_again().await;
+            waiting.still(self.survey());
+        }
+    }
+
+    fn survey(&self) -> String {
+        let links: Vec<_> =
+            self.ports.values().map(|port| (port.link.name.as_str(), port.progress())).collect();
+        let others: Vec<_> = self.others.values().collect();
+        let driverless =
+            if links.is_empty() { link::driverless(Path::new("/sys")) } else { Vec::new() };
+        link::survey(&self.plan.link, &links, &others, &driverless)
+    }
+
+    async fn kernel_changed(&mut self, change: Change) -> Result<()> {
+        match change {
+            Change::Link(link) => self.link_changed(link).await,
+            Change::Gone(index) => {
+                self.ports.remove(&index);
+                self.others.remove(&index);
+            }
+            Change::Missed => self.list().await?,
+        }
+        Ok(())
+    }
+
+    async fn link_changed(&mut self, link: Link) {
+        let index = link.index;
+        if !link::may_boot(&self.plan.link, &link, Path::new("/sys")) {
+            self.ports.remove(&index);
+            self.others.insert(index, link);
+            return;
+        }
+        let mut port = self.ports.remove(&index).unwrap_or_else(|| Port {
+            was_up: link.is_up,
+            link: link.clone(),
+            progress: Stage::NoCarrier,
+            client: None,
+            again_at: None,
+            has_failed: false,
+        });
+        port.link = link;
+        if !port.link.is_up {
+            port.progress = Stage::NoCarrier;
+            port.client = None;
+            if port.again_at.is_none() {
+                self.set_up(&mut port).await;
+            }
+        } else {
+            port.again_at = None;
+            match (port.link.has_carrier, &port.progress) {
+                (true, Stage::NoCarrier) => self.begin(&mut port),
+                (false, Stage::Asking { .. } | Stage::Leased { .. }) => {
+                    log::debug!(target: "network", "{} has lost its carrier", port.link.name);
+                    port.progress = Stage::NoCarrier;
+                    port.client = None;
+                }
+                _ => {}
+            }
+        }
+        self.ports.insert(index, port);
+    }
+
+    /// The kernel tells by another change when it has happened.
+    async fn set_up(&self, port: &mut Port) {
+        port.again_at = Some(Instant::now() + 5 * TICK);
+        if let Err(error) = self.kernel.set_up(&port.link).await
+            && !port.has_failed
+        {
+            port.has_failed = true;
+            log::warn!(target: "network", "{error}; it is tried again (firmware missing?)");
+        }
+    }
+
+    async fn try_again(&mut self) {
+        let due = |port: &Port| port.again_at.is_some_and(|at| Instant::now() >= at);
+        let indices: Vec<u32> =
+            self.ports.iter().filter(|(_, port)| due(port)).map(|(index, _)| *index).collect();
+        for index in indices {
+            let Some(mut port) = self.ports.remove(&index) else { continue };
+            if !port.link.is_up {
+                self.set_up(&mut port).await;
+            } else {
+                port.again_at = None;
+                if port.link.has_carrier {
+                    self.begin(&mut port);
+                }
+            }
+            self.ports.insert(index, port);
+        }
+    }
+
+    /// Carrier: now is the moment.
+    fn begin(&mut self, port: &mut Port) {
+        let since = Instant::now();
+        match self.plan.addressing {
+            Addressing::Static { address, prefix, gateway } => {
+                let lease = Box::new(typed_lease(address, prefix, gateway));
+                port.progress = Stage::Leased { since, lease };
+            }
+            Addressing::Dhcp { request } => {
+                port.progress = Stage::Asking { since, sent: 0, trouble: None };
+                self.runs = self.runs.saturating_add(1);
+                let (index, run, outbox) = (port.link.index, self.runs, self.outbox.clone());
+                let tell = move |report| {
+                    let outbox = outbox.clone();
+                    async move { outbox.send(Event::Client { index, run, report }).await.is_ok() }
+                };
+                let target = dhcp::Target { index, name: port.link.name.clone() };
+                let identity = identity(&self.plan, &port.link);
+                let client = dhcp::run(target, identity, self.wants, request, tell);
+                port.client = Some((run, AbortOnDrop(tokio::spawn(client).abort_handle())));
+            }
+        }
+    }
+
+    fn heard(&mut self, index: u32, run: u64, report: Report) {
+        let Some(port) = self.ports.get_mut(&index) else { return };
+        // A report may still be in the queue when its client is gone.
+        if port.client.as_ref().is_none_or(|(current, _)| *current != run) {
+            return;
+        }
+        let name = port.link.name.clone();
+        match report {
+            Report::Sent(count) => {
+                if let Stage::Asking { sent, .. } = &mut port.progress {
+                    *sent = count;
+                }
+            }
+            Report::Deaf(error) => port.trouble(error.to_string()),
+            Report::News(News::Accepted(lease)) => {
+                log::debug!(target: "network", "{name}: offer of {}/{} from {}", lease.address, lease.prefix, who(lease.server_id));
+            }
+            Report::News(News::Unusable { server, why }) => {
+                port.trouble(format!("{} offers nothing usable: {why}", who(server)));
+            }
+            Report::News(News::Refused { server, words }) => {
+                let words = words.map(|words| format!(": {words}")).unwrap_or_default();
+                port.trouble(format!("{} takes its offer back{words}", who(server)));
+            }
+            Report::News(News::Granted(lease) | News::Extended(lease)) => {
+                let since = match port.progress {
+                    Stage::Leased { since, .. } => since,
+                    Stage::NoCarrier | Stage::Asking { .. } => Instant::now(),
+                };
+                port.progress = Stage::Leased { since, lease };
+            }
+            Report::News(News::Expired) => {
+                port.progress = Stage::Asking { since: Instant::now(), sent: 0, trouble: None };
+            }
+        }
+    }
+
+    /// Configures the chosen link. `Ok(None)` when it turned out to be unusable and goes on trying.
+    async fn take(&mut self, mut port: Port) -> Result<Option<Held>> {
+        let Stage::Leased { lease, .. } = &port.progress else { return Ok(None) };
+        let lease = (**lease).clone();
+        let origin = match self.plan.addressing {
+            Addressing::Dhcp { .. } => Origin::Dhcp,
+            Addressing::Static { .. } => Origin::CommandLine,
+        };
+        if let Err(error) = configure(&self.kernel, &port.link, None, &lease, origin, false).await {
+            if origin == Origin::CommandLine && !error.is_transient() {
+                return Err(error);
+            }
+            log::warn!(target: "network", "{error}");
+            // The link may have gone; if not, its next change or the client's next lease counts.
+            port.client = None;
+            port.progress = Stage::NoCarrier;
+            port.again_at = Some(Instant::now() + TICK);
+            self.ports.insert(port.link.index, port);
+            return Ok(None);
+        }
+        self.dismiss((&port.link.name, &lease)).await;
+        Ok(Some(Held { port, lease, origin, is_permanent: false }))
+    }
+
+    /// Says why the others were not chosen, and leaves them as they were found.
+    async fn dismiss(&mut self, winner: (&str, &Lease)) {
+        let losers: Vec<_> =
+            self.ports.values().map(|port| (port.link.name.as_str(), port.progress())).collect();
+        for line in link::why_not(&losers, winner, self.wants) {
+            log::info!(target: "network", "{line}");
+        }
+        for port in std::mem::take(&mut self.ports).into_values() {
+            drop(port.client);
+            if !port.was_up
+                && let Err(error) = self.kernel.set_down(&port.link).await
+            {
+                log::debug!(target: "network", "{error}");
+            }
+        }
+    }
+}
+
+impl Port {
+    /// Says once what is wrong; a server that is wrong is so every few seconds.
+    fn trouble(&mut self, what: String) {
+        if let Stage::Asking { trouble, .. } = &mut self.progress
+            && trouble.as_ref() != Some(&what)
+        {
+            log::warn!(target: "network", "{}: {what}", self.link.name);
+            *trouble = Some(what);
+        }
+    }
+}
+
+/// The chosen link.
+struct Held {
+    port: Port,
+    lease: Lease,
+    origin: Origin,
+    is_permanent: bool,
+}
+
+impl Held {
+    /// Carries out what the DHCP client brings, until told to stop.
+    async fn keep(&mut self, desk: &Desk, inbox: &mut mpsc::Receiver<Event>) {
+        while let Some(event) = inbox.recv().await {
+            match event {
+                Event::Stop => return,
+                Event::MakePermanent(reply) => {
+                    self.is_permanent = true;
+                    let link = &self.port.link;
+                    let outcome = desk.kernel.set_address(link, &self.lease, None).await;
+                    let _ = reply.try_send(outcome);
+                }
+                Event::Kernel(Change::Link(link)) if link.index == self.port.link.index => {
+                    let name = &link.name;
+                    match (self.port.link.has_carrier, link.has_carrier) {
+                        (true, false) => {
+                            log::warn!(target: "network", "{name} has lost its carrier")
+                        }
+                        (false, true) => log::info!(target: "network", "{name} has carrier again"),
+                        _ => {}
+                    }
+                    self.port.link = link;
+                }
+                Event::Kernel(Change::Gone(index)) if index == self.port.link.index => {
+                    log::warn!(target: "network", "{} is gone", self.port.link.name);
+                }
+                Event::Client { index, run, report }
+                    if index == self.port.link.index
+                        && self
+                            .port
+                            .client
+                            .as_ref()
+                            .is_some_and(|(current, _)| *current == run) =>
+                {
+                    self.heard(&desk.kernel, report).await;
+                }
+                Event::Kernel(_) | Event::Client { .. } => {}
+            }
+        }
+    }
+
+    async fn heard(&mut self, kernel: &Kernel, report: Report) {
+        let name = self.port.link.name.clone();
+        match report {
+            Report::Sent(_) => {}
+            Report::Deaf(error) => log::debug!(target: "network", "{error}"),
+            Report::News(News::Granted(lease) | News::Extended(lease)) => {
+                log::debug!(target: "network", "{name}: the lease of {} goes on", lease.address);
+                if lease.address != self.lease.address {
+                    log::warn!(target: "network", "{name}: its address changes from {} to {}", self.lease.address, lease.address);
+                }
+                let (old, lasting) = (Some(&self.lease), self.is_permanent);
+                match configure(kernel, &self.port.link, old, &lease, self.origin, lasting).await {
+                    Ok(()) => self.lease = *lease,
+                    Err(error) => log::warn!(target: "network", "{error}"),
+                }
+            }
+            // The address stays until there is another: a disk hangs on it, and whoever gave the
+            // lease has not yet given the address to anybody else.
+            Report::News(News::Refused { server, words }) => {
+                let words = words.map(|words| format!(": {words}")).unwrap_or_default();
+                log::warn!(target: "network", "{name}: {} takes the lease of {} back{words}", who(server), self.lease.address);
+            }
+            Report::News(News::Expired) => {
+                log::warn!(target: "network", "{name}: the lease of {} has ended and no server extends it", self.lease.address);
+            }
+            Report::News(News::Unusable { server, why }) => {
+                log::debug!(target: "network", "{name}: {} offers nothing usable: {why}", who(server));
+            }
+            Report::News(News::Accepted(_)) => {}
+        }
+    }
+}
+
+/// Makes the kernel's link what the lease says, from what the `old` one said.
+///
+/// The address is what counts: a route or MTU that the kernel refuses is a warning.
+async fn configure(
+    kernel: &Kernel,
+    link: &Link,
+    old: Option<&Lease>,
+    lease: &Lease,
+    origin: Origin,
+    is_permanent: bool,
+) -> Result<()> {
+    // Before the first connection, which would otherwise begin with a size that does not fit.
+    if let Some(mtu) = lease.mtu
+        && old.and_then(|old| old.mtu) != Some(mtu)
+        && link.mtu != u32::from(mtu)
+        && let Err(error) = kernel.set_mtu(link, mtu).await
+    {
+        log::warn!(target: "network", "{error}");
+    }
+    let lifetime = if is_permanent { None } else { lease.lease_seconds };
+    kernel.set_address(link, lease, lifetime).await?;
+    let (before, after) = (old.map(kernel::entries).unwrap_or_default(), kernel::entries(lease));
+    for entry in before.iter().filter(|entry| !after.contains(entry)) {
+        if let Err(error) = kernel.remove_route(link, entry, origin).await {
+            log::debug!(target: "network", "{error}");
+        }
+    }
+    // All of them, known or not: the kernel drops routes together with an address that expired.
+    for entry in &after {
+        if let Err(error) = kernel.add_route(link, entry, origin).await {
+            log::warn!(target: "network", "{error}");
+        }
+    }
+    if let Some(old) = old
+        && (old.address, old.prefix) != (lease.address, lease.prefix)
+        && let Err(error) = kernel.remove_address(link, old.address, old.prefix).await
+    {
+        log::debug!(target: "network", "{error}");
+    }
+    Ok(())
+}
+
+/// What `ip=` says, in the form of a lease.
+fn typed_lease(address: Ipv4Addr, prefix: u8, gateway: Option<Ipv4Addr>) -> Lease {
+    let default = |via| Route { to: ipnet::Ipv4Net::default(), via: Some(via) };
+    Lease {
+        routes: gateway.map(default).into_iter().collect(),
+        ..Lease::of_address(address, prefix)
+    }
+}
+
+fn identity(plan: &NetworkPlan, link: &Link) -> Identity {
+    Identity {
+        mac: link.mac,
+        hostname: plan.hostname.clone(),
+        vendor_class: plan.vendor_class.clone(),
+        uuid: plan.uuid,
+        architecture: architecture(Path::new("/sys")),
+    }
+}
+
+/// RFC 4578 and IANA's list: how the firmware of this machine boots from a network.
+fn architecture(sys: &Path) -> Option<u16> {
+    let efi_bits = std::fs::read_to_string(sys.join("firmware/efi/fw_platform_size"));
+    let has_efi = sys.join("firmware/efi").exists();
+    match (std::env::consts::ARCH, has_efi, efi_bits.as_deref().map(str::trim)) {
+        ("x86_64", true, Ok("32")) => Some(0x0006),
+        ("x86_64", true, _) => Some(0x0007),
+        ("x86_64", false, _) => Some(0x0000),
+        ("aarch64", ..) => Some(0x000b),
+        _ => None,
+    }
+}
+
+fn who(server: Option<Ipv4Addr>) -> String {
+    server.map_or_else(|| "a server without name".to_owned(), |server| server.to_string())
+}
