@@ -195,6 +195,7 @@ fn facts(machine: &Machine, network: &Network, config: &Configuration) -> Facts 
         mac: Some(network.mac()),
         uuid: machine.identity.uuid,
         memory_kib: machine.memory_kib,
+        configured: config.is_there(),
         lts_conf: config.text_for_root().map(str::to_owned),
     }
 }
