@@ -1,1 +1,201 @@
+//! The boot as a list of stages. Each takes what earlier ones proved and returns a proof of its
+//! own, so a boot that skips a step does not compile; [`Boot::stage`] does the timing, the break
+//! points and the naming for all of them.
 
+use std::convert::Infallible;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::cmdline::{Request, words};
+use crate::config::Configuration;
+use crate::console;
+use crate::directives::{self, Facts};
+use crate::error::{Error, Result};
+use crate::handover::{self, Handover};
+use crate::machine::{self, Machine};
+use crate::net::{self, Network};
+use crate::overlay::{self, NewRoot};
+use crate::plan::{Plan, RootOffer};
+use crate::report::{Report, rounded};
+use crate::root;
+
+/// Where the new root is put together.
+const SYSROOT: &str = "/sysroot";
+
+/// Takes the machine through a whole boot. Returns only when a stage has failed.
+pub fn run() -> Result<Infallible, Box<Failure>> {
+    let mut boot = Boot::begin();
+    let machine = boot.stage(Stage::Machine, machine::start)?;
+    let plan = boot.decide(&machine);
+    let network = boot.stage(Stage::Network, || net::bring_up(&plan.network))?;
+    let config =
+        boot.stage(Stage::Config, || Ok(Configuration::obtain(&plan, &machine, &network)))?;
+    let resolve = |host: &str| network.resolve(host);
+    let load =
+        |module: &str, options: &[(&str, &str)]| machine.drivers.require_with(module, options);
+    let image = boot.stage(Stage::Root, || {
+        let boot_server = network.boot_server();
+        let root_path = network.lease().root_path.as_deref();
+        let offer = RootOffer { root_path, boot_server: boot_server.as_deref() };
+        root::attach(&plan.root(offer, config.settings())?, &resolve, &load)
+    })?;
+    let new_root = boot.stage(Stage::Overlay, || {
+        overlay::mount(image, &plan.overlay(), Path::new(SYSROOT), &load)
+    })?;
+    let config = config.or_from_root(new_root.path());
+    boot.stage(Stage::Directives, || {
+        handover::bind_api_mounts(&new_root)?;
+        let facts = facts(&machine, &network, &config);
+        let load = |module: &str, parameters: &str| {
+            // A bare parameter is a switch, and 1 is how the kernel writes it.
+            let options = words(parameters).into_iter();
+            let options: Vec<_> =
+                options.map(|word| (word.key, word.value.unwrap_or("1"))).collect();
+            machine.drivers.require_with(module, &options)
+        };
+        // Each failure is a warning already; none of them is worth the boot.
+        directives::apply(config.settings(), &facts, new_root.path(), &load);
+        Ok(())
+    })?;
+    boot.note_choices(&config, &network, &new_root);
+    boot.last_stage(Handover::new(new_root, network, machine, &plan))
+}
+
+/// A stage of the boot, in order; `break=` and the report use these names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Machine,
+    Network,
+    Config,
+    Root,
+    Overlay,
+    Directives,
+    Handover,
+}
+
+/// A boot that could not go on.
+pub struct Failure {
+    stage: Stage,
+    after: Duration,
+    error: Error,
+}
+
+struct Boot {
+    began: Instant,
+    report: Report,
+    breaks: Vec<Stage>,
+}
+
+impl Boot {
+    fn begin() -> Self {
+        let report = Report { version: env!("CARGO_PKG_VERSION"), ..Report::default() };
+        Self { began: Instant::now(), report, breaks: Vec::new() }
+    }
+
+    /// Makes the plan and says what of the command line has no effect.
+    fn decide(&mut self, machine: &Machine) -> Plan {
+        let plan = Plan::decide(Request::read(&machine.command_line), &machine.identity);
+        for problem in &plan.problems {
+            log::warn!(target: "command line", "{problem}; ignored");
+        }
+        console::set_policy(plan.policy);
+        self.breaks.clone_from(&plan.breaks);
+        plan
+    }
+
+    fn stage<T>(
+        &mut self,
+        stage: Stage,
+        act: impl FnOnce() -> Result<T>,
+    ) -> Result<T, Box<Failure>> {
+        self.stop_before(stage);
+        let began = Instant::now();
+        let result = act();
+        let took = began.elapsed();
+        self.report.add_stage(stage.name(), took);
+        log::debug!(target: "landfall", "stage {} took {:.3} s", stage.name(), took.as_secs_f64());
+        result.map_err(|error| Box::new(Failure { stage, after: took, error }))
+    }
+
+    /// The handover reports the boot itself: whoever reads the report is in the system it starts.
+    fn last_stage(mut self, handover: Handover<'_>) -> Result<Infallible, Box<Failure>> {
+        self.stop_before(Stage::Handover);
+        let began = Instant::now();
+        let fail =
+            |error| Box::new(Failure { stage: Stage::Handover, after: began.elapsed(), error });
+        let ready = handover.prepare(&mut self.report).map_err(fail)?;
+        self.report.add_stage(Stage::Handover.name(), began.elapsed());
+        self.report.seconds = rounded(self.began.elapsed());
+        self.report.warnings = console::warnings();
+        ready.exec(&self.report).map_err(fail)
+    }
+
+    fn note_choices(&mut self, config: &Configuration, network: &Network, root: &NewRoot) {
+        let image = root.image();
+        let lease = network.lease();
+        self.report.add_choice("link", network.link());
+        self.report.add_choice("address", format!("{}/{}", lease.address, lease.prefix));
+        self.report.add_choice("config", config.source());
+        self.report.add_choice("root", format!("\"{}\" of {}", image.export(), image.server()));
+        self.report.add_choice("filesystem", image.description());
+        self.report.add_choice("memory", if image.is_in_ram() { "copied" } else { "streamed" });
+    }
+
+    fn stop_before(&self, stage: Stage) {
+        if !self.breaks.contains(&stage) {
+            return;
+        }
+        let why = format!("before stage {} (break=); leaving this shell goes on", stage.name());
+        if let Err(error) = console::rescue_shell(&why) {
+            log::warn!(target: "landfall", "{error}; going on");
+        }
+    }
+}
+
+impl Failure {
+    /// Shows the failure screen and never returns.
+    pub fn end(self) -> ! {
+        console::give_up(self.stage.name(), self.after, &self.error)
+    }
+}
+
+impl Stage {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Machine => "machine",
+            Self::Network => "network",
+            Self::Config => "config",
+            Self::Root => "root",
+            Self::Overlay => "overlay",
+            Self::Directives => "directives",
+            Self::Handover => "handover",
+        }
+    }
+
+    /// Our own names, and those of initramfs-tools for people whose fingers know them.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "network" | "top" | "modules" | "premount" => Self::Network,
+            "config" => Self::Config,
+            "root" | "mount" | "mountroot" => Self::Root,
+            "overlay" => Self::Overlay,
+            "directives" | "bottom" => Self::Directives,
+            "handover" | "init" => Self::Handover,
+            _ => return None,
+        })
+    }
+}
+
+/// What the directives need to know of earlier stages.
+fn facts(machine: &Machine, network: &Network, config: &Configuration) -> Facts {
+    Facts {
+        server: network.boot_server(),
+        device: Some(network.link().to_owned()),
+        lease: Some(network.lease().clone()),
+        mac: Some(network.mac()),
+        uuid: machine.identity.uuid,
+        memory_kib: machine.memory_kib,
+        configured: config.is_there(),
+        lts_conf: config.text_for_root().map(str::to_owned),
+    }
+}

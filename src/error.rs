@@ -100,8 +100,14 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.doing)?;
-        match &self.cause {
+        write!(f, "{}: {}", self.doing, self.cause)
+    }
+}
+
+/// The reason alone, for a line that already names its object ("waiting for 10.0.0.5:10809: …").
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             // std appends "(os error 111)", which helps nobody at a console.
             Cause::Os(error) => match error.raw_os_error() {
                 Some(code) => {

@@ -2,6 +2,7 @@
 
 pub mod boot;
 pub mod cmdline;
+pub mod command;
 pub mod config;
 pub mod console;
 pub mod directives;

@@ -1,1 +1,356 @@
+//! Request to plan: what the command line asked for becomes what will be done. Pure: the plan of
+//! a machine can be made and printed anywhere.
+//!
+//! The root is decided in a second step, because the lease and the fetched configuration may
+//! steer it: `landfall.x=` is stronger than foreign keys, those are stronger than the fetched
+//! configuration, and DHCP comes last.
 
+use std::fmt;
+
+use crate::boot::Stage;
+use crate::cmdline::{NbdRequest, Problem, Request, RootRequest};
+use crate::config::{Settings, debian_arch};
+use crate::console::Policy;
+use crate::error::{Error, Result};
+use crate::machine::Identity;
+use crate::net::{Addressing, LinkChoice, NetworkPlan};
+use crate::overlay::OverlayPlan;
+use crate::root::{NbdExport, RamMode, RootPlan, RootSource};
+
+/// Port that IANA gave to NBD.
+const NBD_PORT: u16 = 10809;
+
+/// Everything that is decided before the first packet.
+#[derive(Debug)]
+pub struct Plan {
+    pub network: NetworkPlan,
+    /// `landfall.config=`; none: LTSP's rule.
+    pub config: Option<String>,
+    pub boot_image: Option<String>,
+    /// `ltsp.NAME=value` in order.
+    pub settings: Vec<(String, String)>,
+    pub init: Option<String>,
+    pub policy: Policy,
+    pub breaks: Vec<Stage>,
+    pub problems: Vec<Problem>,
+    root: RootWish,
+}
+
+/// What the command line says of the root; the rest comes from the lease and the settings.
+#[derive(Debug)]
+struct RootWish {
+    nbd: Option<(NbdRequest, &'static str)>,
+    partition: Option<u32>,
+    /// `root=/dev/nbdN` was given: an image is wanted even if no key says which.
+    device: bool,
+    fstype: Option<String>,
+    flags: Option<String>,
+    ram: Option<RamMode>,
+    overlay: Option<String>,
+}
+
+/// What the lease says that matters to the root.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RootOffer<'a> {
+    /// DHCP option 17.
+    pub root_path: Option<&'a str>,
+    /// Name or address.
+    pub boot_server: Option<&'a str>,
+}
+
+impl Plan {
+    pub fn decide(request: Request, identity: &Identity) -> Self {
+        let mut wish = RootWish {
+            nbd: None,
+            partition: None,
+            device: false,
+            fstype: request.fstype,
+            flags: request.flags,
+            ram: request.ram,
+            overlay: request.overlay,
+        };
+        // root=nbd:… is the more explicit key; nbdroot= accompanies root=/dev/nbd0.
+        if let Some(RootRequest::Nbd(nbd)) = request.nbdroot {
+            wish.nbd = Some((nbd, "nbdroot= on the kernel command line"));
+        }
+        match request.root {
+            Some(RootRequest::Nbd(nbd)) => {
+                wish.nbd = Some((nbd, "root= on the kernel command line"));
+            }
+            Some(RootRequest::Device { partition }) => {
+                wish.device = true;
+                wish.partition = partition;
+            }
+            Some(RootRequest::Dhcp) | None => {}
+        }
+        let root_from_dhcp = wish.nbd.as_ref().is_none_or(|(nbd, _)| nbd.names.is_none());
+        let ip = request.ip;
+        let link = match (ip.as_ref().and_then(|ip| ip.device.clone()), request.bootif) {
+            (Some(name), _) => LinkChoice::Name(name),
+            (None, Some(mac)) => LinkChoice::Mac(mac),
+            (None, None) => LinkChoice::Any,
+        };
+        let network = NetworkPlan {
+            link,
+            addressing: ip.as_ref().map_or(Addressing::Dhcp { request: None }, |ip| ip.addressing),
+            boot_server: ip.as_ref().and_then(|ip| ip.server.clone()),
+            hostname: ip.as_ref().and_then(|ip| ip.hostname.clone()),
+            dns: ip.as_ref().map(|ip| ip.dns.clone()).unwrap_or_default(),
+            ntp: ip.map(|ip| ip.ntp).unwrap_or_default(),
+            vendor_class: request.vendor_class.unwrap_or_else(|| "landfall".to_owned()),
+            uuid: identity.uuid,
+            root_from_dhcp,
+        };
+        Self {
+            network,
+            config: request.config,
+            boot_image: request.boot_image,
+            settings: request.settings,
+            init: request.init,
+            policy: Policy { reboot_after: request.panic, shell: request.shell },
+            breaks: request.breaks,
+            problems: request.problems,
+            root: wish,
+        }
+    }
+
+    /// Decides the root, once the lease and the settings are known.
+    ///
+    /// # Errors
+    /// Nobody says which image, or on which server; or DHCP's root-path cannot be read.
+    pub fn root(&self, offer: RootOffer<'_>, settings: &Settings) -> Result<RootPlan> {
+        let doing = "deciding which root image to use";
+        let (mut nbd, origin) = match &self.root.nbd {
+            Some((nbd, origin)) => (nbd.clone(), *origin),
+            None => (NbdRequest::default(), "DHCP"),
+        };
+        let mut origin = origin.to_owned();
+        if nbd.names.is_none() {
+            let offered = offer.root_path.map(|path| offered_root(path, doing)).transpose()?;
+            match offered {
+                Some(offered) => {
+                    nbd.names = offered.names.or_else(|| Some(vec![String::new()]));
+                    // The server of a root-path belongs to its export, unless one was typed.
+                    nbd.port = nbd.port.or(if nbd.host.is_none() { offered.port } else { None });
+                    nbd.host = nbd.host.or(offered.host);
+                    nbd.fstype = nbd.fstype.or(offered.fstype);
+                    nbd.flags = nbd.flags.or(offered.flags);
+                    origin = match &self.root.nbd {
+                        Some(_) => format!("{origin} and DHCP's root-path"),
+                        None => "DHCP's root-path (option 17)".to_owned(),
+                    };
+                }
+                // A port was typed: one server, one image.
+                None if nbd.port.is_some() || nbd.host.is_some() => {
+                    nbd.names = Some(vec![String::new()])
+                }
+                None if self.root.device => {
+                    let name = format!("/opt/ltsp/{}", debian_arch(std::env::consts::ARCH));
+                    origin = "LTSP's default for root=/dev/nbd0 without nbdroot= or root-path"
+                        .to_owned();
+                    nbd.names = Some(vec![name.clone(), name.trim_start_matches('/').to_owned()]);
+                }
+                None => {
+                    return Err(Error::refused(
+                        doing,
+                        "there is no root= on the kernel command line, and DHCP offers no root-path (option 17)",
+                    )
+                    .with_hint("add root=nbd:HOST:EXPORT to the kernel command line"));
+                }
+            }
+        }
+        let host = nbd.host.or_else(|| offer.boot_server.map(str::to_owned)).ok_or_else(|| {
+            Error::refused(doing, format!("{origin} names no server, and neither does DHCP"))
+                .with_hint("add the server: root=nbd:HOST:EXPORT")
+        })?;
+        Ok(RootPlan {
+            source: RootSource::Nbd(NbdExport {
+                host,
+                port: nbd.port.unwrap_or(NBD_PORT),
+                names: nbd.names.unwrap_or_default(),
+                origin,
+            }),
+            ram: self.ram(settings),
+            partition: self.root.partition,
+            fstype: self.root.fstype.clone().or(nbd.fstype),
+            flags: self.root.flags.clone().or(nbd.flags).unwrap_or_default(),
+        })
+    }
+
+    pub fn overlay(&self) -> OverlayPlan {
+        OverlayPlan { size: self.root.overlay.clone() }
+    }
+
+    fn ram(&self, settings: &Settings) -> RamMode {
+        // C93: LTSP took the exact word only; every spelling of yes is meant.
+        let yes = |value: &str| {
+            matches!(value.to_ascii_lowercase().as_str(), "true" | "yes" | "y" | "1" | "on")
+        };
+        let wish = |on| if on { RamMode::Copy } else { RamMode::Off };
+        let typed = self.settings.iter().rev().find(|(name, _)| name == "LTSP_NBD_TO_RAM");
+        self.root
+            .ram
+            .or(typed.map(|(_, value)| wish(yes(value))))
+            .or(settings.get("LTSP_NBD_TO_RAM").map(|_| wish(settings.nbd_to_ram())))
+            .unwrap_or(RamMode::Off)
+    }
+}
+
+/// DHCP's root-path: `nbd:…` as in `root=`, or as `nbdroot=` has it.
+fn offered_root(path: &str, doing: &str) -> Result<NbdRequest> {
+    match crate::cmdline::nbdroot(path) {
+        Ok(RootRequest::Nbd(request)) => Ok(request),
+        Ok(_) => Err(Error::invalid(
+            doing,
+            format!("DHCP's root-path is \"{path}\", which names nothing"),
+        )),
+        Err(why) => Err(Error::invalid(doing, format!("DHCP's root-path is \"{path}\": {why}"))),
+    }
+}
+
+impl fmt::Display for Plan {
+    /// The dry run: one line a decision.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in &self.problems {
+            writeln!(f, "problem: {problem}")?;
+        }
+        let link = match &self.network.link {
+            LinkChoice::Any => "every Ethernet link".to_owned(),
+            LinkChoice::Name(name) => name.clone(),
+            LinkChoice::Mac(mac) => format!("the port {mac}"),
+        };
+        match self.network.addressing {
+            Addressing::Dhcp { request: None } => writeln!(f, "network: DHCP on {link}")?,
+            Addressing::Dhcp { request: Some(address) } => {
+                writeln!(f, "network: DHCP on {link}, asking for {address}")?;
+            }
+            Addressing::Static { address, prefix, gateway } => {
+                write!(f, "network: {address}/{prefix} on {link}")?;
+                match gateway {
+                    Some(gateway) => writeln!(f, " through {gateway}")?,
+                    None => writeln!(f, ", no gateway")?,
+                }
+            }
+        }
+        if let Some(server) = &self.network.boot_server {
+            writeln!(f, "network: boot server is {server}")?;
+        }
+        match &self.config {
+            Some(url) => writeln!(f, "config: {url}")?,
+            None => writeln!(f, "config: lts.conf of the boot server, at LTSP's place")?,
+        }
+        match &self.root.nbd {
+            Some((nbd, origin)) => {
+                let names = nbd.names.as_ref().and_then(|names| names.first());
+                let host = nbd.host.as_deref().unwrap_or("the boot server");
+                let port = nbd.port.unwrap_or(NBD_PORT);
+                match names {
+                    Some(name) => {
+                        writeln!(f, "root: export \"{name}\" of {host}:{port}, from {origin}")?
+                    }
+                    None => writeln!(
+                        f,
+                        "root: the export that DHCP names, on {host}:{port}, from {origin}"
+                    )?,
+                }
+            }
+            None => writeln!(f, "root: what DHCP's root-path names")?,
+        }
+        match self.root.ram {
+            Some(RamMode::Copy) => writeln!(f, "root: copied to memory")?,
+            Some(RamMode::Off) => writeln!(f, "root: streamed")?,
+            None => writeln!(f, "root: streamed, unless the configuration says LTSP_NBD_TO_RAM")?,
+        }
+        writeln!(f, "overlay: {} in memory", self.root.overlay.as_deref().unwrap_or("50%"))?;
+        write!(f, "handover: {}", self.init.as_deref().unwrap_or("the first init there is"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(line: &str) -> Plan {
+        Plan::decide(Request::read(line), &Identity::default())
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn the_root_is_decided_by_the_strongest_who_speaks() {
+        let ltsp = ["/opt/ltsp/amd64", "opt/ltsp/amd64"];
+        type Row<'a> = (&'a str, Option<&'a str>, Option<&'a str>, &'a str, u16, &'a [&'a str]);
+        // command line, root-path, boot server -> host, port, names
+        let cases: [Row<'_>; 10] = [
+            ("root=nbd:10.0.0.1:focal", Some("/x"), Some("b"), "10.0.0.1", 10809, &["focal", "/focal"]),
+            // C83
+            ("root=/dev/nbd0", Some("/opt/ltsp/amd64"), Some("10.0.0.1"), "10.0.0.1", 10809, &ltsp),
+            ("root=dhcp", Some("nbd:s:10810:img"), Some("10.0.0.1"), "s", 10810, &["img", "/img"]),
+            ("", Some("10.0.0.7:/opt/ltsp/amd64"), Some("10.0.0.1"), "10.0.0.7", 10809, &ltsp),
+            ("nbdroot=:/img root=/dev/nbd0", None, Some("ltsp-1"), "ltsp-1", 10809, &["/img", "img"]),
+            ("nbdroot=10.0.0.1,10810 root=/dev/nbd0", None, None, "10.0.0.1", 10810, &[""]),
+            ("nbdroot=10.0.0.1,10810 root=/dev/nbd0", Some("/img"), None, "10.0.0.1", 10810, &["/img", "img"]),
+            ("root=nbd:10.0.0.1", Some("other:/img"), None, "10.0.0.1", 10809, &["/img", "img"]),
+            ("root=nbd:10.0.0.1 nbdroot=10.0.0.2:/img", None, None, "10.0.0.1", 10809, &[""]),
+            ("root=/dev/nbd0p2 nbdroot=10.0.0.2:/img", None, None, "10.0.0.2", 10809, &["/img", "img"]),
+        ];
+        for (line, root_path, boot_server, host, port, names) in cases {
+            let got = plan(line).root(RootOffer { root_path, boot_server }, &Settings::default());
+            let got = got.unwrap_or_else(|error| panic!("{line}: {error}"));
+            let RootSource::Nbd(export) = got.source;
+            assert_eq!((export.host.as_str(), export.port), (host, port), "{line} {root_path:?}");
+            assert_eq!(export.names, names, "{line} {root_path:?}");
+        }
+    }
+
+    #[test]
+    fn a_root_that_nobody_names_is_said_so() {
+        let offer = RootOffer { root_path: None, boot_server: Some("10.0.0.1") };
+        let error = plan("quiet").root(offer, &Settings::default()).unwrap_err();
+        assert!(error.to_string().contains("option 17"), "{error}");
+        let offer = RootOffer { root_path: Some("/img"), boot_server: None };
+        let error = plan("quiet").root(offer, &Settings::default()).unwrap_err();
+        assert!(error.to_string().contains("names no server"), "{error}");
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn ltsp_machines_that_say_nothing_get_ltsps_default_export() {
+        let offer = RootOffer { root_path: None, boot_server: Some("10.0.0.1") };
+        let got = plan("root=/dev/nbd0").root(offer, &Settings::default()).unwrap();
+        let RootSource::Nbd(export) = got.source;
+        assert_eq!(export.names, ["/opt/ltsp/amd64", "opt/ltsp/amd64"]);
+    }
+
+    #[test]
+    fn the_copy_to_memory_is_decided_by_the_strongest_who_speaks() {
+        let offer = RootOffer { root_path: Some("/img"), boot_server: Some("b") };
+        for (line, expected) in [
+            ("", RamMode::Off),
+            ("LTSP_NBD_TO_RAM=true", RamMode::Copy),
+            ("ltsp.ltsp_nbd_to_ram=True", RamMode::Copy), // C93
+            ("LTSP_NBD_TO_RAM=true landfall.ram=off", RamMode::Off),
+            ("toram", RamMode::Copy),
+        ] {
+            assert_eq!(
+                plan(line).root(offer, &Settings::default()).unwrap().ram,
+                expected,
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_dry_run_says_what_will_happen() {
+        let text = plan("ip=10.0.0.5:10.0.0.1::24:::off root=nbd:10.0.0.1:focal landfall.ram=copy landfall.rma=x").to_string();
+        let expected = "\
+            problem: landfall.rma=x (byte 73 of the kernel command line): no such key; did you mean landfall.ram?\n\
+            network: 10.0.0.5/24 on every Ethernet link, no gateway\n\
+            network: boot server is 10.0.0.1\n\
+            config: lts.conf of the boot server, at LTSP's place\n\
+            root: export \"focal\" of 10.0.0.1:10809, from root= on the kernel command line\n\
+            root: copied to memory\n\
+            overlay: 50% in memory\n\
+            handover: the first init there is";
+        assert_eq!(text, expected);
+    }
+}

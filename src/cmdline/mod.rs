@@ -1,1 +1,117 @@
+//! The kernel command line: words by the kernel's rules, keys by one table, and a grammar for
+//! each key whose value has one.
+//!
+//! Reading never fails and touches nothing: what cannot be understood becomes a [`Problem`] with
+//! its place, and the rest of the line still counts.
 
+mod ip;
+mod keys;
+mod root;
+
+use std::fmt;
+
+pub use ip::IpRequest;
+pub use keys::{KEYS, Key, Request, distance};
+pub use root::{NbdRequest, RootRequest, nbdroot};
+
+/// One word of the command line, unquoted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word<'a> {
+    pub key: &'a str,
+    pub value: Option<&'a str>,
+    /// Byte offset of the word in the line.
+    pub at: usize,
+}
+
+/// Something in the command line that was not understood, and is therefore without effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Byte offset of the word in the command line.
+    pub at: usize,
+    /// The word as it was typed.
+    pub word: String,
+    pub why: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (byte {} of the kernel command line): {}", self.word, self.at, self.why)
+    }
+}
+
+/// Splits a command line as the kernel's `next_arg` does (`lib/cmdline.c`).
+///
+/// A double quote switches quoting on and off wherever it stands, and a quoted blank does not end
+/// a word. A quote that opens the word or its value is dropped together with one that ends the
+/// word; all others are kept. There is no escape. A `=` in the first place is not a separator.
+/// Words from a lone `--` on belong to the real init and are not returned.
+pub fn words(line: &str) -> Vec<Word<'_>> {
+    let mut quoted = false;
+    let mut begin = None;
+    let mut raw = Vec::new();
+    for (at, c) in line.char_indices() {
+        if c == '"' {
+            quoted = !quoted;
+        }
+        if c.is_ascii_whitespace() && !quoted {
+            raw.extend(begin.take().map(|begin| (begin, at)));
+        } else if begin.is_none() {
+            begin = Some(at);
+        }
+    }
+    raw.extend(begin.map(|begin| (begin, line.len())));
+    raw.into_iter()
+        .filter_map(|(begin, end)| Some((begin, line.get(begin..end)?)))
+        .take_while(|(_, word)| *word != "--")
+        .map(|(at, word)| {
+            let opened = word.strip_prefix('"');
+            let word = opened.map_or(word, |rest| rest.strip_suffix('"').unwrap_or(rest));
+            let equals = word.char_indices().skip(1).find(|(_, c)| *c == '=').map(|(at, _)| at);
+            let Some((key, value)) = equals.and_then(|at| word.split_at_checked(at)) else {
+                return Word { key: word, value: None, at };
+            };
+            let value = value.strip_prefix('=').unwrap_or(value);
+            let value = match value.strip_prefix('"') {
+                Some(rest) if opened.is_none() => rest.strip_suffix('"').unwrap_or(rest),
+                Some(rest) => rest,
+                None => value,
+            };
+            Word { key, value: Some(value), at }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[rustfmt::skip]
+    fn words_are_split_as_the_kernel_splits_them() {
+        let cases = [
+            ("",                         vec![]),
+            ("  ro\tquiet \n",           vec![("ro", None, 2), ("quiet", None, 5)]),
+            ("root=nbd:10.0.0.1",        vec![("root", Some("nbd:10.0.0.1"), 0)]), // no final newline
+            ("a=b=c a=",                 vec![("a", Some("b=c"), 0), ("a", Some(""), 6)]),
+            (r#""m=two words" x"#,       vec![("m", Some("two words"), 0), ("x", None, 14)]),
+            (r#"m="two words" x"#,       vec![("m", Some("two words"), 0), ("x", None, 14)]),
+            (r#"m=LABEL="a b""#,         vec![("m", Some(r#"LABEL="a b""#), 0)]),
+            (r#"m="never closed x"#,     vec![("m", Some("never closed x"), 0)]),
+            (r#"m=a\" b""#,              vec![("m", Some(r#"a\" b""#), 0)]), // nothing escapes
+            ("=x y",                     vec![("=x", None, 0), ("y", None, 3)]),
+            ("ro -- single root=no",     vec![("ro", None, 0)]),
+            ("é=ü",                      vec![("é", Some("ü"), 0)]),
+        ];
+        for (line, expected) in cases {
+            let got: Vec<_> = words(line).iter().map(|w| (w.key, w.value, w.at)).collect();
+            assert_eq!(got, expected, "command line {line:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_command_line_makes_the_splitter_panic(line in "\\PC*") {
+            words(&line);
+        }
+    }
+}

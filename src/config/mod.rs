@@ -1,5 +1,23 @@
 //! lts.conf: text to settings.
+//!
+//! [`load`] gets the text from where the plan or LTSP's rule says (`location`, `source`);
+//! [`evaluate`] makes one machine's settings of it (`syntax`, `select`, `import`) without touching
+//! anything. What the settings do to a root is `directives`' business.
 
+mod evaluate;
+mod import;
+mod location;
+mod node;
+mod order;
+mod select;
 mod settings;
+mod source;
+mod syntax;
 
+pub use evaluate::{Evaluation, evaluate};
+pub use location::{Location, Placeholders, debian_arch};
+pub use node::Configuration;
+pub use select::Identity;
 pub use settings::{Origin, Setting, Settings};
+pub use source::{Loaded, Source, announce, load, load_from_root};
+pub use syntax::{Problem, Severity};

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-/// Names are upper case. Iteration is in name order.
+use super::order::version_order;
+
+/// Names are upper case, except LTSP's one lower-case variable of DHCP, `filename`.
+/// Iteration is in name order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     values: BTreeMap<String, Setting>,
@@ -29,6 +32,141 @@ pub enum Origin {
 
 impl Settings {
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.values.get(name).map(|setting| setting.value.as_str())
+        self.setting(name).map(|setting| setting.value.as_str())
+    }
+
+    pub fn setting(&self, name: &str) -> Option<&Setting> {
+        self.values.get(name)
+    }
+
+    /// Like `get`, for settings where the empty value means the same as none.
+    pub fn filled(&self, name: &str) -> Option<&str> {
+        self.get(name).filter(|value| !value.trim().is_empty())
+    }
+
+    /// LTSP's booleans: `true`, `y` and `yes` in any case; everything else, also `1`, is false.
+    pub fn is_true(&self, name: &str) -> bool {
+        self.get(name).is_some_and(is_true)
+    }
+
+    /// Whether the root image is to be copied into memory (`LTSP_NBD_TO_RAM`).
+    ///
+    /// LTSP took exactly `true` and no other spelling; every spelling of yes means it here.
+    pub fn nbd_to_ram(&self) -> bool {
+        self.get("LTSP_NBD_TO_RAM")
+            .is_some_and(|value| is_true(value) || value == "1" || value.eq_ignore_ascii_case("on"))
+    }
+
+    /// A blank-separated list; empty if not set.
+    pub fn list(&self, name: &str) -> Vec<&str> {
+        self.get(name).map(|value| value.split_whitespace().collect()).unwrap_or_default()
+    }
+
+    /// All settings whose name begins with `prefix` (`FSTAB_`), name and value, in the order in
+    /// which LTSP used them: GNU version sort of the text `NAME=value`.
+    pub fn family(&self, prefix: &str) -> Vec<(&str, &str)> {
+        let mut members: Vec<_> = self
+            .values
+            .range(prefix.to_owned()..)
+            .take_while(|(name, _)| name.starts_with(prefix))
+            .map(|(name, setting)| {
+                (format!("{name}={}", setting.value), name.as_str(), setting.value.as_str())
+            })
+            .collect();
+        members.sort_by(|(a, ..), (b, ..)| version_order(a.as_bytes(), b.as_bytes()));
+        members.into_iter().map(|(_, name, value)| (name, value)).collect()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Setting)> {
+        self.values.iter().map(|(name, setting)| (name.as_str(), setting))
+    }
+
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// Replaces what was there.
+    pub fn insert(&mut self, name: impl Into<String>, value: impl Into<String>, origin: Origin) {
+        self.values.insert(name.into(), Setting { value: value.into(), origin });
+    }
+
+    /// Takes everything of `stronger`; what it does not name stays.
+    pub fn merge(&mut self, stronger: Self) {
+        self.values.extend(stronger.values);
+    }
+}
+
+fn is_true(value: &str) -> bool {
+    ["true", "y", "yes"].iter().any(|word| value.eq_ignore_ascii_case(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(values: &[(&str, &str)]) -> Settings {
+        let mut settings = Settings::default();
+        for (name, value) in values {
+            settings.insert(*name, *value, Origin::Agent);
+        }
+        settings
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn booleans_are_those_of_ltsp_c55_except_where_it_only_confused_c93() {
+        let cases = [
+            ("true", true,  true), ("TRUE", true,  true), ("y",      true,  true), ("Yes", true,  true),
+            ("1",    false, true), ("on",   false, true), ("enable", false, false),
+            ("false", false, false), ("",   false, false),
+        ];
+        for (value, boolean, to_ram) in cases {
+            let settings = settings(&[("X", value), ("LTSP_NBD_TO_RAM", value)]);
+            assert_eq!(settings.is_true("X"), boolean, "X={value}");
+            assert_eq!(settings.nbd_to_ram(), to_ram, "LTSP_NBD_TO_RAM={value}");
+        }
+        assert!(!Settings::default().is_true("X"));
+    }
+
+    #[test]
+    fn families_run_in_version_order_c56() {
+        let settings = settings(&[
+            ("RCFILE_10", "x"),
+            ("RCFILE_2", "x"),
+            ("RCFILE_02_X", "x"),
+            ("RCFILE_1", "x"),
+            ("RCFILE_100", "x"),
+            ("RCFILE_01_A", "x"),
+            ("RCFILE_A", "x"),
+            ("RCFILE_B", "x"),
+            ("RCFILE_01A", "x"),
+            ("RCFILE", "no member"),
+            ("RCFILES_1", "no member"),
+        ]);
+        let names: Vec<_> = settings.family("RCFILE_").into_iter().map(|(name, _)| name).collect();
+        let expected = [
+            "RCFILE_01A",
+            "RCFILE_1",
+            "RCFILE_01_A",
+            "RCFILE_2",
+            "RCFILE_02_X",
+            "RCFILE_10",
+            "RCFILE_100",
+            "RCFILE_A",
+            "RCFILE_B",
+        ];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn equal_numbers_run_in_the_order_of_their_values_c57() {
+        let settings = settings(&[("RCFILE_001", "c"), ("RCFILE_01", "a"), ("RCFILE_1", "b")]);
+        let values: Vec<_> =
+            settings.family("RCFILE_").into_iter().map(|(_, value)| value).collect();
+        assert_eq!(values, ["a", "b", "c"]);
     }
 }

@@ -1,1 +1,250 @@
+//! What the settings do to the new root before its init starts.
+//!
+//! One file per family, each with a pure part that is tested by tables and an `apply` that writes
+//! below a root. A family that fails is a warning, and the others go on: only a root that cannot be
+//! reached at all stops a boot. Families that no setting asks for still run where LTSP's did: names,
+//! fstab and services are as on every LTSP node.
+//!
+//! Absent on purpose: shells, save for the operator's own PREINIT commands; mounting what fstab
+//! says; anything about the network's links, which is the handover's.
 
+mod fstab;
+mod hostname;
+mod hosts;
+mod machine_id;
+mod modules;
+mod preinit;
+mod rclocal;
+mod resolv;
+mod services;
+mod timezone;
+mod tree;
+
+use std::path::Path;
+
+pub use modules::Load;
+pub use tree::Tree;
+
+use crate::config::Settings;
+use crate::error::{Error, Result, WhileDoing};
+use crate::net::{Lease, Mac};
+
+/// What the boot has found out, besides settings.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Boot server, name or address.
+    pub server: Option<String>,
+    /// Boot interface.
+    pub device: Option<String>,
+    pub lease: Option<Lease>,
+    /// Of the boot interface.
+    pub mac: Option<Mac>,
+    /// SMBIOS system UUID.
+    pub uuid: Option<[u8; 16]>,
+    /// `MemTotal`.
+    pub memory_kib: u64,
+    /// There is a configuration for this node, be it empty.
+    pub configured: bool,
+    /// A fetched lts.conf, which takes the place of the root's own (LTSP 5, 1.8).
+    pub lts_conf: Option<String>,
+}
+
+/// Applies `settings` to the new root mounted at `root`, in LTSP's order; gives what went wrong,
+/// each already said as a warning.
+///
+/// PREINIT commands run in `root` with what is mounted there: /proc, /sys, /dev and /run must be in
+/// place already. `load` loads a kernel module by name with parameters.
+pub fn apply(settings: &Settings, facts: &Facts, root: &Path, load: Load<'_>) -> Vec<Error> {
+    let mut report = Report::default();
+    let Some(tree) = report.take("opening the root", Tree::open(root)) else {
+        return report.errors;
+    };
+    let name = write_names(settings, facts, &tree, &mut report);
+    if let Some(name) = &name {
+        let set = rustix::system::sethostname(name.as_bytes())
+            .while_doing(|| format!("naming this machine {name}"));
+        report.take("HOSTNAME", set);
+    }
+    if let Some(loaded) = report.take("MODULE_*", modules::apply(settings, &tree, load)) {
+        report.count(loaded.now, "module", "modules");
+        report.count(loaded.later, "module for the real root", "modules for the real root");
+    }
+    write_files(settings, facts, &tree, &mut report);
+    let lines = preinit::apply(settings, facts, name.as_deref(), &tree);
+    if let Some(lines) = report.take("PREINIT_*", lines) {
+        report.count(lines, "PREINIT command", "PREINIT commands");
+    }
+    report.say();
+    report.errors
+}
+
+/// Host name, hosts and resolver; gives the name.
+fn write_names(
+    settings: &Settings,
+    facts: &Facts,
+    tree: &Tree,
+    report: &mut Report,
+) -> Option<String> {
+    let name = hostname::choose(settings, facts)
+        .filter(|name| report.take("HOSTNAME", hostname::check(name)).is_some());
+    if let Some(name) = &name {
+        report.take("HOSTNAME", hostname::apply(name, tree));
+        if let Some(lines) = report.take("HOSTS_*", hosts::apply(name, settings, facts, tree)) {
+            report.count(lines, "hosts line", "hosts lines");
+        }
+    }
+    if let Some(Some(file)) = report.take("DNS_SERVER", resolv::apply(settings, facts, tree)) {
+        log::debug!(target: "directives", "the resolver's servers are in {file}");
+    }
+    name
+}
+
+/// Everything else that is only files.
+fn write_files(settings: &Settings, facts: &Facts, tree: &Tree, report: &mut Report) {
+    if let Some(text) = &facts.lts_conf {
+        report.take("lts.conf", tree.write("/etc/lts.conf", text, 0o644));
+    }
+    if let Some(Some(lines)) = report.take("FSTAB_*", fstab::apply(settings, tree)) {
+        report.count(lines, "fstab line", "fstab lines");
+    }
+    if let Some(id) = machine_id::choose(facts.mac, facts.uuid) {
+        report.take("machine-id", machine_id::apply(&id, tree));
+    }
+    if let Some(lines) = report.take("RCFILE_*", rclocal::apply(settings, tree)) {
+        report.count(lines, "rc.local line", "rc.local lines");
+    }
+    // Where no configuration was found nobody has had the chance to keep a service, and a node
+    // without sshd can only be reached on foot.
+    if facts.configured {
+        // After fstab, which decides about the services of NFS.
+        let services = services::apply(settings, facts.memory_kib, tree);
+        if let Some(names) = report.take("RM_SYSTEM_SERVICES", services) {
+            report.count(names, "service removed", "services removed");
+        }
+    }
+    if let Some(Some(zone)) = report.take("TIMEZONE", timezone::apply(settings, tree)) {
+        report.done.push(format!("time zone {zone}"));
+    }
+}
+
+/// The boot server, as a setting or as the network said.
+fn server<'a>(settings: &'a Settings, facts: &'a Facts) -> Option<&'a str> {
+    settings.filled("SERVER").or(facts.server.as_deref())
+}
+
+/// What was done and what was not.
+#[derive(Debug, Default)]
+struct Report {
+    done: Vec<String>,
+    errors: Vec<Error>,
+}
+
+impl Report {
+    /// The value, or a warning that names the `family` it belongs to.
+    fn take<T>(&mut self, family: &str, result: Result<T>) -> Option<T> {
+        result
+            .map_err(|error| {
+                match error.hint() {
+                    Some(hint) => log::warn!(target: "directives", "{family}: {error} ({hint})"),
+                    None => log::warn!(target: "directives", "{family}: {error}"),
+                }
+                self.errors.push(error);
+            })
+            .ok()
+    }
+
+    fn count(&mut self, count: usize, one: &str, several: &str) {
+        match count {
+            0 => {}
+            1 => self.done.push(format!("1 {one}")),
+            count => self.done.push(format!("{count} {several}")),
+        }
+    }
+
+    fn say(&self) {
+        if !self.done.is_empty() {
+            log::info!(target: "directives", "{}", self.done.join(", "));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::config::{Identity, evaluate};
+
+    /// A lease that says nothing but its address.
+    pub fn lease(address: impl Into<Ipv4Addr>, prefix: u8) -> Lease {
+        Lease {
+            address: address.into(),
+            prefix,
+            broadcast: None,
+            routes: vec![],
+            mtu: None,
+            dns: vec![],
+            domain: None,
+            search: vec![],
+            hostname: None,
+            ntp: vec![],
+            time_offset: None,
+            nis_domain: None,
+            root_path: None,
+            next_server: None,
+            tftp_server: None,
+            filename: None,
+            server_id: None,
+            lease_seconds: None,
+            renew_seconds: None,
+            rebind_seconds: None,
+        }
+    }
+
+    /// The first user's node, but for its commands: what C1 says about files.
+    #[test]
+    fn the_seed_leaves_the_files_it_always_left() {
+        let seed = include_str!("../../tests/fixtures/seed-lts.conf");
+        let settings = evaluate(seed, &[], &Identity::default()).settings;
+        let facts = Facts {
+            server: Some("10.9.0.2".into()),
+            lease: Some(lease([10, 9, 200, 5], 16)),
+            mac: "52:54:00:aa:bb:cc".parse().ok(),
+            memory_kib: 64 << 20,
+            configured: true,
+            lts_conf: Some(seed.into()),
+            ..Facts::default()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let tree = Tree::open(folder.path()).unwrap();
+        tree.write("/etc/rc.local", "#!/bin/sh -e\nexit 0\n", 0o755).unwrap();
+        let mut report = Report::default();
+        let name = write_names(&settings, &facts, &tree, &mut report);
+        write_files(&settings, &facts, &tree, &mut report);
+
+        assert_eq!(name.as_deref(), Some("ltsp51205"));
+        assert!(report.errors.is_empty(), "{:?}", report.errors);
+        assert_eq!(report.done.join(", "), "3 fstab lines, 7 rc.local lines, 56 services removed");
+        let read = |path: &str| tree.read_text(path).unwrap().unwrap();
+        assert_eq!(read("/etc/hostname"), "ltsp51205\n");
+        assert!(read("/etc/hosts").contains("10.9.0.2 server\n"));
+        assert_eq!(read("/etc/lts.conf"), seed);
+        assert_eq!(read("/etc/machine-id"), "525400aabbcc00000000000000000000\n");
+        assert_eq!(read("/etc/fstab").lines().count(), 5);
+        assert_eq!(read("/etc/rc.local").lines().count(), 8);
+    }
+
+    /// One family's trouble must not cost the others.
+    #[test]
+    fn a_failure_is_collected_and_the_rest_goes_on() {
+        let text = "[default]\nHOSTNAME=bad/name\nTIMEZONE=No/Where\nFSTAB_1=\"x /y z\"\n";
+        let settings = evaluate(text, &[], &Identity::default()).settings;
+        let folder = tempfile::tempdir().unwrap();
+        let tree = Tree::open(folder.path()).unwrap();
+        let mut report = Report::default();
+        assert_eq!(write_names(&settings, &Facts::default(), &tree, &mut report), None);
+        write_files(&settings, &Facts::default(), &tree, &mut report);
+        assert_eq!(report.errors.len(), 2, "{:?}", report.errors);
+        assert!(tree.read_text("/etc/fstab").unwrap().unwrap().ends_with("x /y z\n"));
+    }
+}

@@ -1,3 +1,181 @@
-//! The first minute: mounts, console, identity, drivers.
+//! The first minute: the API file systems, the console, the command line, who this machine is,
+//! and its drivers.
+//!
+//! Takes nothing, gives a [`Machine`]; after it there is a console to fail on. Drivers load in
+//! the background from here on, beside everything that only needs some of them.
 
+mod identity;
 pub mod modules;
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+
+use caps::{CapSet, Capability};
+use rustix::mount::MountAttrFlags;
+
+pub use identity::Identity;
+
+use crate::cmdline::words;
+use crate::console::{self, Loudness};
+use crate::error::{Error, Result, WhileDoing};
+use crate::machine::identity::memory_kib;
+use crate::machine::modules::Drivers;
+use crate::sys;
+
+/// What the machine is, once the kernel's own file systems are there to tell.
+pub struct Machine {
+    pub command_line: String,
+    pub identity: Identity,
+    pub drivers: Drivers,
+    /// `MemTotal`.
+    pub memory_kib: u64,
+}
+
+/// Mounts `/proc`, `/sys`, `/dev` and `/run`, takes the consoles, and starts loading drivers for
+/// everything that is there or appears.
+///
+/// # Errors
+/// A kernel without one of these file systems, or a PID 1 that may not do what a boot needs.
+pub fn start() -> Result<Machine> {
+    mount_api_filesystems()?;
+    check_capabilities()?;
+    let command_line = fs::read_to_string("/proc/cmdline")
+        .while_doing(|| "reading the kernel command line from /proc/cmdline")?;
+    let command_line = command_line.trim_end().to_owned();
+    let (loudness, loud) = loudness(&command_line);
+    console::attach(loudness, loud);
+    log::info!(
+        target: "landfall",
+        "version {} on Linux {} ({})",
+        env!("CARGO_PKG_VERSION"),
+        rustix::system::uname().release().to_string_lossy(),
+        std::env::consts::ARCH,
+    );
+    log::debug!(target: "landfall", "command line: {command_line}");
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let drivers = Drivers::new(Path::new("/"), &release, &command_line);
+    load_in_background(&drivers);
+    Ok(Machine {
+        command_line,
+        identity: Identity::read(Path::new("/sys")),
+        drivers,
+        memory_kib: fs::read_to_string("/proc/meminfo")
+            .ok()
+            .and_then(|text| memory_kib(&text))
+            .unwrap_or_default(),
+    })
+}
+
+/// Everything present first, then what every boot of ours needs later, so that its load time
+/// falls into the wait for the network.
+fn load_in_background(drivers: &Drivers) {
+    if let Err(error) = drivers.follow() {
+        log::warn!(target: "drivers", "{error}; devices that appear later get no driver");
+    }
+    let drivers = drivers.clone();
+    let spawned = thread::Builder::new().name("drivers".into()).spawn(move || {
+        drivers.settle_present();
+        log::info!(target: "drivers", "{}", drivers.loaded_summary());
+        for (module, options) in crate::root::MODULES_OF_EVERY_BOOT {
+            // Whoever needs it asks again, and reports a failure where it matters.
+            if let Err(error) = drivers.require_with(module, options) {
+                log::debug!(target: "drivers", "{error}");
+            }
+        }
+    });
+    if let Err(error) = spawned {
+        let error = Error::new("starting the thread that loads drivers", error);
+        log::warn!(target: "drivers", "{error}; drivers are loaded only when something asks for them");
+    }
+}
+
+/// PID 1 of a container looks like PID 1 of a machine until its first mount fails with EPERM.
+fn check_capabilities() -> Result<()> {
+    let needed = [Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN, Capability::CAP_SYS_MODULE];
+    let doing = "checking the capabilities of PID 1";
+    for capability in needed {
+        let has = caps::has_cap(None, CapSet::Effective, capability)
+            .map_err(|error| Error::refused(doing, error.to_string()))?;
+        if !has {
+            return Err(Error::refused(doing, format!("{capability} is missing"))
+                .with_hint("the agent boots machines; it cannot run in a container"));
+        }
+    }
+    Ok(())
+}
+
+fn mount_api_filesystems() -> Result<()> {
+    let devices = MountAttrFlags::MOUNT_ATTR_NOSUID;
+    // With exec, unlike initramfs-tools' /run: systemd keeps our mount, and wants it so.
+    let run = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    mount_if_missing("proc", &[], sys::mount::inert(), "/proc")?;
+    mount_if_missing("sysfs", &[], sys::mount::inert(), "/sys")?;
+    mount_if_missing("devtmpfs", &[("mode", Some("0755"))], devices, "/dev")?;
+    mount_if_missing("tmpfs", &[("mode", Some("0755")), ("size", Some("20%"))], run, "/run")
+}
+
+/// A host initramfs (or `CONFIG_DEVTMPFS_MOUNT`) may have been here before.
+fn mount_if_missing(
+    fstype: &str,
+    options: &[(&str, Option<&str>)],
+    attributes: MountAttrFlags,
+    target: &str,
+) -> Result<()> {
+    let path = Path::new(target);
+    fs::create_dir_all(path).while_doing(|| format!("creating {target}"))?;
+    if is_mount_point(path)? {
+        return Ok(());
+    }
+    // A mount without a source is shown as "none".
+    let source = [("source", Some(fstype))];
+    let options: Vec<_> = source.iter().chain(options).copied().collect();
+    sys::mount::mount(fstype, &options, attributes, path)
+}
+
+fn is_mount_point(path: &Path) -> Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| {
+        fs::metadata(path).map(|m| m.dev()).while_doing(|| format!("looking at {}", path.display()))
+    };
+    Ok(device(path)? != device(Path::new("/"))?)
+}
+
+/// How loud the agent shall be, and whether the kernel was told to print everything itself.
+fn loudness(command_line: &str) -> (Loudness, bool) {
+    let mut loudness = Loudness::Normal;
+    let mut kernel = false;
+    for word in words(command_line) {
+        match (word.key, word.value) {
+            ("quiet", None) => loudness = loudness.min(Loudness::Quiet),
+            ("landfall.debug", None | Some("1" | "on" | "yes" | "true")) => {
+                loudness = Loudness::Debug
+            }
+            ("debug" | "ignore_loglevel", None) => kernel = true,
+            ("loglevel", Some(level)) => kernel = level.parse::<u8>().is_ok_and(|level| level > 6),
+            _ => {}
+        }
+    }
+    (loudness, kernel)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[rustfmt::skip]
+    fn the_command_line_sets_the_loudness() {
+        let cases = [
+            ("ro",                   (Loudness::Normal, false)),
+            ("ro quiet",             (Loudness::Quiet, false)),
+            ("quiet landfall.debug", (Loudness::Debug, false)),
+            ("debug",                (Loudness::Normal, true)),
+            ("loglevel=7",           (Loudness::Normal, true)),
+            ("loglevel=3",           (Loudness::Normal, false)),
+        ];
+        for (line, expected) in cases {
+            assert!(loudness(line) == expected, "{line}");
+        }
+    }
+}

@@ -1,5 +1,17 @@
 //! The only folder with `unsafe` or raw system calls: one function per intent, each says what it
 //! did in its error.
 
+pub mod clock;
+pub mod loop_device;
+pub mod memory;
+pub mod module;
 pub mod mount;
 pub mod packet;
+pub mod partition;
+pub mod process;
+pub mod reboot;
+pub mod socket;
+pub mod stdio;
+pub mod terminal;
+pub mod udp;
+pub mod uevent;

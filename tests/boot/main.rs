@@ -1,1 +1,33 @@
-//! Boot tests.
+//! Boots machines against real servers and asks them what they became; run by `cargo xtask test`.
+//!
+//! About half of the tests break something. Names are promises; a test's comment says who would
+//! suffer if it were not kept.
+
+mod config;
+mod dhcp;
+mod failures;
+mod formats;
+mod leftovers;
+mod ram;
+mod root;
+mod seed;
+mod shutdown;
+mod static_address;
+
+use anyhow::{Context, Result};
+use landfall_tests::{Initramfs, Kernel, Lab, Nbd, NbdKind, ProbeRoot, Vm};
+
+/// What a boot loader says of the usual root.
+const ROOT: &str = "root=nbd:10.77.0.1:root panic=5";
+
+/// nbd-server with a small probe root under the name "root".
+fn usual_root(lab: &Lab) -> Result<Nbd> {
+    let image = ProbeRoot::new(lab)?.pack()?;
+    Nbd::new(lab, NbdKind::NbdServer).export("root", &image).start()
+}
+
+/// A machine with the usual initramfs that boots [`ROOT`], with more words behind it.
+fn usual_vm<'lab>(lab: &'lab Lab, kernel: Kernel, words: &str) -> Result<Vm<'lab>> {
+    let initramfs = Initramfs::new(kernel).build().context("building the initramfs")?;
+    Ok(lab.vm(kernel).initramfs(initramfs).cmdline(&format!("{ROOT} {words}")))
+}

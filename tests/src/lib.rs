@@ -1,1 +1,53 @@
-//! Virtual machines and real servers for the boot tests and the demo.
+//! Virtual machines, real servers and a wire between them: what the boot tests and the demo run on.
+//!
+//! One test is one [`Lab`]: a network namespace with a bridge, the servers of the field bound to
+//! it, and machines plugged into it. A machine is watched through its serial console
+//! ([`Machine`]) and asked through a second serial line ([`Node`]), which works whatever the boot
+//! did to the network. Nothing here needs root rights where user namespaces exist, nothing
+//! downloads anything (`cargo xtask test` prepares what is needed), and nothing that a test
+//! started outlives it.
+
+pub mod checksum;
+pub mod protocol;
+
+#[cfg(feature = "harness")]
+mod accel;
+#[cfg(feature = "harness")]
+mod console;
+#[cfg(feature = "harness")]
+mod daemon;
+#[cfg(feature = "harness")]
+mod initramfs;
+#[cfg(feature = "harness")]
+mod lab;
+#[cfg(feature = "harness")]
+mod machine;
+#[cfg(feature = "harness")]
+mod node;
+#[cfg(feature = "harness")]
+mod root;
+#[cfg(feature = "harness")]
+mod servers;
+#[cfg(feature = "harness")]
+#[allow(unsafe_code)]
+mod sys;
+#[cfg(feature = "harness")]
+mod vm;
+#[cfg(feature = "harness")]
+pub mod workshop;
+
+#[cfg(feature = "harness")]
+pub use landfall_initramfs::Signatures;
+
+#[cfg(feature = "harness")]
+pub use self::{
+    accel::Accel,
+    console::Console,
+    initramfs::Initramfs,
+    lab::{Lab, SERVER},
+    machine::Machine,
+    node::Node,
+    root::{Format, ProbeRoot},
+    servers::{Dnsmasq, Nbd, NbdKind, nginx, tftpd},
+    vm::{Kernel, Nic, Vm},
+};

@@ -1,1 +1,75 @@
-fn main() {}
+//! The commands of the project. Each prepares what it needs, says what it does while it does it,
+//! and keeps what it made under `target/landfall`, so that a second run is quick.
+
+mod agent;
+mod bench;
+mod debian;
+mod demo;
+mod image;
+mod kernels;
+mod mirror;
+mod namespace;
+mod needs;
+mod say;
+mod stages;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about = "The commands of the Landfall project")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Boots a machine without a disk on this terminal, from real servers into a real Debian.
+    Demo {
+        /// Unattended: waits for multi-user.target, looks whether the configuration took effect,
+        /// switches off, and tells how long each stage took.
+        #[arg(long)]
+        exit: bool,
+        /// Set by the command itself, once everything is there and it is alone in its namespaces.
+        #[arg(long, hide = true)]
+        prepared: bool,
+    },
+    /// Unit and plan tests, then boot tests in virtual machines.
+    Test {
+        /// Only the tests with this word in their name.
+        word: Option<String>,
+    },
+    /// Builds an initramfs for Debian kernels.
+    Image(image::Options),
+    /// Measures a boot: seconds and instructions to the real init, sizes, copy rate.
+    Bench {
+        #[arg(long, hide = true)]
+        prepared: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without a backtrace: what failed is a machine or a program, not a line of ours.
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Demo { exit, prepared: false } => demo::prepare_and_run(exit),
+        Verb::Demo { exit, prepared: true } => demo::run(exit),
+        Verb::Test { word } => test::run(word.as_deref()),
+        Verb::Image(options) => image::run(&options),
+        Verb::Bench { prepared: false } => bench::prepare_and_run(),
+        Verb::Bench { prepared: true } => bench::run(),
+    }
+}

@@ -1,0 +1,352 @@
+//! The one table of keys: the parser, the dry run and the README's table walk it.
+
+use super::{IpRequest, Problem, RootRequest, Word, ip, root, words};
+use crate::boot::Stage;
+use crate::net::Mac;
+use crate::root::RamMode;
+
+/// What was asked on the command line, before anybody decided what it means here.
+#[derive(Debug, Default)]
+pub struct Request {
+    pub ip: Option<IpRequest>,
+    pub bootif: Option<Mac>,
+    pub vendor_class: Option<String>,
+    pub root: Option<RootRequest>,
+    pub nbdroot: Option<RootRequest>,
+    pub fstype: Option<String>,
+    pub flags: Option<String>,
+    pub ram: Option<RamMode>,
+    /// Size of the writable layer: bytes with a suffix, or a percentage of the memory.
+    pub overlay: Option<String>,
+    pub config: Option<String>,
+    pub init: Option<String>,
+    /// Seconds; negative: at once, 0: never.
+    pub panic: Option<i32>,
+    pub shell: bool,
+    pub breaks: Vec<Stage>,
+    pub quiet: bool,
+    pub debug: bool,
+    pub boot_image: Option<String>,
+    /// `ltsp.NAME=value` and LTSP's bare words, names in upper case, in the order they came.
+    pub settings: Vec<(String, String)>,
+    pub problems: Vec<Problem>,
+}
+
+/// One key of the command line.
+pub struct Key {
+    /// `-` and `_` are the same in a key.
+    pub name: &'static str,
+    /// The value as the manual shows it; empty for a bare word.
+    pub value: &'static str,
+    pub manual: &'static str,
+    read: fn(&mut Request, &str) -> Result<(), String>,
+}
+
+#[rustfmt::skip]
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "root", value: "nbd:HOST[:PORT]:EXPORT | nbd://HOST[:PORT]/EXPORT | dhcp | /dev/nbd0[pN]",
+        manual: "Where the root image is served; PORT defaults to 10809. `dhcp`, or none: DHCP option 17.",
+        read: |request, value| { request.root = Some(root::root(value)?); Ok(()) },
+    },
+    Key {
+        name: "netroot", value: "nbd:HOST:EXPORT | dhcp",
+        manual: "dracut's other name for `root=`.",
+        read: |request, value| { request.root = Some(root::root(value)?); Ok(()) },
+    },
+    Key {
+        name: "nbdroot", value: "HOST:[PORT]/EXPORT | HOST,EXPORT | /EXPORT | dhcp",
+        manual: "The same for `root=/dev/nbd0`, as nbd-client and LTSP write it. Without HOST: the boot server.",
+        read: |request, value| { request.nbdroot = Some(root::nbdroot(value)?); Ok(()) },
+    },
+    Key {
+        name: "rootfstype", value: "TYPE",
+        manual: "File system of the image; recognised by itself when not given.",
+        read: |request, value| { request.fstype = Some(first_type(value)?); Ok(()) },
+    },
+    Key {
+        name: "rootflags", value: "OPTIONS",
+        manual: "Mount options of the image.",
+        read: |request, value| { request.flags = Some(value.to_owned()); Ok(()) },
+    },
+    Key {
+        name: "ip", value: "dhcp | CLIENT:SERVER:GATEWAY:NETMASK:HOST:DEVICE:METHOD[:DNS[:DNS[:NTP]]]",
+        manual: "The kernel's form. METHOD `off` is static; SERVER is the boot server. Default: DHCP on every Ethernet link.",
+        read: |request, value| { request.ip = Some(value.parse()?); Ok(()) },
+    },
+    Key {
+        name: "BOOTIF", value: "01-52-54-00-aa-bb-cc",
+        manual: "The port to boot from, as boot loaders write it, with or without `01-`.",
+        read: |request, value| { request.bootif = Some(ip::bootif(value)?); Ok(()) },
+    },
+    Key {
+        name: "dhcpclass", value: "TEXT",
+        manual: "Vendor class (DHCP option 60); default `landfall`.",
+        read: |request, value| { request.vendor_class = Some(value.to_owned()); Ok(()) },
+    },
+    Key {
+        name: "landfall.config", value: "URL",
+        manual: "The configuration: `tftp://`, `http://`, `https://` or `file:`, with {mac} {mac-dashed} {ip} {hostname} {uuid} {serial} {arch}. Default: LTSP's place on the boot server.",
+        read: |request, value| { request.config = Some(value.to_owned()); Ok(()) },
+    },
+    Key {
+        name: "landfall.ram", value: "off | copy",
+        manual: "`copy`: the whole image goes to memory before the real init starts, and the server is let go.",
+        read: |request, value| { request.ram = Some(ram(value)?); Ok(()) },
+    },
+    Key {
+        name: "toram", value: "",
+        manual: "Same as `landfall.ram=copy`.",
+        read: |request, _| { request.ram = Some(RamMode::Copy); Ok(()) },
+    },
+    Key {
+        name: "landfall.overlay", value: "SIZE",
+        manual: "Size of the writable layer: `2G`, `512M`, `40%` of the memory. Default 50%.",
+        read: |request, value| { request.overlay = Some(overlay_size(value)?); Ok(()) },
+    },
+    Key {
+        name: "init", value: "PATH",
+        manual: "The real init; default: the first that exists of /sbin/init /etc/init /bin/init /bin/sh.",
+        read: |request, value| { request.init = Some(absolute(value)?); Ok(()) },
+    },
+    Key {
+        name: "panic", value: "SECONDS",
+        manual: "After a failure: reboot after so many seconds; negative: at once; 0 or none: stay.",
+        read: |request, value| {
+            request.panic = Some(value.parse().map_err(|_| "not a number of seconds".to_owned())?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "break", value: "[STAGE,…]",
+        manual: "A rescue shell before a stage: network, config, root, overlay, directives, handover. Needs an image built with --rescue-shell.",
+        read: |request, value| { request.breaks.extend(stages(value)?); Ok(()) },
+    },
+    Key {
+        name: "landfall.shell", value: "",
+        manual: "A rescue shell instead of waiting, when the boot fails. Needs an image built with --rescue-shell.",
+        read: |request, value| { request.shell = switch(value)?; Ok(()) },
+    },
+    Key {
+        name: "landfall.debug", value: "",
+        manual: "Details on the console too; they are in the kernel log anyway.",
+        read: |request, value| { request.debug = switch(value)?; Ok(()) },
+    },
+    Key {
+        name: "quiet", value: "",
+        manual: "Only warnings, failures and long waits on the console.",
+        read: |request, _| { request.quiet = true; Ok(()) },
+    },
+    Key {
+        name: "BOOT_IMAGE", value: "PATH",
+        manual: "Written by the boot loader; its directory is where LTSP's lts.conf is looked for.",
+        read: |request, value| { request.boot_image = Some(value.to_owned()); Ok(()) },
+    },
+    Key {
+        name: "LTSP_NBD_TO_RAM", value: "true",
+        manual: "LTSP's name of `landfall.ram=copy`; also as a setting in lts.conf.",
+        read: |request, value| { request.settings.push(("LTSP_NBD_TO_RAM".into(), value.into())); Ok(()) },
+    },
+    Key {
+        name: "LTSCONF", value: "NAME",
+        manual: "Name of the configuration file, for lts.conf.",
+        read: |request, value| { request.settings.push(("LTSCONF".into(), value.into())); Ok(()) },
+    },
+];
+
+impl Request {
+    /// Reads a whole command line. Words that are nobody's are left to the kernel and to the real
+    /// init; an unknown word of our own (`landfall.…`) is a problem that names the nearest key.
+    pub fn read(line: &str) -> Self {
+        let mut request = Self::default();
+        for word in words(line) {
+            if let Err(why) = request.take(&word) {
+                let text = match word.value {
+                    Some(value) => format!("{}={value}", word.key),
+                    None => word.key.to_owned(),
+                };
+                request.problems.push(Problem { at: word.at, word: text, why });
+            }
+        }
+        request
+    }
+
+    fn take(&mut self, word: &Word<'_>) -> Result<(), String> {
+        if let Some(name) = word.key.strip_prefix("ltsp.") {
+            // `ltsp.break` and `ltsp.debug` speak to LTSP's own scripts, of which there are none.
+            let name = name.to_ascii_uppercase();
+            if let (Some(value), false) = (word.value, matches!(name.as_str(), "BREAK" | "DEBUG")) {
+                self.settings.push((name, value.to_owned()));
+            }
+            return Ok(());
+        }
+        match KEYS.iter().find(|key| same_key(key.name, word.key)) {
+            Some(key) => (key.read)(self, word.value.unwrap_or_default()),
+            None if word.key.starts_with("landfall.") => Err(match nearest(word.key) {
+                Some(name) => format!("no such key; did you mean {name}?"),
+                None => "no such key".to_owned(),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn same_key(a: &str, b: &str) -> bool {
+    let dashes = |byte: u8| if byte == b'-' { b'_' } else { byte };
+    a.len() == b.len() && a.bytes().zip(b.bytes()).all(|(a, b)| dashes(a) == dashes(b))
+}
+
+/// The key of ours that differs in the fewest letters, if it is near enough to be meant.
+fn nearest(typed: &str) -> Option<&'static str> {
+    KEYS.iter()
+        .map(|key| key.name)
+        .filter(|name| name.starts_with("landfall."))
+        .map(|name| (distance(name, typed), name))
+        .min()
+        .and_then(|(distance, name)| (distance <= 3).then_some(name))
+}
+
+/// Edit distance after Levenshtein; for a handful of short names.
+pub fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().take(64).enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        let mut next = vec![left];
+        for (y, above) in b.iter().zip(row.iter().skip(1)) {
+            let here = (diagonal + usize::from(x != *y)).min(left + 1).min(above + 1);
+            diagonal = *above;
+            left = here;
+            next.push(here);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+fn ram(value: &str) -> Result<RamMode, String> {
+    match value {
+        "off" => Ok(RamMode::Off),
+        "copy" | "" => Ok(RamMode::Copy),
+        "lazy" => {
+            Err("copying behind the running system is not available yet; use copy or off".into())
+        }
+        _ => Err("may be off or copy".into()),
+    }
+}
+
+fn overlay_size(value: &str) -> Result<String, String> {
+    let digits = value.trim_end_matches(['k', 'm', 'g', 't', 'K', 'M', 'G', 'T', '%']);
+    let suffix = value.len() - digits.len();
+    match digits.parse::<u64>() {
+        Ok(number) if number > 0 && suffix <= 1 => Ok(value.to_owned()),
+        _ => Err("not a size like 512M, 2G or 40%".into()),
+    }
+}
+
+fn absolute(value: &str) -> Result<String, String> {
+    if value.starts_with('/') { Ok(value.to_owned()) } else { Err("not an absolute path".into()) }
+}
+
+fn first_type(value: &str) -> Result<String, String> {
+    match value.split(',').next() {
+        Some(first)
+            if !first.is_empty()
+                && first.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') =>
+        {
+            Ok(first.to_owned())
+        }
+        _ => Err("not the name of a file system".into()),
+    }
+}
+
+fn switch(value: &str) -> Result<bool, String> {
+    match value {
+        "" | "1" | "on" | "yes" | "y" | "true" => Ok(true),
+        "0" | "off" | "no" | "n" | "false" => Ok(false),
+        _ => Err("may be on or off".into()),
+    }
+}
+
+fn stages(value: &str) -> Result<Vec<Stage>, String> {
+    // initramfs-tools stops before its premount scripts when no place is named.
+    let names = if value.is_empty() { "premount" } else { value };
+    names
+        .split(',')
+        .map(|name| {
+            Stage::named(name).ok_or_else(|| {
+                format!("\"{name}\" is not a stage; may be network, config, root, overlay, directives or handover")
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seeds_command_line_is_understood() {
+        let line = "BOOT_IMAGE=/ltsp/amd64/vmlinuz-4.15 ro init=/sbin/init-ltsp forcepae console=tty1 \
+                    console=ttyS0,9600n8 nvme_core.default_ps_max_latency_us=0 root=/dev/nbd0 \
+                    BOOTIF=52-54-00-aa-bb-cc";
+        let request = Request::read(line);
+        assert_eq!(request.problems, vec![]);
+        assert_eq!(request.root, Some(RootRequest::Device { partition: None }));
+        assert_eq!(request.bootif, Some(Mac([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc])));
+        assert_eq!(request.boot_image.as_deref(), Some("/ltsp/amd64/vmlinuz-4.15"));
+        assert_eq!(request.init.as_deref(), Some("/sbin/init-ltsp"));
+    }
+
+    #[test]
+    fn ltsp_words_become_settings_in_upper_case() {
+        let request = Request::read(
+            "ltsp.foo=bar ltsp.ltsp_nbd_to_ram=true LTSP_NBD_TO_RAM=True ltsp.break=x",
+        );
+        let expected = [("FOO", "bar"), ("LTSP_NBD_TO_RAM", "true"), ("LTSP_NBD_TO_RAM", "True")];
+        let got: Vec<_> = request.settings.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn a_mistake_is_reported_with_its_place_and_the_rest_counts() {
+        let cases = [
+            ("quiet landfall.rma=copy panic=5", 6,  "did you mean landfall.ram?"),
+            ("panic=5 landfall.zebra",          8,  "no such key"),
+            ("panic=5 landfall.ram=lazy",       8,  "not available yet"),
+            ("panic=5 ip=eth0:dhcp",            8,  "field 1"),
+            ("panic=5 break=nowhere",           8,  "not a stage"),
+            ("panic=5 landfall.overlay=2GB",    8,  "not a size"),
+            ("panic=5 root=LABEL=x",            8,  "only NBD"),
+            ("panic=5 init=sbin/init",          8,  "absolute"),
+        ];
+        for (line, at, why) in cases {
+            let request = Request::read(line);
+            assert_eq!(request.panic, Some(5), "{line}");
+            let [problem] = request.problems.as_slice() else { panic!("{line}: {:?}", request.problems) };
+            assert_eq!(problem.at, at, "{line}");
+            assert!(problem.why.contains(why), "{line}: {problem}");
+        }
+    }
+
+    #[test]
+    fn dash_and_underscore_are_the_same_in_a_key_and_the_last_one_wins() {
+        let request = Request::read("BOOT-IMAGE=/a panic=1 panic=2");
+        assert_eq!(request.boot_image.as_deref(), Some("/a"));
+        assert_eq!(request.panic, Some(2));
+    }
+
+    #[test]
+    fn every_key_is_there_once_and_says_what_it_does() {
+        for (at, key) in KEYS.iter().enumerate() {
+            assert!(!key.manual.is_empty(), "{}", key.name);
+            assert!(
+                !KEYS.iter().skip(at + 1).any(|other| same_key(key.name, other.name)),
+                "{}",
+                key.name
+            );
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The one backend of `log`: every active console, and the kernel log for journald.
+//!
+//! Lines go to the terminals directly and not through printk, because printk cannot redraw and is
+//! silenced by `quiet`. So that nothing is said twice, the kernel's own console level is lowered
+//! to errors while the agent runs, our records in `/dev/kmsg` never go above warning, and the
+//! level is put back before the real init starts. Where the operator asked the kernel to be loud
+//! (`debug`, `ignore_loglevel`), the kernel prints our records as well and the terminals are left
+//! to it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use super::line::{console_line, kmsg_records, printable};
+use crate::sys;
+
+/// How much of the agent's own speech reaches the terminals.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loudness {
+    /// `quiet`: warnings, failures, long waits.
+    Quiet,
+    Normal,
+    /// `landfall.debug`
+    Debug,
+}
+
+struct Terminal {
+    file: File,
+    /// A virtual terminal redraws in place; a serial line is a log somewhere.
+    redraws: bool,
+    /// A line without its end stands there.
+    open_line: bool,
+}
+
+struct State {
+    terminals: Vec<Terminal>,
+    kmsg: Option<File>,
+    loudness: Loudness,
+    kernel_prints_for_us: bool,
+    printk_before: Option<String>,
+    warnings: Vec<String>,
+    /// How many of them have been said in a block already.
+    repeated: usize,
+}
+
+struct Sink;
+
+static SINK: Sink = Sink;
+
+static STATE: Mutex<State> = Mutex::new(State {
+    terminals: Vec::new(),
+    kmsg: None,
+    loudness: Loudness::Normal,
+    kernel_prints_for_us: false,
+    printk_before: None,
+    warnings: Vec::new(),
+    repeated: 0,
+});
+
+/// Begins to speak: on `/dev/console` alone, until [`attach`] knows better.
+pub fn start() {
+    with(|state| {
+        state.terminals = terminal("/dev/console").into_iter().collect();
+        state.kmsg = OpenOptions::new().write(true).open("/dev/kmsg").ok();
+    });
+    // A second start (there is none) keeps the first backend, which is the same.
+    let _ = log::set_logger(&SINK);
+    log::set_max_level(LevelFilter::Debug);
+    super::wait::start_ticker();
+}
+
+/// Takes every active console, once `/sys` and `/proc` are there.
+pub fn attach(loudness: Loudness, command_line_is_loud: bool) {
+    let active = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
+    let mut terminals: Vec<Terminal> = active
+        .split_ascii_whitespace()
+        // tty0 is whichever virtual terminal is in front.
+        .filter_map(|name| terminal(&format!("/dev/{name}")))
+        .collect();
+    with(|state| {
+        if !terminals.is_empty() {
+            state.terminals = std::mem::take(&mut terminals);
+        }
+        // The devtmpfs has come since the start.
+        state.kmsg = OpenOptions::new().write(true).open("/dev/kmsg").ok();
+        state.loudness = loudness;
+        state.kernel_prints_for_us = command_line_is_loud;
+        if !command_line_is_loud {
+            state.printk_before = fs::read_to_string("/proc/sys/kernel/printk").ok();
+        }
+    });
+    // Otherwise records of PID 1 are rate limited, and dropped while write(2) reports success.
+    // The kernel takes the word only with the end of its line.
+    let _ = fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
+    if !command_line_is_loud {
+        let _ = fs::write("/proc/sys/kernel/printk", "4");
+    }
+}
+
+/// Gives the console back as it was: the real init has its own ideas of it.
+pub fn leave() {
+    with(|state| {
+        close_lines(state);
+        if let Some(before) = &state.printk_before {
+            let level = before.split_ascii_whitespace().next().unwrap_or("7");
+            let _ = fs::write("/proc/sys/kernel/printk", level);
+        }
+    });
+}
+
+/// All warnings so far.
+pub fn warnings() -> Vec<String> {
+    with(|state| state.warnings.clone())
+}
+
+/// Says all warnings again in one block: they have scrolled away, and the boot is about to be
+/// somebody else's.
+pub fn repeat_warnings() {
+    with(|state| {
+        let warnings = state.warnings.get(state.repeated..).unwrap_or_default().to_vec();
+        state.repeated = state.warnings.len();
+        if warnings.is_empty() {
+            return;
+        }
+        let head = match warnings.len() {
+            1 => "1 warning on the way:".to_owned(),
+            many => format!("{many} warnings on the way:"),
+        };
+        put_on_terminals(state, &console_line(uptime(), "landfall", &head));
+        for warning in warnings {
+            put_on_terminals(state, &format!("             {warning}"));
+        }
+    });
+}
+
+/// Writes one line on the terminals only; for the failure screen, whose text is in the kernel log
+/// already, and for waits.
+pub(super) fn on_terminals(subject: &str, text: &str) {
+    with(|state| put_on_terminals(state, &console_line(uptime(), subject, &printable(text))));
+}
+
+/// Shows a line that may be replaced by the next one: drawn in place where the terminal can, and
+/// said as an ordinary line elsewhere if `sparse` allows it.
+pub(super) fn transient(subject: &str, text: &str, sparse: bool) {
+    let line = console_line(uptime(), subject, &printable(text));
+    with(|state| {
+        for terminal in &mut state.terminals {
+            if terminal.redraws {
+                let _ = write!(terminal.file, "\r\x1b[K{line}");
+                terminal.open_line = true;
+            } else if sparse {
+                let _ = terminal.file.write_all(format!("{line}\r\n").as_bytes());
+            }
+        }
+    });
+}
+
+impl Log for Sink {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        // Dependencies have module paths as targets; what they find worth a warning is enough.
+        metadata.level() <= Level::Warn
+            || !metadata.target().contains("::") && is_ours(metadata.target())
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let text = printable(&record.args().to_string());
+        let subject = record.target();
+        // Never above warning, see the module's text.
+        let priority = match record.level() {
+            Level::Error | Level::Warn => 4,
+            Level::Info => 6,
+            Level::Debug | Level::Trace => 7,
+        };
+        with(|state| {
+            if let Some(kmsg) = &mut state.kmsg {
+                for piece in kmsg_records(priority, subject, &text) {
+                    let _ = kmsg.write_all(piece.as_bytes());
+                }
+            }
+            let least = match record.level() {
+                Level::Error | Level::Warn => Loudness::Quiet,
+                Level::Info => Loudness::Normal,
+                Level::Debug | Level::Trace => Loudness::Debug,
+            };
+            let warning = record.level() == Level::Warn;
+            if warning && state.warnings.len() < 200 {
+                state.warnings.push(format!("{subject}: {text}"));
+            }
+            if state.loudness >= least && !state.kernel_prints_for_us {
+                let text = if warning { format!("warning: {text}") } else { text };
+                put_on_terminals(state, &console_line(uptime(), subject, &text));
+            }
+        });
+    }
+
+    fn flush(&self) {}
+}
+
+/// The agent names its subjects in plain words; crates use their own names.
+fn is_ours(target: &str) -> bool {
+    !matches!(
+        target,
+        "rustls" | "ureq" | "ureq_proto" | "netlink_proto" | "rtnetlink" | "mio" | "tokio"
+    )
+}
+
+fn put_on_terminals(state: &mut State, line: &str) {
+    close_lines(state);
+    for terminal in &mut state.terminals {
+        // One write a line, so that the kernel's own lines do not cut it; and no failure of a
+        // terminal may stop a boot. The carriage return is ours: before userspace has set the
+        // line discipline a serial console may not add it.
+        let _ = terminal.file.write_all(format!("{line}\r\n").as_bytes());
+    }
+}
+
+fn close_lines(state: &mut State) {
+    for terminal in &mut state.terminals {
+        if std::mem::take(&mut terminal.open_line) {
+            let _ = terminal.file.write_all(b"\r\x1b[K");
+        }
+    }
+}
+
+fn terminal(path: &str) -> Option<Terminal> {
+    let file = OpenOptions::new()
+        .write(true)
+        // O_NONBLOCK: a serial line under flow control whose cable hangs must not stop the boot.
+        .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
+        .open(path)
+        .ok()?;
+    let name = path.strip_prefix("/dev/tty").unwrap_or_default();
+    let redraws = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+    Some(Terminal { file, redraws, open_line: false })
+}
+
+pub(super) fn uptime() -> Duration {
+    sys::clock::since_boot()
+}
+
+/// A thread that died while it held the lock must not silence the console for good.
+fn with<T>(act: impl FnOnce(&mut State) -> T) -> T {
+    let mut state = match STATE.lock() {
+        Ok(state) => state,
+        Err(poisoned) => poisoned.into_inner(),
+    };
+    act(&mut state)
+}

@@ -1,0 +1,145 @@
+//! PREINIT_*: the operator's commands in the new root, just before its init.
+//!
+//! As in kvaps' LTSP: all lines are one script for one shell, without `-e`, so an `if` may go over
+//! several, and a command that fails does not stop the next. What the script says goes to the
+//! console; how it ended is a warning at most.
+
+use super::{Facts, Tree};
+use crate::config::Settings;
+use crate::console;
+use crate::error::{Error, Result};
+use crate::sys::process::{News, run_in_root};
+
+const SHELL: &str = "/bin/sh";
+/// The kernel takes no longer single argument or variable (`MAX_ARG_STRLEN`, 32 pages).
+const LONGEST: usize = 128 * 1024 - 1;
+/// Of all arguments and variables together; the kernel's bound is a quarter of the stack's 8 MiB.
+const MOST: usize = 1 << 20;
+
+/// Runs the script and waits for it, visibly; gives the number of its lines.
+pub fn apply(
+    settings: &Settings,
+    facts: &Facts,
+    hostname: Option<&str>,
+    tree: &Tree,
+) -> Result<usize> {
+    let lines: Vec<_> = settings.family("PREINIT_").into_iter().map(|(_, line)| line).collect();
+    if lines.is_empty() {
+        return Ok(0);
+    }
+    let doing = || format!("running {} PREINIT commands", lines.len());
+    let script = lines.join("\n");
+    if script.len() > LONGEST {
+        let why = format!("together they are longer than {LONGEST} bytes");
+        return Err(
+            Error::invalid(doing(), why).with_hint("put a script into the image, and run it")
+        );
+    }
+    if !tree.exists(SHELL) {
+        return Err(Error::refused(doing(), format!("the root image has no {SHELL}")));
+    }
+    let environment = environment(settings, facts, hostname);
+    let waiting = console::waiting("preinit", "the PREINIT commands");
+    let mut listen = |news: News<'_>| match news {
+        News::Line(line) => log::info!(target: "preinit", "{line}"),
+        News::Running => waiting.still("the PREINIT commands"),
+    };
+    let status = run_in_root(tree.path(), SHELL, &["-c", &script], &environment, &mut listen)?;
+    if status.success() {
+        return Ok(lines.len());
+    }
+    Err(Error::refused(doing(), format!("the last one ended with {status}")))
+}
+
+/// What the script finds: every setting, everything DHCP said, and what any program expects.
+fn environment(
+    settings: &Settings,
+    facts: &Facts,
+    hostname: Option<&str>,
+) -> Vec<(String, String)> {
+    let usual = [
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("HOME", "/root"),
+        ("TERM", "linux"),
+    ];
+    let known = [
+        ("SERVER", facts.server.as_deref()),
+        ("DEVICE", facts.device.as_deref()),
+        ("HOSTNAME", hostname),
+    ];
+    let known = known.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let set = settings.iter().map(|(name, setting)| (name, setting.value.as_str()));
+    let mut variables = std::collections::BTreeMap::new();
+    for (name, value) in usual.into_iter().chain(known).chain(set) {
+        variables.insert(name, value);
+    }
+    let mut size: usize = 0;
+    variables.retain(|name, value| {
+        let length = name.len().saturating_add(value.len()).saturating_add(2);
+        let fits = length <= LONGEST && size.saturating_add(length) <= MOST;
+        if fits {
+            size = size.saturating_add(length);
+        } else {
+            log::warn!(target: "directives", "{name} is too long for the environment of PREINIT");
+        }
+        fits
+    });
+    variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Identity, Origin, evaluate};
+
+    #[test]
+    fn commands_see_every_setting_and_what_dhcp_said_c61() {
+        let mut settings = Settings::default();
+        settings.insert("IPV4ADDR", "10.0.0.5", Origin::Dhcp);
+        settings.insert("filename", "/ltsp/amd64/core.0", Origin::Dhcp);
+        settings.insert("FSTAB_1", "x", Origin::File { line: 1 });
+        settings.insert("HUGE", "x".repeat(LONGEST), Origin::File { line: 2 });
+        let facts = Facts { server: Some("10.0.0.1".into()), ..Facts::default() };
+        let environment = environment(&settings, &facts, Some("node1"));
+        let get = |name: &str| {
+            environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        };
+        assert_eq!(get("IPV4ADDR"), Some("10.0.0.5"));
+        assert_eq!(get("filename"), Some("/ltsp/amd64/core.0"));
+        assert_eq!(get("FSTAB_1"), Some("x"));
+        assert_eq!(get("SERVER"), Some("10.0.0.1"));
+        assert_eq!(get("HOSTNAME"), Some("node1"));
+        assert!(get("PATH").is_some_and(|path| path.contains("/usr/sbin")));
+        assert_eq!(get("HUGE"), None, "the kernel would refuse to start anything with it");
+    }
+
+    /// Runs `text` as an lts.conf, in this machine's own root.
+    fn run(text: &str) -> Result<usize> {
+        let evaluation = evaluate(text, &[], &Identity::default());
+        assert_eq!(evaluation.problems, []);
+        let tree = Tree::open(std::path::Path::new("/")).unwrap();
+        apply(&evaluation.settings, &Facts::default(), None, &tree)
+    }
+
+    #[test]
+    #[ignore = "needs root, for chroot"]
+    fn all_lines_are_one_script() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let out = out.display();
+        #[rustfmt::skip]
+        let cases = [
+            ("C58", format!("PREINIT_1=\"cd /tmp\"\nPREINIT_2=\"false\"\nPREINIT_3=\"X=5\"\nPREINIT_4=\"echo \\$PWD-\\$X > {out}\""), "/tmp-5\n", true),
+            ("C59", format!("PREINIT_1=\"if true; then\"\nPREINIT_2=\"echo b > {out}\"\nPREINIT_3=\"fi\""), "b\n", true),
+            ("C60", format!("PREINIT_1=\"echo first > {out}\"\nPREINIT_2=\")\"\nPREINIT_3=\"echo third > {out}\""), "first\n", false),
+            ("C61", format!("PREINIT_1=\"echo \\$FOO > {out}\"\nFOO=\"a b\""), "a b\n", true),
+            ("1.7", format!("PREINIT_1=\"echo said; echo done > {out}; false\""), "done\n", false),
+        ];
+        for (row, text, expected, good) in cases {
+            let result = run(&format!("[default]\n{text}\n"));
+            assert_eq!(result.is_ok(), good, "{row}: {result:?}");
+            let said = std::fs::read_to_string(folder.path().join("out")).unwrap();
+            assert_eq!(said, expected, "{row}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! RCFILE_*: lines of /etc/rc.local, run by systemd once the network is up.
+
+use super::Tree;
+use crate::config::Settings;
+use crate::error::Result;
+
+const RC_LOCAL: &str = "/etc/rc.local";
+const UNIT: &str = "/etc/systemd/system/rc-local.service";
+
+/// Gives the number of lines.
+pub fn apply(settings: &Settings, tree: &Tree) -> Result<usize> {
+    let lines: Vec<_> = settings.family("RCFILE_").into_iter().map(|(_, line)| line).collect();
+    if lines.is_empty() {
+        return Ok(0);
+    }
+    // One that is not executable is switched off, and appending to it must not switch it on.
+    let own = match tree.is_executable(RC_LOCAL) {
+        true => tree.read_text(RC_LOCAL)?,
+        false => None,
+    };
+    match own {
+        Some(own) => tree.write(RC_LOCAL, &render(&own, &lines), 0o755)?,
+        None => tree.replace(RC_LOCAL, &render(NEW, &lines), 0o755)?,
+    }
+    if tree.exists("/usr/lib/systemd/systemd") && !started_by_the_image(tree) {
+        tree.replace(UNIT, OUR_UNIT, 0o644)?;
+        tree.link("/etc/systemd/system/multi-user.target.wants/rc-local.service", UNIT)?;
+    }
+    Ok(lines.len())
+}
+
+/// Debian's interpreter line: the first command that fails is the last (C1d). LTSP's own new file
+/// had no `-e`, and in the same configuration then went on after a failure.
+const NEW: &str = "#!/bin/sh -e\n";
+
+/// The image's file with `lines` at its end, in place of a final `exit 0`.
+fn render(own: &str, lines: &[&str]) -> String {
+    let own = own.trim_end();
+    let body = match own.rsplit_once('\n') {
+        Some((before, last)) if last.trim() == "exit 0" => before,
+        _ => own,
+    };
+    let mut text = String::new();
+    for line in body.lines().chain(lines.iter().copied()) {
+        text += line;
+        text.push('\n');
+    }
+    text
+}
+
+/// systemd's generator starts rc.local when it is executable; newer releases leave it out.
+fn started_by_the_image(tree: &Tree) -> bool {
+    [
+        "/usr/lib/systemd/system-generators/systemd-rc-local-generator",
+        "/lib/systemd/system-generators/systemd-rc-local-generator",
+        UNIT,
+        "/etc/systemd/system/multi-user.target.wants/rc-local.service",
+    ]
+    .iter()
+    .any(|path| tree.exists(path))
+}
+
+const OUR_UNIT: &str = "\
+# Written by landfall at boot: this systemd has no generator for /etc/rc.local any more.
+[Unit]
+Description=/etc/rc.local
+ConditionFileIsExecutable=/etc/rc.local
+Wants=network-online.target
+After=network.target network-online.target
+
+[Service]
+Type=forking
+ExecStart=/etc/rc.local start
+TimeoutSec=infinity
+RemainAfterExit=yes
+GuessMainPID=no
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Identity, evaluate};
+
+    fn seed() -> Settings {
+        let text = include_str!("../../tests/fixtures/seed-lts.conf");
+        evaluate(text, &[], &Identity::default()).settings
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn lines_go_where_a_final_exit_0_was() {
+        let cases = [
+            ("C69", "#!/bin/sh -e\nfoo\nexit 0\n",      "#!/bin/sh -e\nfoo\na\nb\n"),
+            ("C69", "#!/bin/sh -e\nfoo\n  exit 0\n\n\n", "#!/bin/sh -e\nfoo\na\nb\n"),
+            ("C1d", "#!/bin/sh\nfoo",                   "#!/bin/sh\nfoo\na\nb\n"),
+            ("",    "#!/bin/sh\nexit 0; x\n",           "#!/bin/sh\nexit 0; x\na\nb\n"),
+            ("C70", NEW,                                "#!/bin/sh -e\na\nb\n"),
+        ];
+        for (row, own, expected) in cases {
+            assert_eq!(render(own, &["a", "b"]), expected, "{row}: {own:?}");
+        }
+    }
+
+    #[test]
+    fn the_seeds_seven_lines_end_the_file_in_order_c1c_c70() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = Tree::open(folder.path()).unwrap();
+        assert_eq!(apply(&seed(), &tree).unwrap(), 7);
+        let text = tree.read_text(RC_LOCAL).unwrap().unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 8);
+        assert_eq!(lines[0], "#!/bin/sh -e");
+        assert_eq!(lines[1], "cp /rofs/etc/ssh/*_config /etc/ssh; ssh-keygen -A");
+        assert!(lines[7].starts_with("kubeadm join --token 2a4576.504356e45fa3d365"));
+        assert!(tree.is_executable(RC_LOCAL));
+        assert!(!tree.exists(UNIT), "no systemd, no unit");
+    }
+
+    #[test]
+    fn a_file_that_is_switched_off_stays_off_but_ours_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = Tree::open(folder.path()).unwrap();
+        tree.write(RC_LOCAL, "#!/bin/sh\nrm -rf /srv\n", 0o644).unwrap();
+        tree.write("/usr/lib/systemd/systemd", "", 0o755).unwrap();
+        apply(&seed(), &tree).unwrap();
+        let text = tree.read_text(RC_LOCAL).unwrap().unwrap();
+        assert!(
+            text.starts_with("#!/bin/sh -e\ncp /rofs") && tree.is_executable(RC_LOCAL),
+            "{text}"
+        );
+        assert!(tree.exists("/etc/systemd/system/multi-user.target.wants/rc-local.service"));
+    }
+}

@@ -1,0 +1,202 @@
+//! DNS_SERVER, SEARCH_DOMAIN: the resolver of the running system.
+//!
+//! Three owners are possible. systemd-resolved gets a drop-in, because its own file below /run is
+//! written by itself later (LTSP wrote through the link, into nothing). Debian's resolvconf gets
+//! its `base` file. Otherwise /etc/resolv.conf is ours, as a file of its own.
+
+use std::net::IpAddr;
+
+use super::tree::Kind;
+use super::{Facts, Tree};
+use crate::config::Settings;
+use crate::error::Result;
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const DROP_IN: &str = "/etc/systemd/resolved.conf.d/landfall.conf";
+const BASE: &str = "/etc/resolvconf/resolv.conf.d/base";
+
+/// What the resolver shall know.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Resolver {
+    servers: Vec<String>,
+    search: Vec<String>,
+}
+
+/// Gives the file that was written; none if there is nothing to say.
+pub fn apply(settings: &Settings, facts: &Facts, tree: &Tree) -> Result<Option<&'static str>> {
+    let resolver = choose(settings, facts);
+    if resolver == Resolver::default() {
+        return Ok(None);
+    }
+    let link = match tree.kind(RESOLV_CONF)? {
+        Some(Kind::Link(target)) => Some(target),
+        _ => None,
+    };
+    let file = match link {
+        Some(target) if target.contains("systemd/resolve/") && resolved_will_run(tree)? => {
+            tree.write(DROP_IN, &resolver.drop_in(), 0o644)?;
+            DROP_IN
+        }
+        Some(_)
+            if tree.exists("/sbin/resolvconf") && tree.exists("/etc/resolvconf/resolv.conf.d") =>
+        {
+            tree.write(BASE, &resolver.resolv_conf(), 0o644)?;
+            BASE
+        }
+        // Also in place of a link: to wherever it leads, nobody is left who would write there.
+        _ => {
+            tree.replace(RESOLV_CONF, &resolver.resolv_conf(), 0o644)?;
+            RESOLV_CONF
+        }
+    };
+    Ok(Some(file))
+}
+
+/// Images link to it and mask the service, now and then.
+fn resolved_will_run(tree: &Tree) -> Result<bool> {
+    let masked = matches!(
+        tree.kind("/etc/systemd/system/systemd-resolved.service")?,
+        Some(Kind::Link(target)) if target == "/dev/null"
+    );
+    let there = ["/usr/lib/systemd", "/lib/systemd"]
+        .iter()
+        .any(|folder| tree.exists(&format!("{folder}/system/systemd-resolved.service")));
+    Ok(there && !masked)
+}
+
+fn choose(settings: &Settings, facts: &Facts) -> Resolver {
+    let lease = facts.lease.as_ref();
+    let words = |name: &str| -> Option<Vec<String>> {
+        let words: Vec<_> = settings.list(name).into_iter().map(str::to_owned).collect();
+        (!words.is_empty()).then_some(words)
+    };
+    let numbered = || {
+        let both = ["IPV4DNS0", "IPV4DNS1"].map(|name| words(name).unwrap_or_default());
+        Some(both.concat()).filter(|words| !words.is_empty())
+    };
+    let of_lease = || Some(lease?.dns.iter().map(ToString::to_string).collect());
+    let mut servers = words("DNS_SERVER").or_else(numbered).or_else(of_lease).unwrap_or_default();
+    servers.retain(|server| match server.parse::<IpAddr>() {
+        // klibc writes 0.0.0.0 for "none".
+        Ok(address) => !address.is_unspecified(),
+        Err(_) => {
+            log::warn!(target: "directives", "DNS_SERVER: {server:?} is not an address; left out");
+            false
+        }
+    });
+    let search = words("SEARCH_DOMAIN")
+        .or_else(|| words("DNSDOMAIN"))
+        .or_else(|| lease.map(|lease| lease.search.clone()).filter(|search| !search.is_empty()))
+        .or_else(|| Some(vec![lease?.domain.clone()?]))
+        .unwrap_or_default();
+    Resolver { servers, search }
+}
+
+const HEADER: &str = "# Written by landfall at boot, from lts.conf and DHCP.\n";
+
+impl Resolver {
+    fn resolv_conf(&self) -> String {
+        let mut text = HEADER.to_owned();
+        if !self.search.is_empty() {
+            text += &format!("search {}\n", self.search.join(" "));
+        }
+        for server in &self.servers {
+            text += &format!("nameserver {server}\n");
+        }
+        text
+    }
+
+    fn drop_in(&self) -> String {
+        let mut text = format!("{HEADER}[Resolve]\n");
+        if !self.servers.is_empty() {
+            text += &format!("DNS={}\n", self.servers.join(" "));
+        }
+        if !self.search.is_empty() {
+            text += &format!("Domains={}\n", self.search.join(" "));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Origin;
+    use crate::directives::tests::lease;
+
+    #[test]
+    #[rustfmt::skip]
+    #[allow(clippy::type_complexity)]
+    fn the_resolver_knows_what_it_should() {
+        let cases: &[(&str, &[(&str, &str)], &[&str], &[&str])] = &[
+            ("C54", &[("DNS_SERVER", "10.0.0.2 10.0.0.3"), ("IPV4DNS0", "10.0.0.1")], &["10.0.0.2", "10.0.0.3"], &["example.org"]),
+            ("C66", &[("IPV4DNS0", "10.0.0.1"), ("IPV4DNS1", "0.0.0.0")], &["10.0.0.1"], &["example.org"]),
+            ("2.2", &[], &["10.0.0.53"], &["example.org"]),
+            ("2.2", &[("SEARCH_DOMAIN", "a.org b.org")], &["10.0.0.53"], &["a.org", "b.org"]),
+            ("",    &[("DNS_SERVER", "ns.example.org 10.0.0.2")], &["10.0.0.2"], &["example.org"]),
+        ];
+        let mut of_dhcp = lease([10, 0, 0, 5], 24);
+        of_dhcp.dns = vec![[10, 0, 0, 53].into()];
+        of_dhcp.domain = Some("example.org".into());
+        let facts = Facts { lease: Some(of_dhcp), ..Facts::default() };
+        for (row, values, servers, search) in cases {
+            let mut settings = Settings::default();
+            for (name, value) in *values {
+                settings.insert(*name, *value, Origin::Agent);
+            }
+            let resolver = choose(&settings, &facts);
+            assert_eq!(resolver.servers, *servers, "{row}: {values:?}");
+            assert_eq!(resolver.search, *search, "{row}: {values:?}");
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    #[allow(clippy::type_complexity)]
+    fn whoever_owns_resolv_conf_is_told_c67() {
+        let stub = Some("../run/systemd/resolve/stub-resolv.conf");
+        let resolved = "/usr/lib/systemd/system/systemd-resolved.service";
+        let cases: &[(&str, Option<&str>, &[&str], Option<&str>, &str)] = &[
+            ("plain file",            None, &[RESOLV_CONF], None, RESOLV_CONF),
+            ("nothing there",         None, &[], None, RESOLV_CONF),
+            ("resolved",              stub, &[resolved], None, DROP_IN),
+            ("resolved is masked",    stub, &[resolved], Some("/dev/null"), RESOLV_CONF),
+            ("resolved is not there", stub, &[], None, RESOLV_CONF),
+            ("resolvconf",            Some("/run/resolvconf/resolv.conf"), &["/sbin/resolvconf", BASE], None, BASE),
+            ("another link",          Some("/run/NetworkManager/resolv.conf"), &[], None, RESOLV_CONF),
+        ];
+        let mut settings = Settings::default();
+        settings.insert("DNS_SERVER", "10.0.0.2 10.0.0.3", Origin::Agent);
+        settings.insert("SEARCH_DOMAIN", "a.org b.org", Origin::Agent);
+        for (case, link, files, mask, expected) in cases {
+            let folder = tempfile::tempdir().unwrap();
+            let tree = Tree::open(folder.path()).unwrap();
+            for file in *files {
+                tree.write(file, "of the image\n", 0o755).unwrap();
+            }
+            if let Some(target) = link {
+                tree.link(RESOLV_CONF, target).unwrap();
+            }
+            if let Some(target) = mask {
+                tree.link("/etc/systemd/system/systemd-resolved.service", target).unwrap();
+            }
+            let file = apply(&settings, &Facts::default(), &tree).unwrap();
+            assert_eq!(file, Some(*expected), "{case}");
+            let text = tree.read_text(expected).unwrap().unwrap();
+            let lines: Vec<_> = text.lines().skip(1).collect();
+            let wanted: &[&str] = match *expected {
+                DROP_IN => &["[Resolve]", "DNS=10.0.0.2 10.0.0.3", "Domains=a.org b.org"],
+                _ => &["search a.org b.org", "nameserver 10.0.0.2", "nameserver 10.0.0.3"],
+            };
+            assert_eq!(lines, wanted, "{case}");
+        }
+    }
+
+    #[test]
+    fn without_anything_to_say_the_images_file_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = Tree::open(folder.path()).unwrap();
+        assert_eq!(apply(&Settings::default(), &Facts::default(), &tree).unwrap(), None);
+        assert!(!tree.exists(RESOLV_CONF));
+    }
+}

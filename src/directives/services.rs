@@ -1,0 +1,230 @@
+//! KEEP_SYSTEM_SERVICES, RM_SYSTEM_SERVICES and their kin: services that a network node lacks.
+//!
+//! LTSP 5.5.7's lists, conditions and way of removal (its `50-rm-system-services`): the unit files
+//! and start scripts are deleted from the overlay. Nothing is masked; aliases, `*.wants` links and
+//! `S@.service` stay, and what they point to is simply not there. Unlike there, a name in
+//! KEEP_SYSTEM_SERVICES is kept whichever list it is in (C77).
+
+use std::collections::BTreeSet;
+
+use super::Tree;
+use crate::config::Settings;
+use crate::error::Result;
+
+/// For every node.
+const ALWAYS: &str = "alsa-restore alsa-store dnsmasq exim4 grub-common lightdm lvm2-lvmetad mdadm \
+    ModemManager modemmanager nbd-client nbd-server plymouth-stop rfkill-store shared-folders ssh \
+    tty2 tty3 tty4 tty5 tty6 unattended-upgrades urandom ureadahead ureadahead-other x2goserver";
+
+/// For nodes without a desktop of their own, which to LTSP were thin clients.
+const WITHOUT_DESKTOP: &str = "accounts-daemon acpid apparmor apport atd avahi-daemon bluetooth \
+    brltty cgmanager cups cups-browsed kerneloops network-manager NetworkManager \
+    NetworkManager-wait-online NetworkManager-script-dispatcher polkitd systemd-logind teamviewerd \
+    ufw upstart-socket-bridge virtualbox vboxweb whoopsie wpa_supplicant";
+
+/// For those of them with little memory.
+const WITH_LITTLE_MEMORY: &str = "anacron cron getty@ rsyslog tty1 upstart-udev-bridge";
+
+/// For nodes whose fstab does not speak of NFS.
+const WITHOUT_NFS: &str = "gssd idmapd nfs-blkmap nfs-kernel-server nfs-mountd nfs-server \
+    nfs-utils portmap rpc-svcgssd rpcbind rpcbind-boot run-rpc_pipefs statd";
+
+/// MiB.
+const LITTLE_MEMORY: u64 = 200;
+/// MiB; with less, an image's desktop does not make it a fat client.
+const DESKTOP_MEMORY: u64 = 300;
+
+/// What the lists depend on besides the settings.
+#[derive(Clone, Copy, Debug)]
+struct Node<'a> {
+    memory_kib: u64,
+    has_desktop: bool,
+    fstab: &'a str,
+}
+
+/// Gives the number of names removed, whether or not the image had them (C1e).
+pub fn apply(settings: &Settings, memory_kib: u64, tree: &Tree) -> Result<usize> {
+    let sessions = tree.names("/usr/share/xsessions")?;
+    let fstab = tree.read_text("/etc/fstab")?.unwrap_or_default();
+    let node = Node {
+        memory_kib,
+        has_desktop: sessions.iter().any(|name| name.ends_with(".desktop")),
+        fstab: &fstab,
+    };
+    let names = removals(settings, node);
+    let removed = remove(&names, tree)?;
+    log::debug!(target: "directives", "services: removed {}", removed.join(" "));
+    Ok(names.len())
+}
+
+fn removals<'a>(settings: &'a Settings, node: Node<'_>) -> BTreeSet<&'a str> {
+    let mib = |name: &str, default: u64| {
+        settings.get(name).and_then(|value| value.trim().parse().ok()).unwrap_or(default)
+    };
+    let memory = node.memory_kib / 1024;
+    let fat = match settings.filled("LTSP_FATCLIENT") {
+        Some(_) => settings.is_true("LTSP_FATCLIENT"),
+        None => node.has_desktop && memory >= mib("FAT_RAM_THRESHOLD", DESKTOP_MEMORY),
+    };
+    let low = memory <= mib("RM_RAM_THRESHOLD", LITTLE_MEMORY);
+
+    let lists = [
+        (true, ALWAYS, "RM_SYSTEM_SERVICES"),
+        (!fat, WITHOUT_DESKTOP, "RM_THIN_SYSTEM_SERVICES"),
+        (!fat && low, WITH_LITTLE_MEMORY, "RM_LOW_RAM_SERVICES"),
+        (!node.fstab.contains("nfs"), WITHOUT_NFS, ""),
+    ];
+    let kept = settings.list("KEEP_SYSTEM_SERVICES");
+    lists
+        .into_iter()
+        .filter(|(applies, ..)| *applies)
+        .flat_map(|(_, names, more)| names.split_whitespace().chain(settings.list(more)))
+        .filter(|name| !kept.contains(name))
+        .collect()
+}
+
+/// Whether a file of this name is a removed service's.
+type Belongs<'a> = &'a dyn Fn(&str) -> bool;
+
+/// Deletes every file of `names`; gives the paths.
+fn remove(names: &BTreeSet<&str>, tree: &Tree) -> Result<Vec<String>> {
+    let scripts = |name: &str| names.contains(name);
+    let jobs = |name: &str| name.strip_suffix(".conf").is_some_and(|name| names.contains(name));
+    // ???ssh: S02ssh, K01ssh.
+    let links = |name: &str| name.get(3..).is_some_and(|name| names.contains(name));
+    // ssh.*: ssh.service, ssh.socket. A service's name may itself have a dot.
+    let units = |name: &str| {
+        name.match_indices('.')
+            .any(|(at, _)| name.get(..at).is_some_and(|stem| names.contains(stem)))
+    };
+    let mut folders: Vec<(String, Belongs<'_>)> = vec![
+        ("/etc/init.d".into(), &scripts),
+        ("/etc/init".into(), &jobs),
+        // Both, since /lib may still be a folder of its own; as a link, the second finds nothing.
+        ("/usr/lib/systemd/system".into(), &units),
+        ("/lib/systemd/system".into(), &units),
+        ("/etc/systemd/system".into(), &units),
+    ];
+    for name in tree.names("/etc")? {
+        if name.len() == "rc2.d".len() && name.starts_with("rc") && name.ends_with(".d") {
+            folders.push((format!("/etc/{name}"), &links));
+        }
+    }
+    let mut removed = Vec::new();
+    for (folder, belongs) in folders {
+        // Reading a folder once is cheaper over a network than asking for each of 64 names.
+        for name in tree.names(&folder)?.into_iter().filter(|name| belongs(name)) {
+            let path = format!("{folder}/{name}");
+            // `ssh.service.d` is harmless without its service.
+            if tree.kind(&path)? != Some(super::tree::Kind::Directory) && tree.remove(&path)? {
+                removed.push(path);
+            }
+        }
+    }
+    removed.sort();
+    Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Identity, Origin, evaluate};
+
+    const NODE: Node<'_> = Node { memory_kib: 64 << 20, has_desktop: false, fstab: "" };
+
+    fn settings(values: &[(&str, &str)]) -> Settings {
+        let mut settings = Settings::default();
+        for (name, value) in values {
+            settings.insert(*name, *value, Origin::Agent);
+        }
+        settings
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    #[allow(clippy::type_complexity)]
+    fn as_many_services_go_as_with_ltsp() {
+        let nfs = Node { fstab: "# no nfs here", ..NODE };
+        let desktop = Node { has_desktop: true, ..NODE };
+        let small_desktop = Node { has_desktop: true, memory_kib: 256 << 10, ..NODE };
+        let small = Node { memory_kib: 128 << 10, ..NODE };
+        let cases: &[(&str, &[(&str, &str)], Node<'_>, usize)] = &[
+            ("C75", &[],                                  NODE, 64),
+            ("C75", &[("LTSP_FATCLIENT", "true")],        NODE, 39),
+            ("C75", &[("RM_RAM_THRESHOLD", "70000")],     NODE, 70),
+            ("C75", &[],                                  small, 70),
+            ("C76", &[],                                  nfs,  51),
+            ("C76", &[("LTSP_FATCLIENT", "y")],           nfs,  26),
+            ("2.3", &[],                                  desktop, 39),
+            ("2.3", &[],                                  small_desktop, 64),
+            ("2.3", &[("LTSP_FATCLIENT", "false")],       desktop, 64),
+            ("2.3", &[("RM_SYSTEM_SERVICES", "a b ssh")], NODE, 66),
+            ("2.3", &[("RM_THIN_SYSTEM_SERVICES", "a")],  desktop, 39),
+            ("2.3", &[("RM_LOW_RAM_SERVICES", "a")],      small, 71),
+            ("C77", &[("KEEP_SYSTEM_SERVICES", "foo ssh"), ("RM_SYSTEM_SERVICES", "foo")],     NODE, 63),
+            // D: KEEP wins in a list of several names, too.
+            ("C77", &[("KEEP_SYSTEM_SERVICES", "foo ssh"), ("RM_SYSTEM_SERVICES", "foo bar")], NODE, 64),
+        ];
+        for (row, values, node, count) in cases {
+            assert_eq!(removals(&settings(values), *node).len(), *count, "{row}: {values:?}");
+        }
+    }
+
+    #[test]
+    fn the_seed_keeps_what_it_lists_c1e() {
+        let seed = include_str!("../../tests/fixtures/seed-lts.conf");
+        let settings = evaluate(seed, &[], &Identity::default()).settings;
+        let names = removals(&settings, NODE);
+        assert_eq!(names.len(), 56);
+        for kept in settings.list("KEEP_SYSTEM_SERVICES") {
+            assert!(!names.contains(kept), "{kept}");
+        }
+        for gone in
+            ["lvm2-lvmetad", "apparmor", "atd", "acpid", "mdadm", "dnsmasq", "network-manager"]
+        {
+            assert!(names.contains(gone), "{gone}");
+        }
+    }
+
+    #[test]
+    fn a_removed_service_leaves_no_start_behind_c78() {
+        let gone = [
+            "/etc/rc2.d/S02ssh",
+            "/etc/rcS.d/K01ssh",
+            "/etc/init.d/ssh",
+            "/etc/init/ssh.conf",
+            "/usr/lib/systemd/system/ssh.service",
+            "/usr/lib/systemd/system/ssh.socket",
+            "/etc/systemd/system/ssh.service",
+            "/lib/systemd/system/rpcbind.service",
+        ];
+        let stay = [
+            "/usr/lib/systemd/system/ssh@.service",
+            "/usr/lib/systemd/system/sshd.service",
+            "/usr/lib/systemd/system/ssh.service.d/x.conf",
+            "/etc/init.d/sshguard",
+            "/etc/rc2.d/S02sshguard",
+            "/etc/systemd/system/multi-user.target.wants/ssh.service",
+            "/etc/rc.local",
+        ];
+        for merged in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let tree = Tree::open(folder.path()).unwrap();
+            if merged {
+                tree.link("/lib", "usr/lib").unwrap();
+                tree.write("/usr/lib/keep", "", 0o644).unwrap();
+            }
+            for path in gone.iter().chain(&stay) {
+                tree.write(path, "", 0o644).unwrap();
+            }
+            let names = ["ssh", "rpcbind"].into();
+            assert_eq!(remove(&names, &tree).unwrap().len(), gone.len(), "merged: {merged}");
+            for path in gone {
+                assert!(!tree.exists(path), "{path}, merged: {merged}");
+            }
+            for path in stay {
+                assert!(tree.exists(path), "{path}, merged: {merged}");
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! A connection in the transmission phase, read from in userland.
+//!
+//! Used to look at the image before anything is decided, and to copy it into memory. Between
+//! replies the connection is in the state that the handshake left it in, so it can be given to the
+//! kernel at any time at which nothing is in flight ([`Connection::into_stream`]).
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use super::negotiate::{Export, Outcome, negotiate, plain};
+use super::protocol::{self as nbd, Command, SimpleReply};
+use crate::error::{Cause, Error, Result, WhileDoing};
+use crate::root::probe::ReadAt;
+use crate::sys::socket::{self, Until};
+
+/// A server that is up answers a connection within a round trip; a switch port that still learns
+/// drops the first SYNs, and the kernel repeats them after 1 and 3 s.
+const CONNECTING: Duration = Duration::from_secs(5);
+/// A whole handshake. Servers fork, open and lock the image in it, with a hundred clients waiting.
+const HANDSHAKE: Duration = Duration::from_secs(15);
+/// Between two bytes of a reply; a disk that spins up takes ten seconds.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// A server at one of its addresses, with the name that people know it by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub address: SocketAddr,
+    /// `None` when the address is all that was given.
+    pub name: Option<String>,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name} ({})", self.address),
+            None => self.address.fmt(f),
+        }
+    }
+}
+
+pub struct Connection {
+    stream: TcpStream,
+    peer: Peer,
+    export: Export,
+}
+
+impl Connection {
+    /// Connects to `peer` and agrees on the first of `names` that it knows; tries once.
+    pub fn open(peer: &Peer, mut names: &[String]) -> Result<Self> {
+        loop {
+            let stream = socket::connect(peer.address, CONNECTING)
+                .while_doing(|| format!("connecting to {peer}"))?;
+            let mut limited = Until::now_plus(&stream, HANDSHAKE);
+            match negotiate(&mut limited, peer, names)? {
+                Outcome::Agreed(export) => {
+                    socket::expect_answers_within(&stream, SILENCE)
+                        .while_doing(|| format!("preparing the connection to {peer}"))?;
+                    return Ok(Self { stream, peer: peer.clone(), export });
+                }
+                Outcome::HungUp => match names {
+                    [_, rest @ ..] if !rest.is_empty() => names = rest,
+                    _ => {
+                        let name = names.first().map_or("", String::as_str);
+                        let doing = format!("asking {peer} for export \"{name}\"");
+                        let why = "the server hung up, an old one's way to say that it is unknown";
+                        return Err(Error::refused(doing, why));
+                    }
+                },
+            }
+        }
+    }
+
+    pub fn export(&self) -> &Export {
+        &self.export
+    }
+
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Asks for `length` bytes at `offset`, at most the export's largest request; the answer, in
+    /// whatever order the server likes, carries `cookie`.
+    pub fn request_read(&mut self, cookie: u64, offset: u64, length: u32) -> Result<()> {
+        let request = nbd::request(Command::Read, cookie, offset, length);
+        self.stream
+            .write_all(&request)
+            .map_err(|error| socket::named(error, SILENCE))
+            .while_doing(|| format!("asking {} to read", self.peer))
+    }
+
+    /// Waits for the next answer. When it has no error, [`Self::payload`] must follow with as many
+    /// bytes as were asked for under its cookie.
+    pub fn reply(&mut self) -> Result<SimpleReply> {
+        let mut bytes = [0; nbd::SIMPLE_REPLY];
+        self.receive(&mut bytes)?;
+        nbd::parse_simple_reply(&bytes).ok_or_else(|| self.confused("no reply"))
+    }
+
+    pub fn payload(&mut self, buffer: &mut [u8]) -> Result<()> {
+        self.receive(buffer)
+    }
+
+    /// Takes leave, so that the server does not log a broken connection.
+    pub fn disconnect(mut self) {
+        let _ = self.stream.write_all(&nbd::request(Command::Disconnect, 0, 0, 0));
+    }
+
+    /// The bare connection, for the kernel. No request may be in flight.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
+    /// What a reply's error number says, as one of ours.
+    pub fn read_error(&self, number: u32, offset: u64) -> Error {
+        const SHUTTING_DOWN: u32 = 108;
+        let doing = format!("reading byte {offset} of the image from {}", self.peer);
+        match i32::try_from(number) {
+            Ok(_) if number == SHUTTING_DOWN => {
+                Error::new(doing, Cause::NotNow("the server is shutting down".into()))
+            }
+            // The protocol's error numbers are Linux's.
+            Ok(code) => {
+                let cause = Cause::Os(io::Error::from_raw_os_error(code));
+                Error::refused(doing, format!("the server says \"{cause}\""))
+            }
+            Err(_) => Error::refused(doing, format!("the server answers with error {number}")),
+        }
+    }
+
+    /// An answer that breaks the protocol: the connection is worth nothing any more.
+    pub fn confused(&self, what: &str) -> Error {
+        Error::invalid(format!("reading from {}", self.peer), format!("{what} where one was due"))
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<()> {
+        self.stream
+            .read_exact(buffer)
+            .map_err(|error| socket::named(plain(error), SILENCE))
+            .while_doing(|| format!("reading from {}", self.peer))
+    }
+
+    /// One request, aligned as the export demands.
+    fn read_once(&mut self, offset: u64, length: u32) -> Result<Vec<u8>> {
+        self.request_read(offset, offset, length)?;
+        let reply = self.reply()?;
+        if reply.cookie != offset {
+            return Err(self.confused("the answer to another request"));
+        }
+        if reply.error != 0 {
+            return Err(self.read_error(reply.error, offset));
+        }
+        let mut bytes = vec![0; length as usize];
+        self.payload(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+impl ReadAt for Connection {
+    fn size_bytes(&self) -> u64 {
+        self.export.size_bytes
+    }
+
+    /// One piece after the other: for a look at the image, not for copying it.
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        // A probe's reads are small. As large as the largest minimum, so never less than a block.
+        const PIECE: u64 = 64 << 10;
+        let blocks = self.export.blocks;
+        let piece = PIECE.min(u64::from(blocks.longest()));
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let wanted = offset.saturating_add(filled as u64);
+            let missing = (buffer.len() as u64).saturating_sub(filled as u64);
+            let (start, length) = blocks.around(wanted, missing, self.export.size_bytes);
+            let skip = wanted.saturating_sub(start);
+            let length = u32::try_from(length.min(piece)).unwrap_or(u32::MAX);
+            let bytes = self.read_once(start, length)?;
+            let new = bytes.get(skip as usize..).unwrap_or_default();
+            if new.is_empty() {
+                let doing = format!("reading byte {wanted} of the image from {}", self.peer);
+                return Err(Error::invalid(doing, "it is beyond the end"));
+            }
+            for (place, byte) in buffer.iter_mut().skip(filled).zip(new) {
+                *place = *byte;
+            }
+            filled = filled.saturating_add(new.len());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,322 @@
+//! Our client against the servers of the field, on loopback.
+//!
+//! `cargo test -p landfall --lib real_servers -- --ignored`; needs nbd-server, qemu-nbd and nbdkit.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Seek};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::nbd::client::Connection;
+use super::plan::NbdExport;
+use super::probe::{FileSystem, ReadAt, Root};
+use super::{ram, server};
+use crate::error::Result;
+
+/// A server that ends with the test.
+struct Server {
+    child: Child,
+    /// Of a server that puts itself into the background.
+    pid_file: Option<PathBuf>,
+    port: u16,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let pid = self.pid_file.as_ref().and_then(|path| fs::read_to_string(path).ok());
+        if let Some(pid) = pid.and_then(|pid| Pid::from_raw(pid.trim().parse().ok()?)) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn start(port: u16, program: &str, arguments: &[&str]) -> Server {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    // Shown by the test harness when the test fails.
+    thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|l| eprintln!("{l}")));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // A bare connection would use up the only client that some of these servers allow.
+    while !listens(port) {
+        assert!(Instant::now() < deadline, "{program} does not listen on {port}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    Server { child, pid_file: None, port }
+}
+
+fn listens(port: u16) -> bool {
+    const LISTEN: &str = "0A";
+    let table = |path| fs::read_to_string(path).unwrap_or_default();
+    let port = format!(":{port:04X}");
+    [table("/proc/net/tcp"), table("/proc/net/tcp6")].concat().lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next().is_some_and(|local| local.ends_with(&port)) && fields.nth(1) == Some(LISTEN)
+    })
+}
+
+fn nbdkit(port: u16, arguments: &[&str]) -> Server {
+    let port_text = port.to_string();
+    let fixed = ["-f", "-r", "-i", "127.0.0.1", "-p", port_text.as_str()];
+    start(port, "nbdkit", &[&fixed[..], arguments].concat())
+}
+
+fn qemu_nbd(port: u16, arguments: &[&str]) -> Server {
+    let port_text = port.to_string();
+    let fixed = ["-r", "-f", "raw", "-b", "127.0.0.1", "-p", port_text.as_str()];
+    start(port, "qemu-nbd", &[&fixed[..], arguments].concat())
+}
+
+fn nbd_server(directory: &Path, exports: &[(&str, &Path)]) -> Server {
+    let port = free_port();
+    let mut config =
+        format!("[generic]\nport = {port}\nlistenaddr = 127.0.0.1\nallowlist = true\n");
+    for (name, path) in exports {
+        config += &format!("[{name}]\nexportname = {}\nreadonly = true\n", path.display());
+    }
+    let file = directory.join("nbd.conf");
+    fs::write(&file, config).unwrap();
+    let pid_file = directory.join("nbd.pid");
+    let arguments = ["-C", file.to_str().unwrap(), "-p", pid_file.to_str().unwrap()];
+    let mut server = start(port, "nbd-server", &arguments);
+    server.pid_file = Some(pid_file);
+    server
+}
+
+/// An image of an odd size with data, zeroes, and data that looks like none other.
+fn image(directory: &Path, name: &str, length: usize, seed: u64) -> PathBuf {
+    let mut state = seed;
+    let mut bytes: Vec<u8> = (0..length)
+        .map(|_| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 56) as u8
+        })
+        .collect();
+    let third = length / 3;
+    bytes[third..2 * third].fill(0);
+    let path = directory.join(name);
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+fn connect(port: u16, names: &[&str]) -> Result<Connection> {
+    let export = NbdExport {
+        host: "127.0.0.1".into(),
+        port,
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+        origin: "test".into(),
+    };
+    server::connect(&export, &|_| Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]))
+}
+
+fn copied(port: u16, names: &[&str]) -> Result<Vec<u8>> {
+    copied_from(port, names, 0)
+}
+
+fn copied_from(port: u16, names: &[&str], offset: u64) -> Result<Vec<u8>> {
+    let mut connection = connect(port, names)?;
+    let length = connection.export().size_bytes - offset;
+    let mut head = vec![0; 68 << 10];
+    connection.read_at(offset, &mut head)?;
+    let file_system = FileSystem { fstype: "none".into(), description: "none".into() };
+    let root = Root { partition: None, offset, length, file_system, head };
+    let mut file = ram::copy(connection, &root)?;
+    let mut bytes = Vec::new();
+    file.rewind().unwrap();
+    file.read_to_end(&mut bytes).unwrap();
+    // The last sector is filled up.
+    assert!(bytes.len() as u64 - length < 512);
+    bytes.truncate(length as usize);
+    Ok(bytes)
+}
+
+fn same(left: &[u8], path: &Path) -> bool {
+    left == fs::read(path).unwrap()
+}
+
+const LENGTH: usize = (24 << 20) + 4096;
+
+/// Everybody has another server.
+#[test]
+#[ignore = "needs nbd-server, qemu-nbd and nbdkit"]
+fn a_copy_from_every_server_is_identical() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path(), "a.img", LENGTH, 1);
+    let text = path.to_str().unwrap();
+
+    let server = nbd_server(dir.path(), &[("other", &path), ("/opt/ltsp/amd64", &path)]);
+    assert!(same(&copied(server.port, &["/opt/ltsp/amd64"]).unwrap(), &path), "nbd-server");
+    let spelled = &["opt/ltsp/amd64", "/opt/ltsp/amd64"];
+    assert!(same(&copied(server.port, spelled).unwrap(), &path), "nbd-server, second spelling");
+
+    let server = qemu_nbd(free_port(), &["-x", "focal", "-t", "-e", "4", "--", text]);
+    assert!(same(&copied(server.port, &["focal"]).unwrap(), &path), "qemu-nbd");
+
+    let server = nbdkit(free_port(), &["file", text]);
+    assert!(same(&copied(server.port, &["anything"]).unwrap(), &path), "nbdkit");
+
+    let block_sizes = [
+        "--filter=blocksize-policy",
+        "file",
+        text,
+        "blocksize-minimum=4096",
+        "blocksize-preferred=65536",
+        "blocksize-maximum=131072",
+        "blocksize-error-policy=error",
+    ];
+    let server = nbdkit(free_port(), &block_sizes);
+    assert!(
+        same(&copied(server.port, &[""]).unwrap(), &path),
+        "nbdkit that insists on block sizes"
+    );
+    let whole = fs::read(&path).unwrap();
+    let part = copied_from(server.port, &[""], 34 * 512).unwrap();
+    assert!(part == whole[34 * 512..], "a region that does not begin at a block");
+}
+
+/// qemu-nbd's default: a second connection is accepted by the kernel and never answered.
+#[test]
+#[ignore = "needs qemu-nbd"]
+fn a_server_for_one_client_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path(), "a.img", LENGTH, 1);
+    let server = qemu_nbd(free_port(), &["-x", "focal", "--", path.to_str().unwrap()]);
+    let started = Instant::now();
+    assert!(same(&copied(server.port, &["focal"]).unwrap(), &path));
+    assert!(started.elapsed() < Duration::from_secs(5), "took {:?}", started.elapsed());
+}
+
+/// The operator's typing error must be answered with the right names.
+#[test]
+#[ignore = "needs nbd-server, qemu-nbd and nbdkit"]
+fn an_unknown_export_is_answered_with_those_that_exist() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path(), "a.img", 1 << 20, 1);
+    let text = path.to_str().unwrap();
+
+    let server = nbd_server(dir.path(), &[("jammy", &path), ("/opt/noble", &path)]);
+    let error = connect(server.port, &["focal"]).map(drop).unwrap_err();
+    assert_eq!(error.hint(), Some("the server offers \"jammy\", \"/opt/noble\""));
+    assert!(error.to_string().contains("for export \"focal\": refused: unknown export"), "{error}");
+
+    let server = qemu_nbd(free_port(), &["-x", "jammy", "-t", "--", text]);
+    let error = connect(server.port, &["focal"]).map(drop).unwrap_err();
+    assert_eq!(error.hint(), Some("the server offers \"jammy\""));
+
+    let server = nbdkit(free_port(), &["-o", "file", text]);
+    let error = connect(server.port, &["focal"]).map(drop).unwrap_err();
+    assert!(error.to_string().contains("the protocol of before 2011"), "{error}");
+}
+
+/// C96: what was copied is kept, what is missing is fetched from the server's next life.
+#[test]
+#[ignore = "needs nbdkit"]
+fn a_server_that_dies_in_mid_copy_and_returns_is_forgiven() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path(), "a.img", LENGTH, 1);
+    let text = path.to_str().unwrap();
+    let port = free_port();
+    let slow = ["--filter=rate", "file", text, "rate=40M"];
+    let first = nbdkit(port, &slow);
+    let copy = thread::spawn(move || copied(port, &[""]));
+    thread::sleep(Duration::from_millis(1500));
+    drop(first);
+    assert!(!copy.is_finished(), "the copy was over before the server was");
+    thread::sleep(Duration::from_millis(1500));
+    let _second = nbdkit(port, &slow);
+    assert!(same(&copy.join().unwrap().unwrap(), &path));
+}
+
+/// A mixture of two images mounts, and is neither.
+#[test]
+#[ignore = "needs nbdkit"]
+fn an_image_replaced_in_mid_copy_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = image(dir.path(), "old.img", LENGTH, 1);
+    let same_size = image(dir.path(), "new.img", LENGTH, 2);
+    let other_size = image(dir.path(), "long.img", LENGTH + 512, 1);
+    for (new, words) in
+        [(same_size, "another image of the same size"), (other_size, "its image had")]
+    {
+        let port = free_port();
+        let first = nbdkit(port, &["--filter=rate", "file", old.to_str().unwrap(), "rate=40M"]);
+        let copy = thread::spawn(move || copied(port, &[""]));
+        thread::sleep(Duration::from_millis(1000));
+        drop(first);
+        let _second = nbdkit(port, &["file", new.to_str().unwrap()]);
+        let error = copy.join().unwrap().expect_err(words).to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+/// A disk of the server that fails now and then is no reason to stop, one that always does is.
+#[test]
+#[ignore = "needs nbdkit"]
+fn failed_reads_are_repeated_but_not_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path(), "a.img", LENGTH, 1);
+    let text = path.to_str().unwrap();
+    // The probe's own reads must succeed, so the errors begin when the file exists.
+    let trigger = dir.path().join("fail");
+    let trigger_setting = format!("error-file={}", trigger.display());
+    for (rate, good) in [("error-pread-rate=10%", true), ("error-pread-rate=100%", false)] {
+        let _ = fs::remove_file(&trigger);
+        let server = nbdkit(
+            free_port(),
+            &[
+                "--filter=error",
+                "--filter=rate",
+                "file",
+                text,
+                rate,
+                &trigger_setting,
+                "error=EIO",
+                "rate=40M",
+            ],
+        );
+        let port = server.port;
+        let copy = thread::spawn(move || copied(port, &[""]));
+        thread::sleep(Duration::from_millis(500));
+        fs::write(&trigger, "").unwrap();
+        match copy.join().unwrap() {
+            Ok(bytes) => assert!(good && same(&bytes, &path), "{rate}"),
+            Err(error) => {
+                assert!(!good, "{rate}: {error}");
+                assert!(
+                    error.to_string().contains("the server says \"Input/output error\""),
+                    "{error}"
+                );
+            }
+        }
+    }
+}
+
+/// A client that was started before its server.
+#[test]
+#[ignore = "needs nbdkit"]
+fn a_server_that_starts_late_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path(), "a.img", 1 << 20, 1);
+    let port = free_port();
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+    let copy = thread::spawn(move || copied(port, &[""]));
+    thread::sleep(Duration::from_secs(3));
+    let _server = nbdkit(port, &["file", path.to_str().unwrap()]);
+    assert!(same(&copy.join().unwrap().unwrap(), &path));
+}

@@ -1,0 +1,198 @@
+//! Finding the server of the root image, for as long as it takes.
+//!
+//! After a power cut a room full of clients is up minutes before its server. Whatever waiting can
+//! cure is retried for ever, visibly; a refusal ends it at once, with the server's own words.
+
+use std::net::{IpAddr, SocketAddr};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::nbd::client::{Connection, Peer};
+use super::plan::NbdExport;
+use crate::console;
+use crate::error::{Error, Result};
+
+/// Turns a host name into addresses.
+pub type Resolve<'a> = &'a dyn Fn(&str) -> Result<Vec<IpAddr>>;
+
+/// Connects to the first address of the server that agrees on one of the export's names.
+///
+/// The name is resolved again for every round, because its record may be what is missing yet.
+/// Fails only where no address has a reason that waiting may cure.
+pub fn connect(export: &NbdExport, resolve: Resolve<'_>) -> Result<Connection> {
+    let host = Host::of(export);
+    let waiting = console::waiting("root", format!("{host} to answer"));
+    let started = Instant::now();
+    let mut backoff = Backoff::new();
+    loop {
+        match try_once(export, &host, resolve) {
+            Ok(connection) => {
+                if started.elapsed() > Duration::from_secs(2) {
+                    let seconds = started.elapsed().as_secs_f32();
+                    log::info!(target: "root", "{} answers after {seconds:.0} s", connection.peer());
+                }
+                return Ok(connection);
+            }
+            Err(error) if error.is_transient() => {
+                waiting.still(format!("{host}: {}", error.cause()));
+                log::debug!(target: "root", "{error}");
+            }
+            Err(error) => return Err(error),
+        }
+        thread::sleep(backoff.next());
+    }
+}
+
+/// Where to look, as people say it.
+struct Host<'a> {
+    name: &'a str,
+    literal: Option<IpAddr>,
+    port: u16,
+}
+
+impl<'a> Host<'a> {
+    fn of(export: &'a NbdExport) -> Self {
+        let name = export.host.trim_start_matches('[').trim_end_matches(']');
+        Self { name, literal: name.parse().ok(), port: export.port }
+    }
+}
+
+impl std::fmt::Display for Host<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.literal {
+            Some(address) => SocketAddr::new(address, self.port).fmt(f),
+            None => write!(f, "{}:{}", self.name, self.port),
+        }
+    }
+}
+
+fn try_once(export: &NbdExport, host: &Host<'_>, resolve: Resolve<'_>) -> Result<Connection> {
+    /// A name with more addresses than this is not a boot server's.
+    const MOST_ADDRESSES: usize = 16;
+    let (addresses, name) = match host.literal {
+        Some(address) => (vec![address], None),
+        None => (resolve(host.name)?, Some(host.name.to_owned())),
+    };
+    let mut reason: Option<Error> = None;
+    for address in addresses.into_iter().take(MOST_ADDRESSES) {
+        let peer = Peer { address: SocketAddr::new(address, host.port), name: name.clone() };
+        match Connection::open(&peer, &export.names) {
+            Ok(connection) => return Ok(connection),
+            // One server that is down may be the only one with the image: its reason counts.
+            Err(error) if reason.is_none() || error.is_transient() => reason = Some(error),
+            Err(error) => log::debug!(target: "root", "{error}"),
+        }
+    }
+    Err(reason.unwrap_or_else(|| {
+        Error::refused(format!("looking for {}", host.name), "the name has no address")
+    }))
+}
+
+/// Pauses between tries: 0.2 s, doubling to 5 s, each shortened by up to a quarter so that clients
+/// that lost their server together do not come back together.
+#[derive(Debug)]
+pub struct Backoff {
+    pause: Duration,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(200);
+    const LONGEST: Duration = Duration::from_secs(5);
+
+    pub fn new() -> Self {
+        Self { pause: Self::FIRST }
+    }
+
+    pub fn next(&mut self) -> Duration {
+        let mut dice = [0; 1];
+        // Without randomness everybody waits as long, which is no reason to fail.
+        let _ = rustix::rand::getrandom(&mut dice, rustix::rand::GetRandomFlags::NONBLOCK);
+        self.next_shortened_by(dice[0])
+    }
+
+    fn next_shortened_by(&mut self, dice: u8) -> Duration {
+        let pause = self.pause;
+        self.pause = pause.saturating_mul(2).min(Self::LONGEST);
+        pause.saturating_sub(pause / 4 * u32::from(dice) / 255)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+    use crate::root::probe::ReadAt;
+
+    #[test]
+    fn pauses_double_up_to_five_seconds() {
+        let mut backoff = Backoff::new();
+        let pauses: Vec<_> = (0..7).map(|_| backoff.next_shortened_by(0).as_millis()).collect();
+        assert_eq!(pauses, [200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!(Backoff::new().next_shortened_by(255).as_millis(), 150);
+    }
+
+    fn export(host: &str, port: u16) -> NbdExport {
+        NbdExport { host: host.into(), port, names: vec!["img".into()], origin: "test".into() }
+    }
+
+    /// Serves one connection of the oldest newstyle, whose export is `size` bytes of 0x5a.
+    fn serve_once(listener: TcpListener, size: u64) -> thread::JoinHandle<()> {
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"NBDMAGICIHAVEOPT\0\x02").unwrap();
+            let mut asked = [0; 4 + 16 + 3];
+            stream.read_exact(&mut asked).unwrap();
+            assert_eq!(asked, *b"\0\0\0\x02IHAVEOPT\0\0\0\x01\0\0\0\x03img");
+            stream.write_all(&[&size.to_be_bytes()[..], &[0, 3]].concat()).unwrap();
+            let mut request = [0; 28];
+            const DISCONNECT: u8 = 2;
+            while stream.read_exact(&mut request).is_ok() && request[7] != DISCONNECT {
+                let length = u32::from_be_bytes(*request.last_chunk().unwrap());
+                stream.write_all(b"\x67\x44\x66\x98\0\0\0\0").unwrap();
+                stream.write_all(&request[8..16]).unwrap();
+                stream.write_all(&vec![0x5a; length as usize]).unwrap();
+            }
+        })
+    }
+
+    #[test]
+    fn a_name_is_resolved_until_its_server_is_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let tries = Cell::new(0);
+        let resolve = |name: &str| {
+            assert_eq!(name, "ltsp-1");
+            tries.set(tries.get() + 1);
+            match tries.get() {
+                1 => Err(Error::silence("asking for ltsp-1", Duration::from_secs(1))),
+                // Nobody listens there.
+                2 => Ok(vec![Ipv4Addr::new(127, 0, 0, 9).into()]),
+                _ => Ok(vec![Ipv4Addr::new(127, 0, 0, 9).into(), Ipv4Addr::LOCALHOST.into()]),
+            }
+        };
+        let server = serve_once(listener, 100_000);
+        let mut connection = connect(&export("ltsp-1", port), &resolve).unwrap();
+        assert_eq!(connection.peer().to_string(), format!("ltsp-1 (127.0.0.1:{port})"));
+        assert_eq!(tries.get(), 3);
+        let mut bytes = vec![0; 70_001];
+        connection.read_at(29_999, &mut bytes).unwrap();
+        assert!(bytes.iter().all(|byte| *byte == 0x5a));
+        let beyond = connection.read_at(99_999, &mut bytes).unwrap_err();
+        assert!(beyond.to_string().ends_with("it is beyond the end"), "{beyond}");
+        connection.disconnect();
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn what_waiting_cannot_cure_ends_at_once() {
+        let unknown = |_: &str| Err(Error::refused("asking for nowhere", "no such name"));
+        let error = connect(&export("nowhere", 1), &unknown).map(drop).unwrap_err();
+        assert_eq!(error.to_string(), "asking for nowhere: refused: no such name");
+        let empty = |_: &str| Ok(vec![]);
+        let error = connect(&export("nowhere", 1), &empty).map(drop).unwrap_err();
+        assert_eq!(error.to_string(), "looking for nowhere: refused: the name has no address");
+    }
+}

@@ -1,0 +1,56 @@
+//! Boots that cannot succeed: the last screen must say why, and `panic=` must reboot.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use landfall_tests::{Dnsmasq, Initramfs, Kernel, Lab, Machine, Nbd, NbdKind, ProbeRoot, Vm};
+
+use crate::{ROOT, usual_root, usual_vm};
+
+/// The screen must stay for a person to read it, for as long as `panic=5` says.
+fn fails_and_reboots(vm: Vm<'_>, stage: &str, words: &[&str]) -> Result<()> {
+    let mut machine: Machine = vm.boot()?;
+    machine.failed_in(stage, words)?;
+    let seen = machine.age();
+    machine.ended_by("Restarting system", Duration::from_secs(30))?;
+    assert!(machine.age() - seen > Duration::from_secs(3), "the screen was gone too soon");
+    machine.never_said("Kernel panic")
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn a_root_without_an_init_is_said_to_have_none() -> Result<()> {
+    let lab = Lab::new("fails-no-init")?;
+    let _dhcp = Dnsmasq::new().start(&lab)?;
+    // The shell too is an init of last resort.
+    let image = ProbeRoot::new(&lab)?.without("sbin/init")?.without("bin/sh")?.pack()?;
+    let _nbd = Nbd::new(&lab, NbdKind::NbdServer).export("root", &image).start()?;
+
+    fails_and_reboots(usual_vm(&lab, Kernel::V6_12, "")?, "handover", &["/sbin/init"])
+}
+
+/// An image built for another kind of root, or by hand.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn a_missing_nbd_module_is_named() -> Result<()> {
+    let lab = Lab::new("fails-no-nbd-module")?;
+    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let _nbd = usual_root(&lab)?;
+    let initramfs = Initramfs::new(Kernel::V6_12).without_module("nbd").build()?;
+
+    let vm = lab.vm(Kernel::V6_12).initramfs(initramfs).cmdline(ROOT);
+    fails_and_reboots(vm, "root", &["nbd"])
+}
+
+/// The wrong file behind the right export.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn an_image_that_is_no_file_system_is_said_to_be_none() -> Result<()> {
+    let lab = Lab::new("fails-no-file-system")?;
+    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let image = lab.file("noise.img");
+    std::fs::write(&image, "not a file system, by any standard\n".repeat(1 << 15))?;
+    let _nbd = Nbd::new(&lab, NbdKind::NbdServer).export("root", &image).start()?;
+
+    fails_and_reboots(usual_vm(&lab, Kernel::V6_1, "")?, "root", &["file system"])
+}

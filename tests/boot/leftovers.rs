@@ -1,0 +1,51 @@
+//! What the boot leaves behind in the running system: nothing.
+
+use anyhow::{Context, Result};
+use landfall_tests::{Dnsmasq, Initramfs, Kernel, Lab};
+
+use crate::{ROOT, usual_root};
+
+const BALLAST_MIB: usize = 96;
+
+/// Memory on nodes is paid for, and a helper process in the boot is one more thing that breaks.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn no_process_ran_and_the_initramfs_is_gone() -> Result<()> {
+    let lab = Lab::new("leftovers")?;
+    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let _nbd = usual_root(&lab)?;
+    let initramfs = Initramfs::new(Kernel::V6_12).ballast_mib(BALLAST_MIB).build()?;
+
+    let machine = lab.vm(Kernel::V6_12).initramfs(initramfs).cmdline(ROOT).boot()?;
+    let node = machine.node()?;
+    let state = node.state()?;
+
+    let programs: Vec<_> =
+        state.processes.iter().filter(|process| !process.kernel_thread).collect();
+    assert_eq!(programs.len(), 1, "{programs:#?}");
+    assert_eq!(state.reaped_children, Default::default(), "PID 1 had children");
+    assert_eq!(state.arguments, ["/sbin/init"]);
+    assert!(
+        state.environment.iter().all(|entry| !entry.starts_with("root=")),
+        "{:?}",
+        state.environment
+    );
+    let open: Vec<_> = state.open_files.iter().filter(|(number, _)| *number > 2).collect();
+    assert!(open.is_empty(), "descriptors of the boot are still open: {open:?}");
+
+    // An initramfs of 96 MiB and more was unpacked; what is in use now is the kernel and little
+    // else. MemAvailable counts neither tmpfs nor ramfs as available.
+    let memory = |name: &str| state.memory.get(name).copied().context("no such line in meminfo");
+    let used_mib = (memory("MemTotal")? - memory("MemAvailable")?) >> 20;
+    assert!(used_mib < BALLAST_MIB as u64, "{used_mib} MiB are in use: {:?}", state.memory);
+
+    // The root, what the promises name, and the kernel's own: nothing else is mounted.
+    let mut targets: Vec<_> = state.mounts.iter().map(|mount| mount.target.as_str()).collect();
+    targets.sort_unstable();
+    targets.dedup();
+    for needed in ["/", "/cow", "/dev", "/proc", "/rofs", "/run", "/sys"] {
+        assert!(targets.contains(&needed), "{needed} is not mounted: {targets:?}");
+    }
+    assert!(node.exists("/run/landfall/report.json")?);
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! The root copied to memory: it must need nobody afterwards.
+
+use std::fs::File;
+use std::time::Duration;
+
+use anyhow::Result;
+use landfall_tests::{Dnsmasq, Format, Kernel, Lab, Nbd, NbdKind, Node, ProbeRoot};
+
+use crate::usual_vm;
+
+fn lets_go_of_nbd(node: &Node<'_>) -> Result<()> {
+    assert_eq!(node.file("/sys/block/nbd0/size")?.trim(), "0", "nbd0 is still connected");
+    Ok(())
+}
+
+/// What a copy is for: the server may go away for good.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn a_copied_root_outlives_its_server() -> Result<()> {
+    let lab = Lab::new("ram-copy")?;
+    let tree = ProbeRoot::new(&lab)?.payload_mib(24)?;
+    let digest = tree.digest()?;
+    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let image = tree.pack()?;
+    let mut nbd = Nbd::new(&lab, NbdKind::NbdServer).export("root", &image).start()?;
+
+    let machine = usual_vm(&lab, Kernel::V6_1, "landfall.ram=copy")?.boot()?;
+    let node = machine.node()?;
+    nbd.kill();
+    node.drop_caches()?;
+    assert_eq!(node.tree("/rofs")?, digest);
+    lets_go_of_nbd(&node)
+}
+
+/// LTSP reads its configuration too late for its own setting; here it works (LP #1680490).
+#[test]
+#[ignore = "boots a virtual machine"]
+fn the_fetched_configuration_may_ask_for_the_copy() -> Result<()> {
+    let lab = Lab::new("ram-copy-by-config")?;
+    let conf = "[default]\nLTSP_NBD_TO_RAM = true\n";
+    let tftp = lab.served("tftp", &[("ltsp/amd64/grub/i386-pc/lts.conf", conf)])?;
+    let _dhcp = Dnsmasq::new().tftp(&tftp).start(&lab)?;
+    let tree = ProbeRoot::new(&lab)?.payload_mib(4)?;
+    let digest = tree.digest()?;
+    let mut nbd = Nbd::new(&lab, NbdKind::QemuNbd).export("root", &tree.pack()?).start()?;
+
+    let machine = usual_vm(&lab, Kernel::V6_12, "")?.boot()?;
+    let node = machine.node()?;
+    nbd.kill();
+    node.drop_caches()?;
+    assert_eq!(node.tree("/rofs")?, digest);
+    lets_go_of_nbd(&node)
+}
+
+/// A new image that has outgrown the memory of the oldest machines must not stop them.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn an_image_that_does_not_fit_is_streamed_and_the_console_says_so() -> Result<()> {
+    let lab = Lab::new("ram-too-small")?;
+    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let image = ProbeRoot::new(&lab)?.pack_as(Format::Ext4)?;
+    // A hole: the file system ends long before.
+    File::options().write(true).open(&image)?.set_len(2 << 30)?;
+    let _nbd = Nbd::new(&lab, NbdKind::Nbdkit).export("root", &image).start()?;
+
+    let machine = usual_vm(&lab, Kernel::V6_12, "landfall.ram=copy")?.boot()?;
+    let node = machine.node()?;
+    assert!(node.mount("/rofs")?.source.starts_with("/dev/nbd0"));
+    machine.line("does not fit").map(drop)
+}
+
+/// A server that is restarted while machines copy costs them a pause, not the boot.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn a_copy_survives_its_server_being_killed_and_started_again() -> Result<()> {
+    let lab = Lab::new("ram-copy-interrupted")?;
+    let tree = ProbeRoot::new(&lab)?.payload_mib(24)?;
+    let digest = tree.digest()?;
+    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let image = tree.pack()?;
+    // Slow enough for a copy to be caught in the middle, whatever the number of connections.
+    let mut nbd =
+        Nbd::new(&lab, NbdKind::Nbdkit).export("root", &image).bits_per_second("8M").start()?;
+
+    let machine = usual_vm(&lab, Kernel::V6_12, "landfall.ram=copy")?.boot()?;
+    machine.line("%")?;
+    nbd.kill();
+    machine.line_within("waiting for", Duration::from_secs(60))?;
+    nbd.start_again()?;
+    let node = machine.node()?;
+    nbd.kill();
+    node.drop_caches()?;
+    assert_eq!(node.tree("/rofs")?, digest);
+    Ok(())
+}

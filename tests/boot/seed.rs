@@ -1,0 +1,137 @@
+//! The configuration of our first user, byte for byte, on a Debian with systemd.
+
+use anyhow::{Context, Result};
+use landfall_tests::protocol::Kind;
+use landfall_tests::{Dnsmasq, Initramfs, Kernel, Lab, Nbd, NbdKind, Node, Signatures, workshop};
+
+use crate::ROOT;
+
+const SEED: &str = include_str!("../fixtures/seed-lts.conf");
+
+/// The quoted value of a setting of the seed.
+fn setting(name: &str) -> &'static str {
+    let line = SEED.lines().find(|line| line.split_whitespace().next() == Some(name));
+    let value = line.and_then(|line| line.split_once("= \""));
+    value.expect("a setting of the seed").1.trim_end_matches('"')
+}
+
+/// The reason for the project. Also the one boot of modules with signatures.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn the_seed_configuration_takes_full_effect() -> Result<()> {
+    let lab = Lab::new("seed")?;
+    let tftp = lab.served("tftp", &[("ltsp/amd64/grub/i386-pc/lts.conf", SEED)])?;
+    let _dhcp = Dnsmasq::new().tftp(&tftp).start(&lab)?;
+    let image = workshop::debian("networkd")?;
+    let _nbd = Nbd::new(&lab, NbdKind::NbdServer).export("root", &image).start()?;
+    let initramfs = Initramfs::new(Kernel::V6_1).signatures(Signatures::Keep).build()?;
+
+    let machine =
+        lab.vm(Kernel::V6_1).initramfs(initramfs).memory_mib(1024).cmdline(ROOT).boot()?;
+    let node = machine.node()?;
+    assert_eq!(node.state()?.tainted, 0, "signed modules taint nothing");
+    preinit_ran_before_systemd(&node)?;
+    fstab_is_exactly_what_was_asked(&node)?;
+    rc_local_ran_in_order_and_stopped(&node)?;
+    services_were_kept_and_removed(&node)
+}
+
+fn preinit_ran_before_systemd(node: &Node<'_>) -> Result<()> {
+    let time = node.info("/etc/localtime")?;
+    assert_eq!(time.kind, Kind::Link("/usr/share/zoneinfo/Europe/Prague".into()));
+    assert!(!node.file("/etc/hosts")?.contains("127.0.0.2"));
+    let unit = node.file("/etc/systemd/system/docker.service")?;
+    let (_, exec) = setting("PREINIT_02_DOCKER_OPTIONS")
+        .split_once(".*|")
+        .and_then(|(_, rest)| rest.split_once("ExecStart="))
+        .context("the seed's sed command")?;
+    let exec = exec.split('|').next().unwrap_or_default();
+    assert!(unit.lines().any(|line| line == format!("ExecStart={exec}")), "{unit}");
+
+    let seconds = |text: String| -> Result<i64> {
+        Ok(text.trim().trim_start_matches(|c: char| !c.is_ascii_digit()).parse()?)
+    };
+    for path in ["/etc/localtime", "/etc/hosts", "/etc/systemd/system/docker.service"] {
+        let changed = seconds(node.output(&["stat", "--format=%Z", path])?)?;
+        let systemd = seconds(node.output(&[
+            "systemctl",
+            "show",
+            "--timestamp=unix",
+            "--property=UserspaceTimestamp",
+        ])?)?;
+        assert!(changed <= systemd, "{path} changed {} s after systemd", changed - systemd);
+    }
+    Ok(())
+}
+
+fn fstab_is_exactly_what_was_asked(node: &Node<'_>) -> Result<()> {
+    let text = node.file("/etc/fstab")?;
+    let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    let [first, rest @ ..] = &lines[..] else { panic!("fstab is empty") };
+    assert_eq!(first.split_whitespace().take(3).collect::<Vec<_>>(), ["proc", "/proc", "proc"]);
+    let wanted = ["FSTAB_01_SSH", "FSTAB_02_JOURNALD", "FSTAB_03_DOCKER"].map(setting);
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(
+        rest.iter().map(|line| words(line)).collect::<Vec<_>>(),
+        wanted.iter().map(|line| words(line)).collect::<Vec<_>>()
+    );
+    Ok(())
+}
+
+fn rc_local_ran_in_order_and_stopped(node: &Node<'_>) -> Result<()> {
+    let script = node.file("/etc/rc.local")?;
+    assert!(script.starts_with("#!/bin/sh -e\n"), "{script}");
+    let places: Vec<_> = [
+        "RCFILE_01_SSH_SERVER",
+        "RCFILE_02_SSH_CLIENT",
+        "RCFILE_03_KERNEL_DEBUG",
+        "RCFILE_04_SYSCTL",
+        "RCFILE_05_FORWARD",
+        "RCFILE_06_MODULES",
+        "RCFILE_07_JOIN_K8S",
+    ]
+    .iter()
+    .map(|name| script.find(setting(name)).with_context(|| format!("no {name} in:\n{script}")))
+    .collect::<Result<_>>()?;
+    assert!(places.is_sorted(), "{script}");
+
+    let keys = node.list("/etc/ssh")?;
+    assert!(keys.iter().any(|name| name == "ssh_host_ed25519_key"), "{keys:?}");
+    assert!(node.file("/root/.ssh/authorized_keys")?.ends_with("admin@kubernetes\n"));
+    let wanted = [
+        ("kernel/softlockup_panic", "1"),
+        ("fs/file-max", "20000000"),
+        ("net/ipv4/neigh/default/gc_thresh3", "100000"),
+        ("net/ipv4/ip_forward", "1"),
+    ];
+    for (name, value) in wanted {
+        assert_eq!(node.file(&format!("/proc/sys/{name}"))?.trim(), value, "{name}");
+    }
+    let modules = node.file("/proc/modules")?;
+    for module in ["netconsole ", "br_netfilter "] {
+        assert!(modules.lines().any(|line| line.starts_with(module)), "{module}: {modules}");
+    }
+    let outcome = node.output(&["systemctl", "show", "--property=Result", "rc-local.service"])?;
+    assert_eq!(outcome.trim(), "Result=exit-code", "kubeadm is not there: rc.local must fail");
+    Ok(())
+}
+
+fn services_were_kept_and_removed(node: &Node<'_>) -> Result<()> {
+    let cases = [
+        ("ssh", true),            // listed
+        ("rpcbind", true),        // listed
+        ("systemd-logind", true), // listed
+        ("atd", false),           // LTSP removes it from every headless machine
+        ("dbus", true),           // on no list
+    ];
+    for (unit, kept) in cases {
+        let path = format!("/lib/systemd/system/{unit}.service");
+        assert_eq!(node.exists(&path)?, kept, "{unit}.service");
+    }
+    // It has given up before rc.local made its keys: a matter between Debian and the seed.
+    node.output(&["systemctl", "reset-failed", "ssh.service"])?;
+    node.output(&["systemctl", "start", "ssh.service"])?;
+    let active = ["ssh", "rpcbind", "systemd-logind"];
+    node.output(&[&["systemctl", "is-active"], &active[..]].concat())?;
+    Ok(())
+}

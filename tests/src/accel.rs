@@ -1,0 +1,75 @@
+//! Whether this host can run guests with KVM, found out by doing it.
+//!
+//! `/dev/kvm` exists on hosts where a guest then hangs in its first thousand instructions, so only
+//! a kernel that has come up counts.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::console::Console;
+use crate::sys;
+use crate::vm::Kernel;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accel {
+    Kvm,
+    /// QEMU's own translation; a boot takes seconds all the same.
+    Tcg,
+    /// One CPU that executes one instruction a nanosecond of guest time: repeatable, slow.
+    Counted,
+}
+
+impl Accel {
+    /// The best that works here, by `LANDFALL_ACCEL` or by a trial boot, once for each process.
+    pub fn best() -> Self {
+        static BEST: OnceLock<Accel> = OnceLock::new();
+        *BEST.get_or_init(|| match std::env::var("LANDFALL_ACCEL").as_deref() {
+            Ok("kvm") => Self::Kvm,
+            Ok("tcg") => Self::Tcg,
+            _ if Path::new("/dev/kvm").exists() && kvm_boots_a_kernel().is_ok() => Self::Kvm,
+            _ => Self::Tcg,
+        })
+    }
+
+    /// As `LANDFALL_ACCEL` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg | Self::Counted => "tcg",
+        }
+    }
+
+    pub(crate) fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Kvm => &["-accel", "kvm", "-cpu", "host"],
+            Self::Tcg => &["-accel", "tcg,thread=multi"],
+            Self::Counted => &["-accel", "tcg,thread=single", "-icount", "shift=0"],
+        }
+    }
+}
+
+/// A kernel without a root panics after a second; one that hangs never says so.
+fn kvm_boots_a_kernel() -> Result<()> {
+    let mut command = Command::new("qemu-system-x86_64");
+    command
+        .args(["-nodefaults", "-display", "none", "-no-reboot", "-machine", "q35", "-m", "256"])
+        .args(Accel::Kvm.arguments())
+        .args(["-serial", "stdio", "-append", "console=ttyS0 panic=-1", "-kernel"])
+        .arg(Kernel::V6_1.vmlinuz()?)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut qemu = sys::bind_to_this_thread(&mut command).spawn()?;
+    let console = Console::default();
+    let Some(output) = qemu.stdout.take() else { bail!("no standard output") };
+    console.follow_console(output, std::fs::File::create("/dev/null")?, false);
+    let result = console
+        .line("the kernel's panic", Duration::from_secs(10), |line| line.contains("Kernel panic"));
+    qemu.kill()?;
+    qemu.wait()?;
+    result.map(drop)
+}

@@ -1,0 +1,182 @@
+//! Initramfs images for the tests: made by the product's builder, and sometimes damaged.
+
+use std::fs;
+use std::io::{Cursor, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use landfall_initramfs::{Build, Signatures};
+
+use crate::vm::Kernel;
+use crate::workshop;
+
+#[derive(Clone, Debug)]
+pub struct Initramfs {
+    kernel: Kernel,
+    signatures: Signatures,
+    drivers: Vec<String>,
+    config: Option<String>,
+    rescue_shell: bool,
+    without: Vec<String>,
+    ballast_mib: usize,
+}
+
+impl Initramfs {
+    /// The virtio NIC as only network driver, and modules without signatures.
+    pub fn new(kernel: Kernel) -> Self {
+        Self {
+            kernel,
+            // Checking one costs an emulated machine some 60 ms.
+            signatures: Signatures::Strip,
+            drivers: vec!["virtio_net".to_owned()],
+            config: None,
+            rescue_shell: false,
+            without: Vec::new(),
+            ballast_mib: 0,
+        }
+    }
+
+    pub fn signatures(mut self, signatures: Signatures) -> Self {
+        self.signatures = signatures;
+        self
+    }
+
+    /// A built-in configuration.
+    pub fn config(mut self, text: &str) -> Self {
+        self.config = Some(text.to_owned());
+        self
+    }
+
+    pub fn rescue_shell(mut self) -> Self {
+        self.rescue_shell = true;
+        self
+    }
+
+    /// Takes a module out again, as if somebody had packed the image without it.
+    pub fn without_module(mut self, name: &str) -> Self {
+        self.without.push(format!("{name}.ko"));
+        self
+    }
+
+    /// Adds an incompressible file of this size, whose memory must be free after the handover.
+    pub fn ballast_mib(mut self, size: usize) -> Self {
+        self.ballast_mib = size;
+        self
+    }
+
+    /// The image's path; built unless one with the same contents is there.
+    pub fn build(&self) -> Result<PathBuf> {
+        let agent = workshop::agent()?;
+        // By the sources of the builder too: it is part of what is tested.
+        let builder = ["initramfs/src", "src/machine/modules"];
+        let inputs = (
+            format!("{self:?}"),
+            workshop::fingerprint(&agent)?,
+            workshop::sources(&builder)?,
+            self.kernel.release()?,
+        );
+        let name = format!("{}.img", self.kernel.series());
+        workshop::once("initramfs", &name, &inputs, |path| self.make(&agent, path))
+    }
+
+    fn make(&self, agent: &Path, path: &Path) -> Result<()> {
+        let config = match &self.config {
+            Some(text) => {
+                let file = path.with_extension("conf");
+                fs::write(&file, text)?;
+                Some(file)
+            }
+            None => None,
+        };
+        let mut image = Build::new(self.kernel.tree()?, agent, path);
+        image.drivers = Some(self.drivers.clone());
+        image.config = config;
+        image.rescue_shell = self.rescue_shell.then(|| PathBuf::from("/bin/busybox"));
+        image.signatures = self.signatures;
+        image.level = 3;
+        landfall_initramfs::build(&image)?;
+        if !self.without.is_empty() {
+            let image = zstd::decode_all(&*fs::read(path)?).context("unpacking the image")?;
+            fs::write(path, leave_out(&image, &self.without)?)?;
+        }
+        if self.ballast_mib > 0 {
+            // The kernel unpacks one archive after the other.
+            let mut image = fs::OpenOptions::new().append(true).open(path)?;
+            let length = image.metadata()?.len();
+            image.write_all(&vec![0; (length.next_multiple_of(4) - length).try_into()?])?;
+            image.write_all(&ballast(self.ballast_mib))?;
+        }
+        Ok(())
+    }
+}
+
+/// Copies a cpio archive (format "newc", `cpio(5)`) but for the files with one of these last
+/// names, which must be there.
+fn leave_out(archive: &[u8], names: &[String]) -> Result<Vec<u8>> {
+    const HEADER: usize = 110;
+    let (mut kept, mut left_out, mut at) = (Vec::new(), 0, 0);
+    while archive.get(at..at + 6) == Some(b"070701") {
+        let field = |number: usize| -> Result<usize> {
+            let from = at + 6 + 8 * number;
+            let digits = archive.get(from..from + 8).context("a cut header")?;
+            Ok(usize::from_str_radix(std::str::from_utf8(digits)?, 16)?)
+        };
+        let (size, name_length) = (field(6)?, field(11)?);
+        let name = archive.get(at + HEADER..at + HEADER + name_length).context("a cut name")?;
+        let name = std::str::from_utf8(name)?.trim_end_matches('\0');
+        let data = (at + HEADER + name_length).next_multiple_of(4);
+        let end = (data + size).next_multiple_of(4).min(archive.len());
+        if names.iter().any(|wanted| name.rsplit('/').next() == Some(wanted)) {
+            left_out += 1;
+        } else {
+            kept.extend_from_slice(&archive[at..end]);
+        }
+        at = end;
+    }
+    if left_out != names.len() {
+        bail!("{left_out} of {names:?} are in the image");
+    }
+    Ok(kept)
+}
+
+/// A cpio archive with one file of pseudo-random bytes.
+fn ballast(mib: usize) -> Vec<u8> {
+    let mut archive = Cursor::new(Vec::with_capacity((mib << 20) + 512));
+    let mut entry = |name: &str, mode: u32, content: &mut dyn Iterator<Item = u8>, size: usize| {
+        let fields = [1, mode, 0, 0, 1, 0, size as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
+        let mut bytes = b"070701".to_vec();
+        for field in fields {
+            bytes.extend_from_slice(format!("{field:08X}").as_bytes());
+        }
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.push(0);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes.extend(content.take(size));
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        archive.write_all(&bytes)
+    };
+    let mut state = 1_u32;
+    let mut noise = std::iter::from_fn(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        Some((state >> 24) as u8)
+    });
+    // Writing into memory does not fail.
+    let _ = entry("ballast", 0o100_644, &mut noise, mib << 20);
+    let _ = entry("TRAILER!!!", 0, &mut std::iter::empty(), 0);
+    archive.into_inner()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_left_out_of_an_archive_and_the_rest_stays_as_it_was() {
+        let one = ballast(0);
+        let trailer =
+            one.len() - (one.len() - one.windows(10).position(|w| w == b"TRAILER!!!").unwrap());
+        let without = leave_out(&one, &["ballast".to_owned()]).unwrap();
+        assert_eq!(without, one[trailer - 110..]);
+        assert!(leave_out(&one, &["nbd.ko".to_owned()]).is_err());
+    }
+}

@@ -1,0 +1,124 @@
+//! One test's world: a network namespace with a bridge, and a folder for what happened in it.
+
+use std::cell::Cell;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::vm::{Kernel, Vm};
+
+/// Address of every server of a lab; machines get theirs from 10.77.0.0/24.
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+
+pub struct Lab {
+    folder: PathBuf,
+    taps: Cell<u32>,
+    started: Instant,
+}
+
+impl Lab {
+    /// Moves the calling thread into a fresh network namespace with a bridge `br0` (and so do all
+    /// programs and threads it starts from now on), and empties the folder `labs/NAME`.
+    ///
+    /// Needs to be root, or inside a user namespace as `cargo xtask test` provides one: a process
+    /// with threads cannot enter one any more.
+    pub fn new(name: &str) -> Result<Self> {
+        unshare(CloneFlags::CLONE_NEWNET).context(
+            "making a network namespace; an ordinary user runs boot tests by `cargo xtask test WORD`",
+        )?;
+        let folder = crate::workshop::dir().join("labs").join(name);
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder)?;
+        let lab = Self { folder, taps: Cell::new(0), started: Instant::now() };
+        ip("link set lo up")?;
+        lab.add_wire("br0", Some(SERVER))?;
+        Ok(lab)
+    }
+
+    /// A further bridge; with an address, servers can be bound to it.
+    pub fn add_wire(&self, name: &str, address: Option<Ipv4Addr>) -> Result<()> {
+        ip(&format!("link add {name} type bridge"))?;
+        if let Some(address) = address {
+            ip(&format!("address add {address}/24 dev {name}"))?;
+        }
+        ip(&format!("link set {name} up"))
+    }
+
+    pub fn vm(&self, kernel: Kernel) -> Vm<'_> {
+        Vm::new(self, kernel)
+    }
+
+    /// A file of this test; logs and images go here and stay until the test runs again.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A new folder of this test, with files in it, for the servers that serve one.
+    pub fn served(&self, name: &str, files: &[(&str, &str)]) -> Result<PathBuf> {
+        let folder = self.file(name);
+        fs::create_dir_all(&folder)?;
+        for (path, text) in files {
+            let path = folder.join(path);
+            fs::create_dir_all(path.parent().context("a file needs a folder")?)?;
+            fs::write(&path, text).with_context(|| path.display().to_string())?;
+        }
+        Ok(folder)
+    }
+
+    /// The first `count` DHCP answers never reach the wire. The servers of the field do not lose
+    /// packets on request, so the kernel loses them.
+    pub fn lose_dhcp_answers(&self, count: u32) -> Result<()> {
+        let rules = format!(
+            "table inet lab {{\n chain out {{\n type filter hook output priority 0\n \
+             udp sport 67 numgen inc mod 1000000 < {count} counter drop\n }}\n}}\n"
+        );
+        let file = self.file("nft.rules");
+        fs::write(&file, rules)?;
+        run(Command::new("nft").arg("-f").arg(file))
+    }
+
+    /// Connects a new tap device to a wire; its name.
+    pub(crate) fn tap(&self, wire: &str) -> Result<String> {
+        let name = format!("tap{}", self.taps.replace(self.taps.get() + 1));
+        ip(&format!("tuntap add dev {name} mode tap"))?;
+        ip(&format!("link set dev {name} master {wire} up"))?;
+        Ok(name)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // Images are made again by the next run; what one wants to read afterwards are the logs.
+        if !std::thread::panicking() {
+            for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+                if entry.path().extension().is_some_and(|extension| extension == "img") {
+                    let _ = fs::remove_file(entry.path());
+                }
+            }
+        }
+        let name = self.folder.file_name().unwrap_or_default().to_string_lossy();
+        eprintln!("{name}: {:.0} s", self.started.elapsed().as_secs_f32());
+    }
+}
+
+fn ip(arguments: &str) -> Result<()> {
+    run(Command::new("ip").args(arguments.split(' ')))
+}
+
+/// Runs a short program of the host; its words on standard error become the error.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("starting {command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! dnsmasq: DHCP always, TFTP and DNS when asked.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::daemon::{Daemon, Socket};
+use crate::lab::Lab;
+
+pub struct Dnsmasq {
+    arguments: Vec<String>,
+    sockets: Vec<Socket>,
+}
+
+impl Dnsmasq {
+    /// Leases 10.77.0.50 to 10.77.0.99 on `br0` for an hour, with the server as router.
+    pub fn new() -> Self {
+        Self::on("br0", "10.77.0.50,10.77.0.99,1h")
+    }
+
+    /// Leases `range` (as `dhcp-range` takes it) on a wire with an address.
+    pub fn on(wire: &str, range: &str) -> Self {
+        let fixed = [
+            // Debug mode is the one in which it does not change its user, which an ordinary
+            // user's namespace does not allow.
+            "--no-daemon",
+            "--conf-file=/dev/null",
+            "--no-resolv",
+            "--no-hosts",
+            "--leasefile-ro",
+            "--log-dhcp",
+            "--bind-interfaces",
+            "--except-interface=lo",
+            // It would otherwise ping an address for three seconds before offering it.
+            "--no-ping",
+        ];
+        let mut arguments: Vec<String> = fixed.map(str::to_owned).into();
+        arguments.push(format!("--interface={wire}"));
+        arguments.push(format!("--dhcp-range={range}"));
+        Self { arguments, sockets: vec![Socket::Udp(67)] }
+    }
+
+    /// Any further option of the program, without its dashes: `dhcp-option=17,/opt/ltsp`.
+    pub fn option(mut self, option: impl AsRef<str>) -> Self {
+        self.arguments.push(format!("--{}", option.as_ref()));
+        self
+    }
+
+    /// Serves a folder by TFTP, and names itself the boot server with a boot file in LTSP's place.
+    pub fn tftp(self, folder: &Path) -> Self {
+        let mut server = self
+            .option(format!("tftp-root={}", folder.display()))
+            .option("enable-tftp")
+            .option("dhcp-boot=/ltsp/amd64/grub/i386-pc/core.0");
+        server.sockets.push(Socket::Udp(69));
+        server
+    }
+
+    /// Resolves a name.
+    pub fn name(self, name: &str, address: impl ToString) -> Self {
+        self.option(format!("host-record={name},{}", address.to_string()))
+    }
+
+    pub fn start(self, lab: &Lab) -> Result<Daemon> {
+        let mut command = Command::new("dnsmasq");
+        command.args(&self.arguments);
+        let mut daemon = Daemon::start(command, &lab.file("dnsmasq.log"))?;
+        for socket in self.sockets {
+            daemon.wait_for(socket)?;
+        }
+        Ok(daemon)
+    }
+}
+
+impl Default for Dnsmasq {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,10 @@
+//! The servers of the field, as their own programs: each is ready when its function returns, and
+//! gone when the value is dropped. Their logs are in the lab's folder.
+
+mod dnsmasq;
+mod files;
+mod nbd;
+
+pub use dnsmasq::Dnsmasq;
+pub use files::{nginx, tftpd};
+pub use nbd::{Nbd, NbdKind};

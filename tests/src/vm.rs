@@ -1,0 +1,207 @@
+//! A machine in one literal: what it is made of, and what its boot loader tells it.
+
+use std::fs::{self, File};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::accel::Accel;
+use crate::console::Console;
+use crate::lab::Lab;
+use crate::machine::Machine;
+use crate::{sys, workshop};
+
+/// Debian's kernels of two releases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kernel {
+    V6_1,
+    V6_12,
+}
+
+impl Kernel {
+    pub const ALL: [Self; 2] = [Self::V6_1, Self::V6_12];
+
+    pub fn series(self) -> &'static str {
+        match self {
+            Self::V6_1 => "6.1",
+            Self::V6_12 => "6.12",
+        }
+    }
+
+    /// The unpacked package, with `lib/modules/RELEASE` below.
+    pub fn tree(self) -> Result<PathBuf> {
+        workshop::prepared(&format!("kernels/{}", self.series()))
+    }
+
+    pub fn vmlinuz(self) -> Result<PathBuf> {
+        workshop::prepared(&format!("kernels/{}/vmlinuz", self.series()))
+    }
+
+    /// As `uname -r` says.
+    pub fn release(self) -> Result<String> {
+        let image = fs::read_link(self.vmlinuz()?)?;
+        let name = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(name.trim_start_matches("vmlinuz-").to_owned())
+    }
+}
+
+/// A network card and the wire it is plugged into.
+#[derive(Clone, Debug)]
+pub struct Nic {
+    pub wire: String,
+    pub mac: String,
+}
+
+/// The card of [`Vm::new`]'s only NIC.
+const FIRST_MAC: &str = "52:54:00:77:00:01";
+
+pub struct Vm<'lab> {
+    lab: &'lab Lab,
+    name: String,
+    kernel: Kernel,
+    initramfs: Option<PathBuf>,
+    cmdline: String,
+    memory_mib: u32,
+    nics: Vec<Nic>,
+    uuid: Option<String>,
+    accel: Accel,
+    console: Output,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    Log,
+    /// And on standard output.
+    Echo,
+    /// This terminal is the console; nothing is logged.
+    Terminal,
+}
+
+impl<'lab> Vm<'lab> {
+    /// 512 MiB, two CPUs, one virtio NIC on `br0`, and a fixed UUID.
+    pub(crate) fn new(lab: &'lab Lab, kernel: Kernel) -> Self {
+        Self {
+            lab,
+            name: "machine".to_owned(),
+            kernel,
+            initramfs: None,
+            cmdline: String::new(),
+            memory_mib: 512,
+            nics: vec![Nic { wire: "br0".to_owned(), mac: FIRST_MAC.to_owned() }],
+            uuid: None,
+            accel: Accel::best(),
+            console: Output::Log,
+        }
+    }
+
+    /// Names the log, where a lab has several machines.
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = name.to_owned();
+        self
+    }
+
+    pub fn initramfs(mut self, image: impl Into<PathBuf>) -> Self {
+        self.initramfs = Some(image.into());
+        self
+    }
+
+    /// What the boot loader says, beside the console and what an emulated machine needs.
+    pub fn cmdline(mut self, words: &str) -> Self {
+        self.cmdline = words.to_owned();
+        self
+    }
+
+    pub fn memory_mib(mut self, memory: u32) -> Self {
+        self.memory_mib = memory;
+        self
+    }
+
+    /// Instead of the one card on `br0`; in the order in which the kernel finds them.
+    pub fn nics(mut self, nics: &[(&str, &str)]) -> Self {
+        let nic = |(wire, mac): &(&str, &str)| Nic { wire: (*wire).into(), mac: (*mac).into() };
+        self.nics = nics.iter().map(nic).collect();
+        self
+    }
+
+    pub fn uuid(mut self, uuid: &str) -> Self {
+        self.uuid = Some(uuid.to_owned());
+        self
+    }
+
+    pub fn accel(mut self, accel: Accel) -> Self {
+        self.accel = accel;
+        self
+    }
+
+    /// Shows the console while the machine runs.
+    pub fn echo(mut self) -> Self {
+        self.console = Output::Echo;
+        self
+    }
+
+    /// Gives the machine this terminal as its console, with QEMU's keys on Ctrl-A.
+    pub fn on_this_terminal(mut self) -> Self {
+        self.console = Output::Terminal;
+        self
+    }
+
+    /// Switches the machine on.
+    pub fn boot(self) -> Result<Machine> {
+        let initramfs = self.initramfs.as_ref().context("this machine has no initramfs")?;
+        // The control port is a socket without a path: gone with the namespace, and paths of
+        // sockets may not be longer than 107 bytes.
+        let address = format!("landfall-{}-{}", std::process::id(), self.name);
+        let listener =
+            UnixListener::bind_addr(&SocketAddr::from_abstract_name(address.as_bytes())?)?;
+
+        let mut command = Command::new("qemu-system-x86_64");
+        command
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+            .args(["-machine", "q35", "-m", &self.memory_mib.to_string()])
+            .args(["-smp", if self.accel == Accel::Counted { "1" } else { "2" }])
+            .args(self.accel.arguments())
+            // Without it a boot on a busy host may end at "IO-APIC + timer doesn't work".
+            .args(["-append", &format!("console=ttyS0 no_timer_check {}", self.cmdline)])
+            .arg("-kernel")
+            .arg(self.kernel.vmlinuz()?)
+            .arg("-initrd")
+            .arg(initramfs)
+            .args(["-serial", if self.console == Output::Terminal { "mon:stdio" } else { "stdio" }])
+            .args(["-chardev", &format!("socket,id=control,abstract=on,path={address}")])
+            .args(["-serial", "chardev:control"]);
+        for (number, nic) in self.nics.iter().enumerate() {
+            let tap = self.lab.tap(&nic.wire)?;
+            let mac = &nic.mac;
+            // A fixed slot for each card, so that its name in the running system is known.
+            command
+                .args(["-netdev"])
+                .arg(format!("tap,id=net{number},ifname={tap},script=no,downscript=no"))
+                .args(["-device"])
+                .arg(format!(
+                    "virtio-net-pci,netdev=net{number},mac={mac},addr={},romfile=",
+                    number + 3
+                ));
+        }
+        if let Some(uuid) = &self.uuid {
+            command.args(["-uuid", uuid]);
+        }
+
+        let console = Console::default();
+        let errors = self.lab.file(&format!("{}.qemu.log", self.name));
+        if self.console != Output::Terminal {
+            command.stdin(Stdio::null()).stdout(Stdio::piped());
+        }
+        command.stderr(File::create(&errors)?);
+        let mut qemu = sys::bind_to_this_thread(&mut command)
+            .spawn()
+            .context("starting qemu-system-x86_64")?;
+        if let Some(output) = qemu.stdout.take() {
+            let log = File::create(self.lab.file(&format!("{}.console.log", self.name)))?;
+            console.follow_console(output, log, self.console == Output::Echo);
+        }
+        Machine::new(qemu, console, &listener, &errors)
+    }
+}

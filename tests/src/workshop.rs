@@ -1,0 +1,110 @@
+//! Where prepared things lie: `target/landfall` of the workspace, filled by `cargo xtask`.
+//!
+//! ```text
+//! bin/         landfall and probe, static
+//! kernels/     6.1/ and 6.12/: unpacked Debian kernel packages, each with a link `vmlinuz`
+//! roots/       Debian root images
+//! initramfs/   images built for the tests, named by what went into them
+//! labs/        one folder for each test: console and server logs, its root images
+//! ```
+
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use rustix::fs::{FlockOperation, flock};
+
+pub fn dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join("landfall")
+}
+
+/// The static agent: the very bytes that ship.
+pub fn agent() -> Result<PathBuf> {
+    prepared("bin/landfall")
+}
+
+pub fn probe() -> Result<PathBuf> {
+    prepared("bin/probe")
+}
+
+/// A Debian root by the name of its recipe: `networkd`, `ifupdown`.
+pub fn debian(name: &str) -> Result<PathBuf> {
+    prepared(&format!("roots/{name}.squashfs"))
+}
+
+pub(crate) fn prepared(name: &str) -> Result<PathBuf> {
+    let path = dir().join(name);
+    ensure!(path.exists(), "{} has not been prepared: run `cargo xtask test` once", path.display());
+    Ok(path)
+}
+
+/// The file `folder/NAME-HASH.EXTENSION` of the workshop, made by `make` unless a file made from
+/// the same `inputs` is there. Safe against other tests and processes that want the same file;
+/// nothing half made is ever left under the name.
+pub fn once(
+    folder: &str,
+    name: &str,
+    inputs: &impl Hash,
+    make: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let (stem, extension) = name.rsplit_once('.').unwrap_or((name, "bin"));
+    let mut hasher = DefaultHasher::new();
+    inputs.hash(&mut hasher);
+    let folder = dir().join(folder);
+    fs::create_dir_all(&folder)?;
+    let path = folder.join(format!("{stem}-{:016x}.{extension}", hasher.finish()));
+
+    let lock = File::create(path.with_extension("lock"))?;
+    flock(&lock, FlockOperation::LockExclusive).context("waiting for another maker")?;
+    if path.exists() {
+        // Recently used, for [`tidy`].
+        File::open(&path)?.set_modified(SystemTime::now())?;
+    } else {
+        let unfinished = path.with_extension("unfinished");
+        make(&unfinished).with_context(|| format!("making {}", path.display()))?;
+        fs::rename(&unfinished, &path)?;
+    }
+    Ok(path)
+}
+
+/// Removes what no run has asked for in a week: each new agent leaves a set of images behind.
+pub fn tidy() -> Result<()> {
+    for folder in ["initramfs", "roots"] {
+        for entry in fs::read_dir(dir().join(folder)).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let unused = fs::symlink_metadata(&path)?.modified()?.elapsed().unwrap_or_default();
+            if unused > Duration::from_secs(7 * 24 * 3600) {
+                fs::remove_file(&path)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The contents of all files in these folders of the workspace.
+pub fn sources(folders: &[&str]) -> Result<impl Hash> {
+    let mut files = Vec::new();
+    for folder in folders {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name(folder);
+        for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let path = entry?.path();
+            if path.is_file() {
+                files.push((path.clone(), fs::read(path)?));
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[derive(Hash)]
+pub struct Fingerprint(PathBuf, u64, i64, i64);
+
+/// Stands for a file's contents where reading them all would cost more than it tells.
+pub fn fingerprint(path: &Path) -> Result<Fingerprint> {
+    let meta = fs::metadata(path).with_context(|| path.display().to_string())?;
+    Ok(Fingerprint(path.to_path_buf(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+}

@@ -1,0 +1,86 @@
+//! Compiles what runs inside the machines: the agent as it ships, and the probe of the tests.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use landfall_tests::workshop;
+
+use crate::say;
+
+/// What a release binary may weigh: it is sent over the network at each boot of each machine.
+const BUDGET: u64 = 7 * (1 << 20) / 2;
+
+const TARGET: &str = "x86_64-unknown-linux-musl";
+
+/// Builds the release binary of the agent and puts it into the workshop; its size in bytes.
+pub fn build() -> Result<u64> {
+    say::step("building the agent (release, static)", || {
+        cargo("build", &["-p", "landfall", "--bin", "landfall", "--release", "--target", TARGET])
+    })?;
+    let size = keep("landfall")?;
+    ensure!(size <= BUDGET, "the agent has {size} bytes; its budget is {BUDGET}");
+    eprintln!("xtask: the agent has {size} bytes, {} % of its budget", size * 100 / BUDGET);
+    Ok(size)
+}
+
+/// Builds the probe and puts it into the workshop.
+pub fn build_probe() -> Result<()> {
+    say::step("building the probe", || {
+        let package = ["-p", "landfall-tests", "--bin", "probe", "--no-default-features"];
+        cargo("build", &[&package[..], &["--release", "--target", TARGET]].concat())
+    })?;
+    keep("probe").map(drop)
+}
+
+/// The other architecture must at least compile and link; unoptimised, because nobody runs it.
+pub fn link_for_aarch64() -> Result<()> {
+    say::step("linking the agent for aarch64", || {
+        let target = ["--target", "aarch64-unknown-linux-musl"];
+        cargo("build", &[&["-p", "landfall", "--bin", "landfall"], &target[..]].concat())
+    })
+}
+
+/// Runs cargo on the workspace as pinned by its lock file.
+pub fn cargo(verb: &str, arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(workspace()).args([verb, "--quiet", "--locked"]).args(arguments);
+    if arguments.contains(&"--release") {
+        command.env("RUSTFLAGS", paths_left_out());
+    }
+    say::run(&mut command)
+}
+
+/// Without these the binary carries some hundred source paths of the host, and differs from a
+/// build of the same sources elsewhere.
+fn paths_left_out() -> String {
+    let home = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| Path::new(&env::var_os("HOME").unwrap_or_default()).join(".cargo"));
+    format!(
+        "--remap-path-prefix={}=crates --remap-path-prefix={}=.",
+        home.join("registry/src").display(),
+        workspace().display()
+    )
+}
+
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("")
+}
+
+/// Copies a built program to the workshop. The copy of an unchanged program is left alone: what
+/// is made of it is recognised by its time.
+fn keep(program: &str) -> Result<u64> {
+    let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let target = workspace().join(target.unwrap_or_else(|| "target".into()));
+    let built = target.join(TARGET).join("release").join(program);
+    let bytes = fs::read(&built).with_context(|| built.display().to_string())?;
+    let kept = workshop::dir().join("bin").join(program);
+    if fs::read(&kept).ok().as_ref() != Some(&bytes) {
+        fs::create_dir_all(kept.parent().context("a folder")?)?;
+        fs::copy(&built, &kept)?;
+    }
+    Ok(bytes.len().try_into()?)
+}

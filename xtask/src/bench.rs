@@ -1,0 +1,82 @@
+//! `cargo xtask bench`: numbers to compare releases by.
+//!
+//! Times of an emulated machine on a busy host vary by a factor of four. One CPU that executes
+//! exactly one instruction a nanosecond does not: its seconds are instructions.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Result;
+use landfall_tests::{
+    Accel, Dnsmasq, Initramfs, Kernel, Lab, Nbd, NbdKind, ProbeRoot, SERVER, Signatures, workshop,
+};
+
+use crate::stages::Report;
+use crate::{agent, kernels, namespace, needs, say};
+
+const PAYLOAD_MIB: u32 = 64;
+
+pub fn prepare_and_run() -> Result<()> {
+    needs::tests()?;
+    agent::build()?;
+    agent::build_probe()?;
+    for kernel in Kernel::ALL {
+        kernels::prepare(kernel)?;
+    }
+    namespace::run_self(&["bench", "--prepared"])
+}
+
+pub fn run() -> Result<()> {
+    println!("agent        {:>10} bytes", fs::metadata(workshop::agent()?)?.len());
+    for kernel in Kernel::ALL {
+        for (signatures, name) in [(Signatures::Strip, "unsigned"), (Signatures::Keep, "signed")] {
+            let image = Initramfs::new(kernel).signatures(signatures).build()?;
+            let size = fs::metadata(&image)?.len();
+            println!("initramfs    {size:>10} bytes  (Linux {}, {name})", kernel.series());
+        }
+    }
+    let lab = Lab::new("bench")?;
+    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let image = ProbeRoot::new(&lab)?.payload_mib(PAYLOAD_MIB)?.pack()?;
+    let size_mib = fs::metadata(&image)?.len() as f64 / f64::from(1 << 20);
+    let _root = Nbd::new(&lab, NbdKind::NbdServer).export("root", &image).start()?;
+    for kernel in Kernel::ALL {
+        boot(&lab, kernel, Accel::Counted, "")?;
+        boot(&lab, kernel, Accel::best(), "")?;
+    }
+    let copy = boot(&lab, Kernel::V6_12, Accel::best(), "landfall.ram=copy")?;
+    if let Some(stage) = copy.stages.iter().find(|stage| stage.name == "root") {
+        println!("copy to RAM  {:>10.1} MiB/s of {size_mib:.0} MiB", size_mib / stage.seconds);
+    }
+    Ok(())
+}
+
+/// From `/init` to the exec of the real init, as the agent counts it.
+fn boot(lab: &Lab, kernel: Kernel, accel: Accel, words: &str) -> Result<Report> {
+    let name = format!("Linux {} on {accel:?} {words}", kernel.series());
+    say::step(&name, || {
+        let mut machine = lab
+            .vm(kernel)
+            .initramfs(Initramfs::new(kernel).build()?)
+            .cmdline(&format!("root=nbd:{SERVER}:root panic=1 {words}"))
+            .accel(accel)
+            .boot()?;
+        let report = {
+            let node = machine.node_within(Duration::from_secs(600))?;
+            let report = Report::of(&node)?;
+            node.power_off()?;
+            report
+        };
+        machine.gone(Duration::from_secs(60))?;
+        let seconds = report.seconds();
+        if accel == Accel::Counted {
+            println!("{name}: {:.0} million instructions", seconds * 1000.0);
+        } else {
+            println!("{name}: {seconds:.2} s");
+        }
+        for stage in &report.stages {
+            println!("    {:<12} {:.3}", stage.name, stage.seconds);
+        }
+        Ok(report)
+    })
+}

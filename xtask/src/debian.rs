@@ -1,0 +1,235 @@
+//! Debian 12 root images with systemd, made on the spot: the kind of root that our users serve.
+//!
+//! They hold what the seed configuration touches (a docker.service to edit, an ssh to configure,
+//! `/etc/rc.local` that stops at the first failure, services to keep and to remove), no SSH host
+//! keys, and one service of ours: the probe, which starts after `multi-user.target` and takes no
+//! part in the boot.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use landfall_tests::{Kernel, workshop};
+
+use crate::{mirror, say};
+
+/// Of `root` in every image; the demo tells it.
+pub const PASSWORD: &str = "landfall";
+
+/// Where the probe lies; its folder is in nobody's PATH.
+const PROBE: &str = "usr/libexec/landfall-probe";
+
+const COMMON: &str = "systemd,systemd-sysv,udev,dbus,libpam-systemd,kmod,procps,iproute2,\
+                      iputils-ping,tzdata,openssh-server,rpcbind,at,nano,less";
+
+/// Modules that rc.local of the seed asks for, and those that network software in the root needs:
+/// the initramfs brings only what leads to the root.
+const MODULES: [&str; 7] = [
+    "kernel/net/bridge",
+    "kernel/net/llc",
+    "kernel/net/802",
+    "kernel/net/packet",
+    "kernel/fs/configfs",
+    "kernel/drivers/net/netconsole.ko",
+    "kernel/drivers/net/netconsole.ko.xz",
+];
+
+#[derive(Hash)]
+struct Recipe {
+    name: &'static str,
+    packages: &'static str,
+    files: &'static [File],
+    links: &'static [(&'static str, &'static str)],
+}
+
+#[derive(Hash)]
+struct File {
+    path: &'static str,
+    mode: u32,
+    text: &'static str,
+}
+
+const fn file(path: &'static str, text: &'static str) -> File {
+    File { path, mode: 0o644, text }
+}
+
+/// The administrator's own network file is the plain one from the manual: it knows nothing of a
+/// root that must survive a stop of the service.
+const NETWORKD: Recipe = Recipe {
+    name: "networkd",
+    packages: "systemd",
+    files: &[
+        file(
+            "etc/systemd/network/20-wired.network",
+            "[Match]\nName=en* eth*\n\n[Network]\nDHCP=yes\n",
+        ),
+        // The seed's netconsole goes out through a bridge of this name.
+        file("etc/systemd/network/30-vmbr0.netdev", "[NetDev]\nName=vmbr0\nKind=bridge\n"),
+        file(
+            "etc/systemd/network/30-vmbr0.network",
+            "[Match]\nName=vmbr0\n\n[Link]\nRequiredForOnline=no\n\n\
+             [Network]\nAddress=10.9.0.99/16\nConfigureWithoutCarrier=yes\n",
+        ),
+    ],
+    links: &[(
+        "etc/systemd/system/multi-user.target.wants/systemd-networkd.service",
+        "/lib/systemd/system/systemd-networkd.service",
+    )],
+};
+
+const IFUPDOWN: Recipe = Recipe {
+    name: "ifupdown",
+    packages: "ifupdown,isc-dhcp-client",
+    files: &[file(
+        "etc/network/interfaces",
+        "auto lo\niface lo inet loopback\n\nauto enp0s3\niface enp0s3 inet dhcp\n",
+    )],
+    links: &[],
+};
+
+const FILES: &[File] = &[
+    file("etc/hostname", "debian\n"),
+    file("etc/hosts", "127.0.0.1 localhost\n127.0.0.2 debian.example debian\n"),
+    file("etc/fstab", "UUID=b1ca8dd4-0ad9-4e64-a8d8-b0f4d2c2b0b5 / ext4 errors=remount-ro 0 1\n"),
+    File { path: "etc/rc.local", mode: 0o755, text: "#!/bin/sh -e\n\nexit 0\n" },
+    // Empty: to be filled at each boot.
+    file("etc/machine-id", ""),
+    file(
+        "etc/systemd/system/docker.service",
+        "[Unit]\nDescription=Stands where Docker's unit is\n\n\
+         [Service]\nExecStart=/usr/bin/dockerd -H fd://\n",
+    ),
+    file(
+        "etc/systemd/system/landfall-probe.service",
+        "[Unit]\nDescription=Answers the harness of the boot tests\n\
+         After=multi-user.target rc-local.service\n\n\
+         [Service]\nExecStart=/usr/libexec/landfall-probe\nKillMode=none\n",
+    ),
+];
+
+const LINKS: &[(&str, &str)] = &[(
+    "etc/systemd/system/multi-user.target.wants/landfall-probe.service",
+    "/etc/systemd/system/landfall-probe.service",
+)];
+
+/// All roots; about a minute, the first time.
+pub fn prepare() -> Result<()> {
+    [NETWORKD, IFUPDOWN].iter().try_for_each(|recipe| recipe.prepare())
+}
+
+/// The one that the demo boots.
+pub fn prepare_networkd() -> Result<()> {
+    NETWORKD.prepare()
+}
+
+impl Recipe {
+    /// Leaves `roots/NAME.squashfs`, a link to the image made of exactly these inputs.
+    fn prepare(&self) -> Result<()> {
+        let releases = Kernel::ALL.map(|kernel| kernel.release().ok());
+        let probe = workshop::fingerprint(&workshop::probe()?)?;
+        let inputs = (self, FILES, LINKS, COMMON, MODULES, releases, probe);
+        let what = format!("making a Debian root with {}", self.name);
+        let image = workshop::once("roots", &format!("{}.img", self.name), &inputs, |path| {
+            say::step(&what, || self.make(path))
+        })?;
+        let link = image.with_file_name(format!("{}.squashfs", self.name));
+        let _ = fs::remove_file(&link);
+        symlink(image.file_name().context("a name")?, &link)?;
+        Ok(())
+    }
+
+    fn make(&self, image: &Path) -> Result<()> {
+        let additions = image.with_extension("tree");
+        let _ = fs::remove_dir_all(&additions);
+        self.lay_out(&additions)?;
+        let additions_tar = image.with_extension("additions.tar");
+        say::run_quietly(
+            Command::new("tar")
+                .args(["--owner=0", "--group=0", "--numeric-owner", "-cf"])
+                .arg(&additions_tar)
+                .arg("-C")
+                .arg(&additions)
+                .arg("."),
+        )?;
+
+        let root_tar = image.with_extension("tar");
+        let depmod = "for release in \"$1\"/lib/modules/*; do \
+                      chroot \"$1\" depmod \"${release##*/}\"; done";
+        let mut command = Command::new("mmdebstrap");
+        command
+            .args(["--quiet", "--variant=minbase"])
+            .arg(format!("--include={COMMON},{}", self.packages))
+            // Nobody reads manuals in there, and smaller roots boot sooner.
+            .args([
+                "--dpkgopt=path-exclude=/usr/share/doc/*",
+                "--dpkgopt=path-exclude=/usr/share/man/*",
+            ])
+            .args(["--dpkgopt=path-exclude=/usr/share/locale/*"])
+            .arg(format!("--customize-hook=echo root:{PASSWORD} | chroot \"$1\" chpasswd"))
+            // One set of host keys in an image that many machines boot would be no secret.
+            .arg("--customize-hook=rm -f \"$1\"/etc/ssh/ssh_host_*")
+            .arg(format!("--customize-hook=tar-in {} /", additions_tar.display()))
+            .arg(format!("--customize-hook={depmod}"))
+            .arg("bookworm")
+            .arg(&root_tar)
+            .arg(format!("deb {} bookworm main", mirror::find()?));
+        say::run_quietly(&mut command)?;
+        say::run_quietly(
+            Command::new("mksquashfs")
+                .arg("-")
+                .arg(image)
+                .args(["-tar", "-comp", "zstd", "-Xcompression-level", "3", "-noappend"])
+                .args(["-quiet", "-no-progress"])
+                .stdin(fs::File::open(&root_tar)?),
+        )?;
+        for path in [&root_tar, &additions_tar] {
+            fs::remove_file(path)?;
+        }
+        fs::remove_dir_all(&additions)?;
+        Ok(())
+    }
+
+    /// What we put on top of the packages.
+    fn lay_out(&self, tree: &Path) -> Result<()> {
+        for File { path, mode, text } in FILES.iter().chain(self.files) {
+            let path = place(tree, path)?;
+            fs::File::create(&path)?.write_all(text.as_bytes())?;
+            fs::set_permissions(&path, PermissionsExt::from_mode(*mode))?;
+        }
+        for (path, target) in LINKS.iter().chain(self.links) {
+            symlink(target, place(tree, path)?)?;
+        }
+        fs::copy(workshop::probe()?, place(tree, PROBE)?)?;
+        for kernel in Kernel::ALL {
+            // The demo needs only one of them.
+            if let Ok(package) = kernel.tree() {
+                copy_modules(&package, &kernel.release()?, tree)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn copy_modules(package: &Path, release: &str, tree: &Path) -> Result<()> {
+    let from = package.join("lib/modules").join(release);
+    let to = format!("usr/lib/modules/{release}");
+    let lists = ["modules.order", "modules.builtin", "modules.builtin.modinfo"];
+    for name in MODULES.iter().chain(&lists) {
+        let source = from.join(name);
+        if source.exists() {
+            let target = place(tree, &format!("{to}/{name}"))?;
+            say::run_quietly(Command::new("cp").args(["-r", "--"]).arg(source).arg(target))?;
+        }
+    }
+    Ok(())
+}
+
+/// The path below `tree`, with its folder.
+fn place(tree: &Path, path: &str) -> Result<PathBuf> {
+    let path = tree.join(path);
+    fs::create_dir_all(path.parent().context("a folder")?)?;
+    Ok(path)
+}

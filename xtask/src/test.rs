@@ -1,0 +1,69 @@
+//! `cargo xtask test`: everything, from the fast to the slow.
+
+use std::env;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use landfall_tests::{Accel, Kernel, workshop};
+
+use crate::{agent, debian, kernels, namespace, needs, say};
+
+pub fn run(word: Option<&str>) -> Result<()> {
+    let started = Instant::now();
+    needs::tests()?;
+    workshop::tidy()?;
+    say::step("unit and plan tests", || {
+        agent::cargo("test", &[vec!["--workspace"], filter(word)].concat())
+    })?;
+    if word.is_none() {
+        agent::link_for_aarch64()?;
+    }
+    let size = agent::build()?;
+    agent::build_probe()?;
+    for kernel in Kernel::ALL {
+        kernels::prepare(kernel)?;
+    }
+    debian::prepare()?;
+    let accel = say::step("asking whether KVM works here", || Ok(Accel::best()))?;
+    let boots = Instant::now();
+    say::step(&format!("boot tests, on {}", accel.name()), || boot_tests(word, accel))?;
+    eprintln!(
+        "xtask: all passed in {:.0} s, of which boot tests took {:.0} s; the agent has {size} bytes",
+        started.elapsed().as_secs_f32(),
+        boots.elapsed().as_secs_f32()
+    );
+    Ok(())
+}
+
+/// Behind the package selection, this lets only matching tests run.
+fn filter(word: Option<&str>) -> Vec<&str> {
+    word.into_iter().collect()
+}
+
+/// Each machine keeps one core busy, so there are as many at a time as cores; each test has a
+/// network of its own, all of them together a pid namespace that ends with them.
+fn boot_tests(word: Option<&str>, accel: Accel) -> Result<()> {
+    let cores = std::thread::available_parallelism()?.to_string();
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .current_dir(agent::workspace())
+        .args(["test", "--quiet", "--locked", "-p", "landfall-tests", "--test", "boot"])
+        .args(filter(word))
+        .args(["--", "--ignored", "--test-threads", &cores])
+        .env(runner_variable()?, namespace::as_cargo_runner()?)
+        .env("LANDFALL_ACCEL", accel.name())
+        .env("PATH", needs::extend_path())
+        // A failed boot is explained by its console, not by where the test asked.
+        .env("RUST_LIB_BACKTRACE", "0");
+    say::run(&mut command)
+}
+
+/// `CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER`, for whatever the host is.
+fn runner_variable() -> Result<String> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let version = say::run_quietly(Command::new(rustc).arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    let host = host.context("rustc names no host")?.to_uppercase().replace('-', "_");
+    Ok(format!("CARGO_TARGET_{host}_RUNNER"))
+}
