@@ -21,6 +21,7 @@ mod choice;
 mod dhcp;
 mod dice;
 mod dns;
+pub mod keep;
 mod kernel;
 mod lease;
 mod link;
