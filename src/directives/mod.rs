@@ -23,7 +23,7 @@ mod tree;
 use std::path::Path;
 
 pub use modules::Load;
-pub use tree::Tree;
+pub use tree::{Kind, Tree};
 
 use crate::config::Settings;
 use crate::error::{Error, Result, WhileDoing};
