@@ -6,12 +6,14 @@
 //!            kernel    links, addresses, routes: what netlink says and is told
 //!            link      which links take part; what to tell the operator about the others
 //!            dhcp/     a client per link with carrier, all at the same time
+//!            port      how far each link has got
 //!            choice    which of the leases
+//!            held      the chosen link, and the renewal of its lease
 //!        ──> Network ──> dns (names), keep (files for the running system)
 //! ```
 //!
-//! Deciding is pure (`link`, `choice`, `dhcp::client`, `keep`'s renderers), and `worker` is the only
-//! place where events of links, clients and callers meet.
+//! Deciding is pure (`link`, `choice`, `dhcp::client`, `keep`'s renderers), and `worker` is where
+//! events of links, clients and callers meet.
 //!
 //! It waits for ever, visibly, for what may still come: a driver, a cable, a server. It fails for
 //! what only a person can mend. It never gives a lease back, never runs a program, and speaks IPv4
@@ -21,12 +23,14 @@ mod choice;
 mod dhcp;
 mod dice;
 mod dns;
+mod held;
 pub mod keep;
 mod kernel;
 mod lease;
 mod link;
 mod mac;
 mod plan;
+mod port;
 #[cfg(test)]
 mod real_links;
 mod worker;
