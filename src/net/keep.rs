@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use super::{Addressing, Lease, Mac, Network, NetworkPlan};
 use crate::directives::Tree;
-use crate::error::{Error, Result, WhileDoing};
+use crate::error::{Result, WhileDoing};
 
 /// Who will look after the lease in the running system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
