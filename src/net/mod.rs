@@ -97,6 +97,13 @@ impl Network {
         boot_server(&self.plan, &self.lease)
     }
 
+    /// Whether `ip=` or the lease speaks of booting, and [`Self::boot_server`] is more than a guess.
+    pub fn names_a_boot_server(&self) -> bool {
+        let Lease { tftp_server, next_server, filename, .. } = &self.lease;
+        let named = self.plan.boot_server.is_some() || tftp_server.is_some();
+        named || next_server.is_some() || filename.is_some()
+    }
+
     /// The machine's name: `ip=` first, then the lease.
     pub fn hostname(&self) -> Option<&str> {
         self.plan.hostname.as_deref().or(self.lease.hostname.as_deref())
