@@ -45,6 +45,8 @@ pub fn run() -> Result<Infallible, Box<Failure>> {
     let config = config.or_from_root(new_root.path());
     boot.stage(Stage::Directives, || {
         handover::bind_api_mounts(&new_root)?;
+        // First, so that PREINIT commands may have the last word on these files too.
+        network.leave_to(new_root.path());
         let facts = facts(&machine, &network, &config);
         let load = |module: &str, parameters: &str| {
             // A bare parameter is a switch, and 1 is how the kernel writes it.
@@ -195,6 +197,7 @@ fn facts(machine: &Machine, network: &Network, config: &Configuration) -> Facts 
         mac: Some(network.mac()),
         uuid: machine.identity.uuid,
         memory_kib: machine.memory_kib,
+        configured: config.is_there(),
         lts_conf: config.text_for_root().map(str::to_owned),
     }
 }

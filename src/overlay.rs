@@ -6,8 +6,9 @@
 //!
 //! Options of the overlay, and those left out on purpose:
 //!
-//! - `xino=auto`: a file from the image and one from memory have the same `st_dev`, so that
-//!   `tar --one-file-system` and `find -xdev` do not stop between them.
+//! - `xino=off`: with it every inode number has its highest bits set, and programs of 32 bits get
+//!   EOVERFLOW from stat(2). In return, files from the image and files from memory differ in
+//!   `st_dev`, which only `tar --one-file-system` minds; directories do not.
 //! - `index=off`: hard links of the image break on the first write, and in return no copy needs an
 //!   entry in an index; nothing exports this root by NFS.
 //! - `metacopy=off`: a `chown` copies the file, and `/cow/up` has whole files only.
@@ -73,7 +74,7 @@ pub fn mount(
         ("lowerdir", utf8(&rofs.path)?),
         ("upperdir", utf8(&upper)?),
         ("workdir", utf8(&work)?),
-        ("xino", "auto"),
+        ("xino", "off"),
         ("index", "off"),
         ("metacopy", "off"),
     ];
@@ -103,9 +104,11 @@ impl Layer {
             options.push(("noload", None));
         }
         options.extend(flags(image.flags()));
-        mount::mount(image.fstype(), &options, second_view(), at).map_err(|error| {
+        let attributes = second_view() | MountAttrFlags::MOUNT_ATTR_RDONLY;
+        mount::mount(image.fstype(), &options, attributes, at).map_err(|error| {
             let doing = format!("mounting the image ({})", image.description());
-            Error::new(doing, error)
+            // Most file systems explain themselves there only.
+            Error::new(doing, error).with_hint("the kernel log may say more")
         })?;
         Ok(Self { path: at.to_owned(), keep: false })
     }

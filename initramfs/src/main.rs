@@ -1,6 +1,7 @@
 //! The command line of the image builder.
 
 use std::env;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -101,8 +102,8 @@ fn run(arguments: Arguments) -> Result<()> {
         level: arguments.level,
         epoch: epoch()?,
     })?;
-    println!("{summary}");
-    Ok(())
+    // Not `println!`, which panics when its reader has gone (`| head`).
+    writeln!(io::stdout(), "{summary}").context("printing the summary")
 }
 
 fn epoch() -> Result<u32> {

@@ -28,22 +28,26 @@ impl Location<'_> {
     pub fn candidates(&self) -> Vec<Url> {
         let file = self.ltsconf.filter(|name| !name.is_empty()).unwrap_or("lts.conf");
         let server = self.server.and_then(Host::parse);
+        let beside = |boot_file: &str| Some(place(boot_file, server.as_ref())?.beside(file));
         // BOOT_IMAGE decides alone when it is there (C88): the DHCP boot file then is some GRUB.
-        let boot_file = self.boot_image.or(self.filename).unwrap_or_default();
-        if let Some(url) = place(boot_file, server.as_ref()) {
-            return vec![url.beside(file)];
+        if let Some(url) = self.boot_image.and_then(beside) {
+            return vec![url];
         }
-        let Some(host) = server else { return Vec::new() };
+        let mut candidates: Vec<Url> = Vec::new();
+        if self.boot_image.is_none() {
+            candidates.extend(self.filename.and_then(beside));
+        }
+        // LTSP looks nowhere else than beside the boot file. A loader that passes no BOOT_IMAGE
+        // leaves us with GRUB's own folder there (`…/grub/i386-pc/`), so the usual place follows.
+        //
         // LTSP's client asked for `uname -m`, Debian's server put files under dpkg's name of the
         // same thing; which one a site has depends on its releases. A miss costs one round trip.
-        spellings(self.arch)
-            .into_iter()
-            .map(|arch| Url::Tftp {
-                host: host.clone(),
-                port: 69,
-                path: format!("/ltsp/{arch}/{file}"),
-            })
-            .collect()
+        for arch in spellings(self.arch) {
+            let path = format!("/ltsp/{arch}/{file}");
+            let usual = server.clone().map(|host| Url::Tftp { host, port: 69, path });
+            candidates.extend(usual.filter(|url| !candidates.contains(url)));
+        }
+        candidates
     }
 }
 
@@ -193,8 +197,9 @@ mod tests {
         let both: &[&str] = &["tftp://10.0.0.1/ltsp/amd64/lts.conf", "tftp://10.0.0.1/ltsp/x86_64/lts.conf"];
         let there: &[&str] = &["tftp://10.0.0.1/ltsp/amd64/lts.conf"];
         let cases: &[(&str, Option<&str>, Option<&str>, Option<&str>, &[&str])] = &[
-            ("C87", None, Some("/ltsp/amd64/pxelinux.0"), None, there),
-            ("C87", None, Some("ltsp/amd64/pxelinux.0"),  None, there),
+            ("C87", None, Some("/ltsp/amd64/pxelinux.0"), None, both),
+            ("C87", None, Some("ltsp/amd64/pxelinux.0"),  None, both),
+            ("seed", None, core, None, &["tftp://10.0.0.1/ltsp/amd64/grub/i386-pc/lts.conf", both[0], both[1]]),
             ("C87", None, Some("pxelinux.0"), None, both),
             ("C87", None, None, None, both),
             ("C88", kernel, core, None, there),
@@ -208,7 +213,7 @@ mod tests {
             ("pxelinux", Some("10.0.0.9::ltsp/amd64/vmlinuz"), core, None, &["tftp://10.0.0.9/ltsp/amd64/lts.conf"]),
             ("pxelinux", Some("::ltsp/amd64/vmlinuz"), core, None, there),
             ("iPXE",     Some("http://boot.example.org/a/vmlinuz?x=/y"), None, None, &["http://boot.example.org/a/lts.conf"]),
-            ("HTTP boot", None, Some("http://10.0.0.9/boot/grubx64.efi"), None, &["http://10.0.0.9/boot/lts.conf"]),
+            ("HTTP boot", None, Some("http://10.0.0.9/boot/grubx64.efi"), None, &["http://10.0.0.9/boot/lts.conf", both[0], both[1]]),
         ];
         for (row, boot_image, filename, ltsconf, expected) in cases {
             let location = Location {

@@ -47,7 +47,7 @@ impl Configuration {
     /// comes too late for settings about the root itself.
     #[must_use]
     pub fn or_from_root(self, root: &Path) -> Self {
-        if !matches!(self.loaded.source, Source::Nowhere) {
+        if self.is_there() {
             return self;
         }
         match load_from_root(root) {
@@ -58,6 +58,10 @@ impl Configuration {
 
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    pub fn is_there(&self) -> bool {
+        self.loaded.source != Source::Nowhere
     }
 
     /// Where the file came from, in the console's words.

@@ -23,7 +23,7 @@ mod tree;
 use std::path::Path;
 
 pub use modules::Load;
-pub use tree::Tree;
+pub use tree::{Kind, Tree};
 
 use crate::config::Settings;
 use crate::error::{Error, Result, WhileDoing};
@@ -43,6 +43,8 @@ pub struct Facts {
     pub uuid: Option<[u8; 16]>,
     /// `MemTotal`.
     pub memory_kib: u64,
+    /// There is a configuration for this node, be it empty.
+    pub configured: bool,
     /// A fetched lts.conf, which takes the place of the root's own (LTSP 5, 1.8).
     pub lts_conf: Option<String>,
 }
@@ -111,10 +113,14 @@ fn write_files(settings: &Settings, facts: &Facts, tree: &Tree, report: &mut Rep
     if let Some(lines) = report.take("RCFILE_*", rclocal::apply(settings, tree)) {
         report.count(lines, "rc.local line", "rc.local lines");
     }
-    // After fstab, which decides about the services of NFS.
-    let services = services::apply(settings, facts.memory_kib, tree);
-    if let Some(names) = report.take("RM_SYSTEM_SERVICES", services) {
-        report.count(names, "service removed", "services removed");
+    // Where no configuration was found nobody has had the chance to keep a service, and a node
+    // without sshd can only be reached on foot.
+    if facts.configured {
+        // After fstab, which decides about the services of NFS.
+        let services = services::apply(settings, facts.memory_kib, tree);
+        if let Some(names) = report.take("RM_SYSTEM_SERVICES", services) {
+            report.count(names, "service removed", "services removed");
+        }
     }
     if let Some(Some(zone)) = report.take("TIMEZONE", timezone::apply(settings, tree)) {
         report.done.push(format!("time zone {zone}"));
@@ -205,6 +211,7 @@ mod tests {
             lease: Some(lease([10, 9, 200, 5], 16)),
             mac: "52:54:00:aa:bb:cc".parse().ok(),
             memory_kib: 64 << 20,
+            configured: true,
             lts_conf: Some(seed.into()),
             ..Facts::default()
         };

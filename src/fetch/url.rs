@@ -99,7 +99,8 @@ impl FromStr for Url {
             if !path.starts_with('/') {
                 return Err(wrong("a file needs its whole path, from / on"));
             }
-            return Ok(Self::File(path.into()));
+            // One slash is as good as many, and "//" would look like a host when written back.
+            return Ok(Self::File(format!("/{}", path.trim_start_matches('/')).into()));
         }
         let (scheme, rest) = text
             .split_once("://")
@@ -120,7 +121,7 @@ impl FromStr for Url {
                 Err(wrong("the name of the file is missing"))
             }
             "tftp" => {
-                let path = path.strip_suffix(";mode=octet").unwrap_or(path).to_owned();
+                let path = path.trim_end_matches(";mode=octet").to_owned();
                 Ok(Self::Tftp { host, port: port.unwrap_or(TFTP_PORT), path })
             }
             scheme @ ("http" | "https") => {

@@ -54,7 +54,10 @@ impl Wants {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     NoCarrier,
-    Trying,
+    Trying {
+        /// The worth of an offer that has been accepted: the lease is on its way.
+        promised: Option<Worth>,
+    },
     Leased {
         worth: Worth,
         /// Nothing better can come.
@@ -78,17 +81,22 @@ pub enum Verdict {
 pub fn judge(links: &[Standing]) -> Verdict {
     let leased = |link: &Standing| match *link {
         Standing::Leased { worth, best, age } => Some((worth, best, age)),
-        Standing::NoCarrier | Standing::Trying => None,
+        Standing::NoCarrier | Standing::Trying { .. } => None,
     };
     let leases = links.iter().enumerate().filter_map(|(index, link)| Some((index, leased(link)?)));
-    let Some((winner, (_, best, _))) =
+    let Some((winner, (worth, best, _))) =
         leases.clone().max_by_key(|(_, (worth, _, age))| (*worth, *age))
     else {
         return Verdict::Wait;
     };
+    let hopes = |link: &Standing| matches!(link, Standing::Trying { .. });
+    let is_promised_better =
+        |link: &Standing| matches!(link, Standing::Trying { promised } if *promised > Some(worth));
+    let patience =
+        if links.iter().any(is_promised_better) { PATIENCE.saturating_mul(2) } else { PATIENCE };
     let waited = leases.map(|(_, (_, _, age))| age).max().unwrap_or_default();
-    let rest = PATIENCE.saturating_sub(waited);
-    if best || rest.is_zero() || !links.contains(&Standing::Trying) {
+    let rest = patience.saturating_sub(waited);
+    if best || rest.is_zero() || !links.iter().any(hopes) {
         Verdict::Take(winner)
     } else {
         Verdict::WaitFor(rest)
@@ -98,8 +106,11 @@ pub fn judge(links: &[Standing]) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Standing::{NoCarrier, Trying};
+    use Standing::NoCarrier;
     use Verdict::{Take, Wait, WaitFor};
+
+    const TRYING: Standing = Standing::Trying { promised: None };
+    const PROMISED: Standing = Standing::Trying { promised: Some(Worth::NamesServer) };
 
     #[test]
     #[rustfmt::skip]
@@ -110,16 +121,19 @@ mod tests {
         let rest = |millis| WaitFor(Duration::from_millis(millis));
         let cases = [
             ("no links at all",                            vec![],                                        Wait),
-            ("no lease yet",                               vec![NoCarrier, Trying],                       Wait),
-            ("a boot server needs no comparison",          vec![Trying, boot(0)],                         Take(1)),
+            ("no lease yet",                               vec![NoCarrier, TRYING],                       Wait),
+            ("a boot server needs no comparison",          vec![TRYING, boot(0)],                         Take(1)),
             ("nobody else could do better",                vec![plain(0), NoCarrier],                     Take(0)),
-            ("another link may do better",                 vec![plain(500), Trying],                      rest(2500)),
-            ("but not for ever",                           vec![plain(3000), Trying],                     Take(0)),
-            ("patience counts from the first lease",       vec![plain(3100), plain(10), Trying],          Take(0)),
+            ("another link may do better",                 vec![plain(500), TRYING],                      rest(2500)),
+            ("but not for ever",                           vec![plain(3000), TRYING],                     Take(0)),
+            ("unless better is on its way",                vec![plain(3000), PROMISED],                   rest(3000)),
+            ("which may fail",                             vec![plain(6000), PROMISED],                   Take(0)),
+            ("as good is no reason to wait longer",        vec![at(Worth::NamesServer, 3000), PROMISED],  Take(0)),
+            ("patience counts from the first lease",       vec![plain(3100), plain(10), TRYING],          Take(0)),
             ("better beats earlier",                       vec![plain(900), at(Worth::NamesServer, 10)],  Take(1)),
             ("earlier beats later among equals",           vec![plain(10), plain(20)],                    Take(1)),
-            ("a server does not do when a root is needed", vec![at(Worth::NamesServer, 0), Trying],       rest(3000)),
-            ("the root does",                              vec![Trying, at(Worth::NamesRoot, 0)],         Take(1)),
+            ("a server does not do when a root is needed", vec![at(Worth::NamesServer, 0), TRYING],       rest(3000)),
+            ("the root does",                              vec![TRYING, at(Worth::NamesRoot, 0)],         Take(1)),
         ];
         for (case, links, expected) in cases {
             assert_eq!(judge(&links), expected, "{case}");

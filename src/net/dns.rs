@@ -62,16 +62,28 @@ impl Resolver {
         if names.is_empty() {
             return Err(Error::invalid(doing(), "it is not a host name"));
         }
+        let mut failure: Option<Error> = None;
         for name in &names {
-            match self.ask_all(name).map_err(|cause| Error::new(doing(), cause))? {
-                Outcome::Addresses(addresses) => {
+            match self.ask_all(name) {
+                Ok(Outcome::Addresses(addresses)) => {
                     return Ok(addresses.into_iter().map(IpAddr::V4).collect());
                 }
-                Outcome::Nothing => {}
+                Ok(Outcome::Nothing) => {}
+                // Servers that are silent for one name are for all; seven seconds are enough.
+                Err(error) if matches!(error.cause(), Cause::Silence(_)) => {
+                    return Err(Error::new(doing(), error));
+                }
+                // A server may refuse every zone but its own, and the right name comes later.
+                Err(error) => failure = Some(error),
             }
         }
-        let why = format!("{} knows no address of {}", self.names(), names.join(" or "));
-        Err(Error::refused(doing(), why))
+        match failure {
+            Some(error) if error.is_transient() => Err(Error::new(doing(), error)),
+            _ => {
+                let why = format!("{} knows no address of {}", self.names(), names.join(" or "));
+                Err(Error::refused(doing(), why))
+            }
+        }
     }
 
     fn servers(&self) -> impl Iterator<Item = IpAddr> {
@@ -82,28 +94,24 @@ impl Resolver {
         self.servers().map(|server| server.to_string()).collect::<Vec<_>>().join(", ")
     }
 
-    /// Asks one server after the other, each a little more patiently in every round, until one has
-    /// an opinion about `name`.
-    fn ask_all(&self, name: &str) -> Result<Outcome, Cause> {
-        let mut last: Option<Error> = None;
-        let mut waited = Duration::ZERO;
+    /// Asks one server after the other until one knows `name` or knows that there is no such name;
+    /// the silent ones again, each time a little more patiently.
+    fn ask_all(&self, name: &str) -> Result<Outcome> {
+        let mut silent: Vec<IpAddr> = self.servers().collect();
+        let mut failure: Option<Error> = None;
+        let begun = Instant::now();
         for patience in ROUNDS {
-            for server in self.servers() {
-                let begun = Instant::now();
+            for server in std::mem::take(&mut silent) {
                 match ask(server, name, patience) {
                     Ok(outcome) => return Ok(outcome),
-                    Err(cause) => last = Some(Error::new(format!("asking {server}"), cause)),
+                    Err(Cause::Silence(_)) => silent.push(server),
+                    Err(cause) => failure = Some(Error::new(format!("asking {server}"), cause)),
                 }
-                waited = waited.saturating_add(begun.elapsed());
             }
         }
-        Err(match last {
-            Some(error) if matches!(error.cause(), Cause::Silence(_)) => {
-                Error::silence(format!("asking {}", self.names()), waited).into()
-            }
-            Some(error) => error.into(),
-            None => Cause::Refused("nobody named a DNS server".into()),
-        })
+        // An answer, even a bad one, says more than silence.
+        Err(failure
+            .unwrap_or_else(|| Error::silence(format!("asking {}", self.names()), begun.elapsed())))
     }
 }
 

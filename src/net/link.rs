@@ -108,7 +108,7 @@ pub fn survey(
         }
         return text;
     }
-    let (mut dark, mut parts) = (Vec::new(), Vec::new());
+    let (mut dark, mut parts, mut at_hand) = (Vec::new(), Vec::new(), Vec::new());
     for (name, progress) in links {
         match progress {
             Progress::NoCarrier => dark.push(*name),
@@ -117,14 +117,15 @@ pub fn survey(
                 parts.push(format!("an offer on {name} (asked {sent} times{trouble})"));
             }
             Progress::Leased(lease) => {
-                parts.push(format!("something better than {} on {name}", lease.address));
+                at_hand.push(format!("{} on {name} will do otherwise", lease.address));
             }
         }
     }
     if !dark.is_empty() {
         parts.push(format!("carrier on {}", dark.join(", ")));
     }
-    parts.join(", ")
+    let parts = parts.join(", ");
+    std::iter::once(parts).chain(at_hand).collect::<Vec<_>>().join("; ")
 }
 
 /// Why each of the `losers` was not chosen, a line each; those without carrier share one.
@@ -134,11 +135,14 @@ pub fn why_not(losers: &[(&str, Progress)], winner: (&str, &Lease), wants: Wants
         match progress {
             Progress::NoCarrier => dark.push(*name),
             Progress::Asking { lasts, sent, trouble } => {
-                let what = trouble.as_deref().unwrap_or("no offer");
-                let seconds = lasts.as_secs_f32();
-                lines.push(format!(
-                    "{name} is not used: carrier, but {what} in {seconds:.1} s (asked {sent} times)"
-                ));
+                let what = match trouble {
+                    Some(trouble) => trouble.clone(),
+                    None if lasts.as_secs() == 0 => "no offer yet".to_owned(),
+                    None => {
+                        format!("no offer in {:.1} s (asked {sent} times)", lasts.as_secs_f32())
+                    }
+                };
+                lines.push(format!("{name} is not used: carrier, but {what}"));
             }
             Progress::Leased(lease) => {
                 let from = lease.server_id.map(|id| format!(" from {id}")).unwrap_or_default();
@@ -260,7 +264,7 @@ mod tests {
             (LinkChoice::Any, vec![("eth0", Progress::NoCarrier), ("eth1", asking(None)), ("eth2", Progress::NoCarrier)], &others[..], vec![],
              "an offer on eth1 (asked 6 times), carrier on eth0, eth2"),
             (LinkChoice::Any, vec![("eth0", Progress::Leased(Box::new(lease("10.0.0.5/24")))), ("eth1", asking(Some("10.0.0.9 offers nothing usable: it has no subnet mask")))], &others[..], vec![],
-             "something better than 10.0.0.5 on eth0, an offer on eth1 (asked 6 times; 10.0.0.9 offers nothing usable: it has no subnet mask)"),
+             "an offer on eth1 (asked 6 times; 10.0.0.9 offers nothing usable: it has no subnet mask); 10.0.0.5 on eth0 will do otherwise"),
         ];
         for (choice, links, others, driverless, expected) in cases {
             assert_eq!(survey(&choice, &links, others, &driverless), expected);

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
-use super::choice::{self, Standing, Verdict, Wants};
+use super::choice::{self, Standing, Verdict, Wants, Worth};
 use super::dhcp::{self, Identity, News, Report};
 use super::kernel::{self, Change, Kernel, Link, Origin, Shape};
 use super::link::{self, Progress};
@@ -128,8 +128,14 @@ struct Port {
 
 enum Stage {
     NoCarrier,
-    Asking { since: Instant, sent: u32, trouble: Option<String> },
+    Asking { since: Instant, sent: u32, trouble: Option<String>, promised: Option<Worth> },
     Leased { since: Instant, lease: Box<Lease> },
+}
+
+impl Stage {
+    fn asking(since: Instant) -> Self {
+        Self::Asking { since, sent: 0, trouble: None, promised: None }
+    }
 }
 
 struct AbortOnDrop(AbortHandle);
@@ -144,7 +150,7 @@ impl Port {
     fn progress(&self) -> Progress {
         match &self.progress {
             Stage::NoCarrier => Progress::NoCarrier,
-            Stage::Asking { since, sent, trouble } => {
+            Stage::Asking { since, sent, trouble, .. } => {
                 Progress::Asking { lasts: since.elapsed(), sent: *sent, trouble: trouble.clone() }
             }
             Stage::Leased { lease, .. } => Progress::Leased(lease.clone()),
@@ -154,7 +160,7 @@ impl Port {
     fn standing(&self, wants: Wants, is_static: bool) -> Standing {
         match &self.progress {
             Stage::NoCarrier => Standing::NoCarrier,
-            Stage::Asking { .. } => Standing::Trying,
+            Stage::Asking { promised, .. } => Standing::Trying { promised: *promised },
             Stage::Leased { since, lease } => Standing::Leased {
                 worth: wants.worth(lease),
                 best: is_static || wants.are_met_by(lease),
@@ -344,7 +350,7 @@ impl Desk {
                 port.progress = Stage::Leased { since, lease };
             }
             Addressing::Dhcp { request } => {
-                port.progress = Stage::Asking { since, sent: 0, trouble: None };
+                port.progress = Stage::asking(since);
                 self.runs = self.runs.saturating_add(1);
                 let (index, run, outbox) = (port.link.index, self.runs, self.outbox.clone());
                 let tell = move |report| {
@@ -374,6 +380,9 @@ impl Desk {
             }
             Report::Deaf(error) => port.trouble(error.to_string()),
             Report::News(News::Accepted(lease)) => {
+                if let Stage::Asking { promised, .. } = &mut port.progress {
+                    *promised = Some(self.wants.worth(&lease));
+                }
                 log::debug!(target: "network", "{name}: offer of {}/{} from {}", lease.address, lease.prefix, who(lease.server_id));
             }
             Report::News(News::Unusable { server, why }) => {
@@ -391,7 +400,7 @@ impl Desk {
                 port.progress = Stage::Leased { since, lease };
             }
             Report::News(News::Expired) => {
-                port.progress = Stage::Asking { since: Instant::now(), sent: 0, trouble: None };
+                port.progress = Stage::asking(Instant::now());
             }
         }
     }
@@ -441,9 +450,9 @@ impl Desk {
 impl Port {
     /// Says once what is wrong; a server that is wrong is so every few seconds.
     fn trouble(&mut self, what: String) {
-        if let Stage::Asking { trouble, .. } = &mut self.progress
-            && trouble.as_ref() != Some(&what)
-        {
+        let Stage::Asking { trouble, promised, .. } = &mut self.progress else { return };
+        *promised = None;
+        if trouble.as_ref() != Some(&what) {
             log::warn!(target: "network", "{}: {what}", self.link.name);
             *trouble = Some(what);
         }
@@ -466,8 +475,10 @@ impl Held {
                 Event::Stop => return,
                 Event::MakePermanent(reply) => {
                     self.is_permanent = true;
-                    let link = &self.port.link;
-                    let outcome = desk.kernel.set_address(link, &self.lease, None).await;
+                    let (link, lease) = (&self.port.link, &self.lease);
+                    // Routes as well: those of an address that has just expired are gone.
+                    let outcome =
+                        configure(&desk.kernel, link, Some(lease), lease, self.origin, true).await;
                     let _ = reply.try_send(outcome);
                 }
                 Event::Kernel(Change::Link(link)) if link.index == self.port.link.index => {

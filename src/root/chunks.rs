@@ -10,6 +10,8 @@ pub struct Chunk {
 /// Every byte is in one of four states: not taken yet, given back, in flight, or done.
 #[derive(Debug)]
 pub struct Chunks {
+    /// Where the region lies in the export.
+    start: u64,
     total: u64,
     step: u32,
     next: u64,
@@ -18,9 +20,10 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    /// `step` is not zero.
-    pub fn new(total: u64, step: u32) -> Self {
-        Self { total, step: step.max(1), next: 0, given_back: Vec::new(), done: 0 }
+    /// For `total` bytes at `start` of an export. No chunk crosses a multiple of `step` there, so
+    /// that one which is grown to whole blocks is never longer than `step`.
+    pub fn new(start: u64, total: u64, step: u32) -> Self {
+        Self { start, total, step: step.max(1), next: 0, given_back: Vec::new(), done: 0 }
     }
 
     /// Something to ask a server for, or `None` when all of it is in flight or done.
@@ -30,7 +33,9 @@ impl Chunks {
         }
         let offset = self.next;
         let left = self.total.saturating_sub(offset);
-        let length = u32::try_from(left).unwrap_or(u32::MAX).min(self.step);
+        let step = u64::from(self.step);
+        let until_multiple = step.saturating_sub(self.start.saturating_add(offset) % step);
+        let length = u32::try_from(left.min(until_multiple)).unwrap_or(self.step);
         self.next = offset.saturating_add(u64::from(length));
         (length > 0).then_some(Chunk { offset, length })
     }
@@ -65,7 +70,7 @@ mod tests {
 
     #[test]
     fn chunks_cover_the_image_and_what_is_given_back_comes_again() {
-        let mut chunks = Chunks::new(10, 4);
+        let mut chunks = Chunks::new(0, 10, 4);
         let first = chunks.take().unwrap();
         let second = chunks.take().unwrap();
         assert_eq!((first.offset, first.length, second.offset), (0, 4, 4));
@@ -82,15 +87,24 @@ mod tests {
         assert!(chunks.is_complete());
     }
 
+    #[test]
+    fn chunks_of_a_region_end_at_multiples_in_the_export() {
+        let mut chunks = Chunks::new(3, 10, 4);
+        let taken: Vec<_> =
+            std::iter::from_fn(|| chunks.take()).map(|c| (c.offset, c.length)).collect();
+        assert_eq!(taken, [(0, 1), (1, 4), (5, 4), (9, 1)]);
+    }
+
     proptest! {
         /// However connections break, each byte is done exactly once.
         #[test]
         fn nothing_is_lost_or_copied_twice(
+            start in 0u64..1000,
             total in 1u64..5000,
             step in 1u32..300,
             losses in proptest::collection::vec(any::<bool>(), 0..200),
         ) {
-            let mut chunks = Chunks::new(total, step);
+            let mut chunks = Chunks::new(start, total, step);
             let mut losses = losses.into_iter();
             let mut seen = vec![0u8; total as usize];
             while let Some(chunk) = chunks.take() {

@@ -11,6 +11,7 @@
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use rustix::io::Errno;
 
@@ -20,6 +21,7 @@ use nbd::client::{Connection, Peer};
 use nbd::device;
 use probe::FileSystem;
 use room::Memory;
+use server::Backoff;
 use size::Size;
 
 mod chunks;
@@ -123,6 +125,13 @@ impl RootImage {
             Backing::Memory { .. } => None,
         }
     }
+
+    fn whereabouts(&self) -> String {
+        match self.backing {
+            Backing::Nbd { .. } => format!("read from \"{}\" of {}", self.export, self.peer),
+            Backing::Memory { .. } => format!("in RAM; {} may go away", self.peer),
+        }
+    }
 }
 
 /// Makes the root image a block device, and loads the module of its file system.
@@ -131,18 +140,7 @@ impl RootImage {
 /// with a warning.
 pub fn attach(plan: &RootPlan, resolve: Resolve<'_>, load: Load<'_>) -> Result<RootImage> {
     let RootSource::Nbd(export) = &plan.source;
-    let mut connection = server::connect(export, resolve)?;
-    log::debug!(target: "root", "{:?} at {}", connection.export(), connection.peer());
-
-    let fstype = plan.fstype.as_deref().filter(|fstype| *fstype != "auto");
-    let root = probe::find_root(&mut connection, plan.partition, fstype)
-        .while_doing(|| format!("using \"{}\" of {}", connection.export().name, connection.peer()))
-        .map_err(|error| match connection.export().description.as_deref() {
-            Some(text) if !text.is_empty() => {
-                error.with_hint(format!("the server calls it {text}"))
-            }
-            _ => error,
-        })?;
+    let (connection, root) = look(export, plan, resolve)?;
     load(module_of(&root.file_system.fstype), &[])?;
 
     let peer = connection.peer().clone();
@@ -165,11 +163,34 @@ pub fn attach(plan: &RootPlan, resolve: Resolve<'_>, load: Load<'_>) -> Result<R
     Ok(image)
 }
 
-impl RootImage {
-    fn whereabouts(&self) -> String {
-        match self.backing {
-            Backing::Nbd { .. } => format!("read from \"{}\" of {}", self.export, self.peer),
-            Backing::Memory { .. } => format!("in RAM; {} may go away", self.peer),
+/// Connects, and finds the root in the image; again when the server goes away in between.
+fn look(
+    export: &NbdExport,
+    plan: &RootPlan,
+    resolve: Resolve<'_>,
+) -> Result<(Connection, probe::Root)> {
+    let fstype = plan.fstype.as_deref().filter(|fstype| *fstype != "auto");
+    let mut backoff = Backoff::new();
+    loop {
+        let mut connection = server::connect(export, resolve)?;
+        log::debug!(target: "root", "{:?} at {}", connection.export(), connection.peer());
+        match probe::find_root(&mut connection, plan.partition, fstype) {
+            Ok(root) => return Ok((connection, root)),
+            Err(error) if error.is_transient() => {
+                log::info!(target: "root", "{error}; connecting again");
+                thread::sleep(backoff.next());
+            }
+            Err(error) => {
+                let doing =
+                    format!("using \"{}\" of {}", connection.export().name, connection.peer());
+                let error = Error::new(doing, error);
+                return Err(match connection.export().description.as_deref() {
+                    Some(text) if !text.is_empty() => {
+                        error.with_hint(format!("the server calls it \"{text}\""))
+                    }
+                    _ => error,
+                });
+            }
         }
     }
 }
@@ -196,7 +217,7 @@ fn in_memory(
     // Before the copy: a missing module should not be found out after minutes.
     load("loop", &[])?;
     let name = connection.export().name.clone();
-    let file = ram::copy(connection, root.offset, root.length)?;
+    let file = ram::copy(connection, root)?;
     let device = loop_device::attach(&file, &name)?;
     Ok((device.path().to_owned(), Backing::Memory { _loop: device }))
 }
@@ -206,8 +227,12 @@ fn streamed(
     root: &probe::Root,
     load: Load<'_>,
 ) -> Result<(PathBuf, Backing)> {
-    // Sixteen devices, the module's default, take three times as long to make as all the rest.
     load("nbd", NBD_OPTIONS)?;
+    let cut = connection.export().size_bytes % 512;
+    if cut != 0 {
+        log::warn!(target: "root", "the size of the image is no multiple of 512: \
+            its last {cut} bytes cannot be read");
+    }
     let whole = device::connect(NBD_INDEX, connection)?;
     let backing = Backing::Nbd { index: NBD_INDEX };
     match root.partition {

@@ -28,6 +28,8 @@ pub struct Root {
     pub offset: u64,
     pub length: u64,
     pub file_system: FileSystem,
+    /// Its first bytes, with every superblock in them, by which the image is known again.
+    pub head: Vec<u8>,
 }
 
 /// A file system, as far as mounting it and talking about it needs.
@@ -50,7 +52,8 @@ pub fn find_root(
 ) -> Result<Root> {
     let size = image.size_bytes();
     let head = read_head(image, 0, size)?;
-    let whole = |file_system| Root { partition: None, offset: 0, length: size, file_system };
+    let whole =
+        |file_system, head| Root { partition: None, offset: 0, length: size, file_system, head };
 
     let contents = identify(&head);
     // An image of optical discs has a partition table as well, for USB sticks.
@@ -58,7 +61,7 @@ pub fn find_root(
         && let Contents::FileSystem(found) = &contents
     {
         found.must_fit(size)?;
-        return Ok(whole(overruled(found.file_system.clone(), fstype)));
+        return Ok(whole(overruled(found.file_system.clone(), fstype), head));
     }
     let Some(table) = partitions::read(image, &head)? else {
         return match (partition, fstype) {
@@ -66,7 +69,7 @@ pub fn find_root(
                 format!("looking for partition {number}"),
                 format!("the image has no partition table: {}", contents.starts_with(&head)),
             )),
-            (None, Some(fstype)) => Ok(whole(named(fstype))),
+            (None, Some(fstype)) => Ok(whole(named(fstype), head)),
             (None, None) => Err(Error::refused(
                 "recognising the image",
                 format!("it is not a file system: {}", contents.starts_with(&head)),
@@ -97,6 +100,7 @@ pub fn find_root(
         offset: chosen.offset,
         length: chosen.length,
         file_system,
+        head,
     })
 }
 

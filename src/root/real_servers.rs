@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::nbd::client::Connection;
 use super::plan::NbdExport;
+use super::probe::{FileSystem, ReadAt, Root};
 use super::{ram, server};
 use crate::error::Result;
 
@@ -125,9 +126,17 @@ fn connect(port: u16, names: &[&str]) -> Result<Connection> {
 }
 
 fn copied(port: u16, names: &[&str]) -> Result<Vec<u8>> {
-    let connection = connect(port, names)?;
-    let length = connection.export().size_bytes;
-    let mut file = ram::copy(connection, 0, length)?;
+    copied_from(port, names, 0)
+}
+
+fn copied_from(port: u16, names: &[&str], offset: u64) -> Result<Vec<u8>> {
+    let mut connection = connect(port, names)?;
+    let length = connection.export().size_bytes - offset;
+    let mut head = vec![0; 68 << 10];
+    connection.read_at(offset, &mut head)?;
+    let file_system = FileSystem { fstype: "none".into(), description: "none".into() };
+    let root = Root { partition: None, offset, length, file_system, head };
+    let mut file = ram::copy(connection, &root)?;
     let mut bytes = Vec::new();
     file.rewind().unwrap();
     file.read_to_end(&mut bytes).unwrap();
@@ -176,6 +185,9 @@ fn a_copy_from_every_server_is_identical() {
         same(&copied(server.port, &[""]).unwrap(), &path),
         "nbdkit that insists on block sizes"
     );
+    let whole = fs::read(&path).unwrap();
+    let part = copied_from(server.port, &[""], 34 * 512).unwrap();
+    assert!(part == whole[34 * 512..], "a region that does not begin at a block");
 }
 
 /// qemu-nbd's default: a second connection is accepted by the kernel and never answered.

@@ -148,7 +148,8 @@ mod tests {
             assert_eq!(asked, *b"\0\0\0\x02IHAVEOPT\0\0\0\x01\0\0\0\x03img");
             stream.write_all(&[&size.to_be_bytes()[..], &[0, 3]].concat()).unwrap();
             let mut request = [0; 28];
-            while stream.read_exact(&mut request).is_ok() {
+            const DISCONNECT: u8 = 2;
+            while stream.read_exact(&mut request).is_ok() && request[7] != DISCONNECT {
                 let length = u32::from_be_bytes(*request.last_chunk().unwrap());
                 stream.write_all(b"\x67\x44\x66\x98\0\0\0\0").unwrap();
                 stream.write_all(&request[8..16]).unwrap();

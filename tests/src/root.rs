@@ -52,12 +52,11 @@ impl ProbeRoot {
         for tool in ["sh", "cat", "cp", "echo", "env", "ln", "mkdir", "sed", "sleep", "touch"] {
             symlink("busybox", root.tree.join("bin").join(tool))?;
         }
-        Ok(root
-            .file("etc/hostname", "probe\n")?
+        root.file("etc/hostname", "probe\n")?
             .file("etc/hosts", "127.0.0.1 localhost\n127.0.0.2 probe\n")?
             .file("etc/fstab", "/dev/sda1 / ext4 defaults 0 1\n")?
             .file("etc/motd", "from the image\n")?
-            .file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")?)
+            .file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
     }
 
     pub fn file(self, path: &str, text: &str) -> Result<Self> {

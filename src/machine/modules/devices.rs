@@ -1,4 +1,5 @@
-//! The devices of this machine that a driver could be loaded for, read from sysfs.
+//! The devices of this machine that a driver could be loaded for, read from sysfs and
+//! from the kernel's events.
 //!
 //! Only what sits on a bus is looked at (`/sys/bus/*/devices`): a driver binds to nothing else. That
 //! is a few hundred entries where the whole of `/sys/devices` has tens of thousands of directories
@@ -37,6 +38,25 @@ pub fn present(sys: &Path) -> Vec<Device> {
         }
     }
     devices
+}
+
+/// The device that an event of the kernel announces, if it is one that appears and has a modalias.
+pub fn added(event: &[u8]) -> Option<Device> {
+    let mut modalias = None;
+    let mut path = None;
+    let mut added = false;
+    for field in event.split(|&byte| byte == 0) {
+        let Ok(field) = std::str::from_utf8(field) else { continue };
+        match field.split_once('=') {
+            Some(("ACTION", action)) => added = action == "add",
+            Some(("DEVPATH", value)) => path = Some(value),
+            Some(("MODALIAS", value)) => modalias = Some(value),
+            _ => {}
+        }
+    }
+    let name = path?.rsplit('/').next()?;
+    let modalias = modalias?.to_owned();
+    added.then(|| Device { name: name.to_owned(), modalias })
 }
 
 /// Network devices that no driver has claimed, as an operator would look them up:
@@ -125,6 +145,8 @@ fn attribute(device: &Path, name: &str) -> Option<String> {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -191,5 +213,31 @@ mod tests {
             unclaimed_network(sys.path()),
             ["0000:00:03.0 [8086:100e]", "1-1:1.0 [0bda:8152]", "virtio0 [1af4:0001]", "a-b"]
         );
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn only_devices_that_appear_with_a_modalias_want_a_driver() {
+        let cases = [
+            (&b"add@/devices/pci/0000:00:03.0\0ACTION=add\0DEVPATH=/devices/pci/0000:00:03.0\0SUBSYSTEM=pci\0MODALIAS=pci:v1\0SEQNUM=9\0"[..],
+             Some(("0000:00:03.0", "pci:v1"))),
+            (b"remove@/devices/x\0ACTION=remove\0DEVPATH=/devices/x\0MODALIAS=pci:v1\0", None),
+            (b"add@/devices/net/eth0\0ACTION=add\0DEVPATH=/devices/net/eth0\0SUBSYSTEM=net\0", None),
+            (b"libudev\0\xfe\xed\xca\xfe", None), // udev's own format, should it get here
+            (b"add@/x\0ACTION=add\0MODALIAS=pci:v1\0", None),
+            (b"", None),
+        ];
+        for (event, expected) in cases {
+            let got = added(event);
+            let got = got.as_ref().map(|device| (&*device.name, &*device.modalias));
+            assert_eq!(got, expected, "{}", String::from_utf8_lossy(event));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_event_can_panic(event in proptest::collection::vec(any::<u8>(), 0..200)) {
+            added(&event);
+        }
     }
 }

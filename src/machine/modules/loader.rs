@@ -1,23 +1,21 @@
 //! Loads modules: for the devices that are there, for those that appear, and by name.
 //!
 //! One at a time and each once. Loading in parallel was measured and gained nothing on small
-//! machines, where nearly all of the time is the kernel's signature check; what does run beside it
-//! is the network, which starts on the first link while later drivers still load.
+//! machines, where nearly all of the time is the kernel's signature check; what can run beside it
+//! is the network, on the first link while later drivers still load.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::CString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::console;
-use crate::error::{Cause, Error, Result, WhileDoing};
-use crate::sys::module::{FileForm, load_file, load_image};
+use crate::error::{Cause, Error, Result};
 use crate::sys::uevent::{Listener, Received};
 
 use super::devices::{self, Device};
-use super::{Compression, Configuration, Found, Index, Module, normalized};
+use super::installed::Installed;
+use super::{Found, Index, Module, normalized};
 
 /// Passes over sysfs in one coldplug. Each driver may bring up a bus with further devices; three
 /// are usual (PCI, virtio behind it, network behind that).
@@ -30,16 +28,8 @@ pub struct Drivers {
 }
 
 struct Shared {
+    installed: Installed,
     sys: PathBuf,
-    proc: PathBuf,
-    /// `lib/modules/VERSION`.
-    directory: PathBuf,
-    release: String,
-    /// Kernels that the image does have modules for.
-    other_releases: Vec<String>,
-    /// `None`: no modules at all, or not for this kernel.
-    index: Option<Index>,
-    configuration: Configuration,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -68,47 +58,12 @@ enum Progress {
 }
 
 impl Drivers {
-    /// Reads the index and the configuration of the modules for kernel `release` below `root`;
-    /// `/sys` and `/proc` must be mounted there. Never fails: without modules, everything is taken
-    /// to be part of the kernel.
+    /// Finds the modules of kernel `release` below `root`, where `/sys` and `/proc` must be mounted.
+    /// Never fails: without modules, everything is taken to be part of the kernel.
     pub fn new(root: &Path, release: &str, command_line: &str) -> Self {
-        let parents = [root.join("lib/modules"), root.join("usr/lib/modules")];
-        let directory = parents
-            .iter()
-            .map(|parent| parent.join(release))
-            .find(|directory| directory.is_dir())
-            .unwrap_or_else(|| root.join("lib/modules").join(release));
-        let mut other_releases: Vec<String> = parents
-            .iter()
-            .filter_map(|parent| fs::read_dir(parent).ok())
-            .flat_map(|entries| entries.flatten())
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|name| name != release)
-            .collect();
-        other_releases.sort();
-        other_releases.dedup();
-
-        let configuration = Configuration::read(root, command_line);
-        for line in &configuration.ignored {
-            log::debug!(target: "drivers", "modprobe.d: not obeyed: {line}");
-        }
-        let index = if directory.is_dir() {
-            Index::read(&directory)
-                .map(|index| configured(index, &configuration))
-                .map_err(|error| log::warn!(target: "drivers", "{error}"))
-                .ok()
-        } else {
-            log::debug!(target: "drivers", "no modules for Linux {release} in this image");
-            None
-        };
         let shared = Shared {
+            installed: Installed::read(root, release, command_line),
             sys: root.join("sys"),
-            proc: root.join("proc"),
-            directory,
-            release: release.to_owned(),
-            other_releases,
-            index,
-            configuration,
             state: Mutex::default(),
             changed: Condvar::new(),
         };
@@ -126,24 +81,26 @@ impl Drivers {
     ///
     /// A blacklisted module is loaded when it is asked for by its own name, as by modprobe.
     pub fn require_with(&self, name: &str, options: &[(&str, &str)]) -> Result<()> {
-        let shared = &*self.shared;
-        let Some(index) = &shared.index else {
-            if shared.other_releases.is_empty() || shared.kernel_has(name) {
+        let installed = &self.shared.installed;
+        let Some(index) = &installed.index else {
+            return if installed.may_have_built_in(name) {
                 log::debug!(target: "drivers", "{name}: taken for a part of the kernel");
-                return Ok(());
-            }
-            return Err(missing(name, &shared.release, &shared.other_releases));
+                Ok(())
+            } else {
+                Err(installed.missing(name))
+            };
         };
         let modules = match index.find(name) {
             Found::BuiltIn => return Ok(()),
-            Found::Nothing if shared.kernel_has(name) => return Ok(()),
-            Found::Nothing => return Err(missing(name, &shared.release, &[])),
+            Found::Nothing if installed.kernel_has(name) => return Ok(()),
+            Found::Nothing => return Err(installed.missing(name)),
             Found::Modules(modules) => modules,
         };
         let mut failure = None;
         let mut loaded = false;
         for module in modules {
-            if module.name != normalized(name) && shared.configuration.is_blacklisted(&module.name)
+            if module.name != normalized(name)
+                && installed.configuration.is_blacklisted(&module.name)
             {
                 continue;
             }
@@ -264,7 +221,7 @@ impl Drivers {
     fn follow_events(&self, listener: &mut Listener) -> Result<()> {
         loop {
             let device = match listener.receive()? {
-                Received::Event(event) => added_device(event),
+                Received::Event(event) => devices::added(event),
                 Received::Overrun => {
                     self.settle_present();
                     None
@@ -284,7 +241,7 @@ impl Drivers {
     }
 
     fn load_for(&self, device: &Device) {
-        let Some(index) = &self.shared.index else { return };
+        let Some(index) = &self.shared.installed.index else { return };
         let Found::Modules(modules) = index.find(&device.modalias) else { return };
         {
             let mut state = self.state();
@@ -298,7 +255,7 @@ impl Drivers {
             state.busy += 1;
         }
         for module in modules {
-            if self.shared.configuration.is_blacklisted(&module.name) {
+            if self.shared.installed.configuration.is_blacklisted(&module.name) {
                 log::debug!(target: "drivers", "{} is blacklisted", module.name);
                 continue;
             }
@@ -323,7 +280,9 @@ impl Drivers {
     ) -> Result<()> {
         for step in index.load_order(&module.name) {
             let is_dependency = step.module.name != module.name;
-            if !step.required && self.shared.configuration.is_blacklisted(&step.module.name) {
+            if !step.required
+                && self.shared.installed.configuration.is_blacklisted(&step.module.name)
+            {
                 continue;
             }
             let options = if is_dependency { &[] } else { options };
@@ -360,7 +319,7 @@ impl Drivers {
         let result = {
             // Some drivers take seconds, for firmware or a reset; a few never return.
             let _waiting = console::waiting("drivers", format!("{} to start", module.name));
-            self.shared.insert(module, options)
+            self.shared.installed.insert(module, options)
         };
         let mut state = self.state();
         state.spent += started.elapsed();
@@ -387,126 +346,11 @@ impl Drivers {
     }
 }
 
-impl Shared {
-    fn insert(&self, module: &Module, options: &[(&str, &str)]) -> Result<()> {
-        let path = self.directory.join(&module.path);
-        let parameters = self.configuration.parameters(&module.name, options);
-        log::debug!(target: "drivers", "loading {} {parameters}", module.name);
-        let parameters = CString::new(parameters).map_err(|_| {
-            Error::invalid(format!("loading {}", module.name), "an option with a zero byte")
-        })?;
-        let Some(compression) = Compression::of(&path) else {
-            return load_file(&path, &parameters, FileForm::Plain);
-        };
-        let kernels = fs::read_to_string(self.sys.join("module/compression")).unwrap_or_default();
-        if compression.is_among(&kernels) {
-            match load_file(&path, &parameters, FileForm::Compressed) {
-                Err(error) if is_about_the_format(&error) => {
-                    log::debug!(target: "drivers", "{error}: decompressing it here");
-                }
-                result => return result,
-            }
-        }
-        let doing = || format!("reading {}", path.display());
-        let file = fs::File::open(&path).while_doing(doing)?;
-        let image = compression.decompress(file, doing)?;
-        load_image(&image, &path, &parameters)
-    }
-
-    /// Evidence that needs no index: a directory that built-in modules with parameters have too, or
-    /// a registered file system.
-    fn kernel_has(&self, name: &str) -> bool {
-        let module = self.sys.join("module").join(normalized(name));
-        let filesystem = name.strip_prefix("fs-").unwrap_or(name);
-        module.is_dir()
-            || fs::read_to_string(self.proc.join("filesystems")).is_ok_and(|list| {
-                list.lines().any(|line| line.split_ascii_whitespace().last() == Some(filesystem))
-            })
-    }
-}
-
-/// The kernel could not make out the file, which our own decoder perhaps can.
-fn is_about_the_format(error: &Error) -> bool {
-    matches!(error.cause(), Cause::Os(e) if matches!(
-        e.raw_os_error(),
-        Some(libc::EINVAL | libc::ENOEXEC | libc::EOPNOTSUPP)
-    ))
-}
-
-fn configured(mut index: Index, configuration: &Configuration) -> Index {
-    for (pattern, module) in &configuration.aliases {
-        index.add_alias(pattern, module);
-    }
-    for (name, softdep) in &configuration.softdeps {
-        index.add_softdep(name, softdep);
-    }
-    index
-}
-
-/// `others` is empty when the image does have modules for `release`.
-fn missing(name: &str, release: &str, others: &[String]) -> Error {
-    let doing = format!("loading {name}");
-    if others.is_empty() {
-        Error::refused(
-            doing,
-            format!("module {name} is not in this image, built for kernel {release}"),
-        )
-        .with_hint(format!("build the image again with --modules {name}"))
-    } else {
-        Error::refused(
-            doing,
-            format!(
-                "this is kernel {release}, and the image has modules for {} only",
-                others.join(", ")
-            ),
-        )
-        .with_hint("kernel and image on the boot server must be of the same version")
-    }
-}
-
-/// The device of an `add` event that has a modalias.
-fn added_device(event: &[u8]) -> Option<Device> {
-    let mut modalias = None;
-    let mut path = None;
-    let mut added = false;
-    for field in event.split(|&byte| byte == 0) {
-        let Ok(field) = std::str::from_utf8(field) else { continue };
-        match field.split_once('=') {
-            Some(("ACTION", action)) => added = action == "add",
-            Some(("DEVPATH", value)) => path = Some(value),
-            Some(("MODALIAS", value)) => modalias = Some(value),
-            _ => {}
-        }
-    }
-    let name = path?.rsplit('/').next()?;
-    let modalias = modalias?.to_owned();
-    added.then(|| Device { name: name.to_owned(), modalias })
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use std::fs;
 
     use super::*;
-
-    #[test]
-    #[rustfmt::skip]
-    fn only_devices_that_appear_with_a_modalias_want_a_driver() {
-        let cases = [
-            (&b"add@/devices/pci/0000:00:03.0\0ACTION=add\0DEVPATH=/devices/pci/0000:00:03.0\0SUBSYSTEM=pci\0MODALIAS=pci:v1\0SEQNUM=9\0"[..],
-             Some(("0000:00:03.0", "pci:v1"))),
-            (b"remove@/devices/x\0ACTION=remove\0DEVPATH=/devices/x\0MODALIAS=pci:v1\0", None),
-            (b"add@/devices/net/eth0\0ACTION=add\0DEVPATH=/devices/net/eth0\0SUBSYSTEM=net\0", None),
-            (b"libudev\0\xfe\xed\xca\xfe", None), // udev's own format, should it get here
-            (b"add@/x\0ACTION=add\0MODALIAS=pci:v1\0", None),
-            (b"", None),
-        ];
-        for (event, expected) in cases {
-            let got = added_device(event);
-            let got = got.as_ref().map(|device| (&*device.name, &*device.modalias));
-            assert_eq!(got, expected, "{}", String::from_utf8_lossy(event));
-        }
-    }
 
     /// A root as an image of ours would have it, without a kernel that takes modules from it.
     fn image(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -573,12 +417,5 @@ mod tests {
         drivers.wait_for("/dev/nbd0", Duration::from_secs(5), second_look).unwrap();
         let error = drivers.wait_for("/dev/nbd0", Duration::from_millis(60), || false).unwrap_err();
         assert_eq!(error.to_string(), "waiting for /dev/nbd0: no answer for 0.1 s");
-    }
-
-    proptest! {
-        #[test]
-        fn no_event_can_panic(event in proptest::collection::vec(any::<u8>(), 0..200)) {
-            added_device(&event);
-        }
     }
 }

@@ -11,6 +11,7 @@ mod compression;
 mod configuration;
 mod devices;
 mod index;
+mod installed;
 mod loader;
 
 pub use alias::{Aliases, glob};

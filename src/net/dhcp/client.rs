@@ -16,7 +16,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(50);
 /// A blocked switch port opens after 30 or 50 s; then nobody should wait long for the next try.
 const LONGEST_WAIT: Duration = Duration::from_secs(16);
 /// Servers that look a client up in a directory take a while.
-const FIRST_REQUEST_WAIT: Duration = Duration::from_millis(200);
+const FIRST_REQUEST_WAIT: Duration = Duration::from_millis(400);
 const REQUEST_TRIES: u32 = 4;
 /// Time for a second server on the same link to make an offer that says where to boot from.
 const HOLD: Duration = Duration::from_millis(500);
@@ -264,7 +264,7 @@ impl Client {
             // Counted from now, not from the request as the RFC has it: the two are milliseconds
             // apart, or the answer would have been to an earlier request.
             let rebind = lease.rebind_seconds.filter(|rebind| *rebind < lasts);
-            let rebind = rebind.unwrap_or(lasts / 8 * 7);
+            let rebind = rebind.unwrap_or(lasts.saturating_sub(lasts.div_ceil(8)));
             let renew = lease.renew_seconds.filter(|renew| *renew <= rebind).unwrap_or(lasts / 2);
             Times { renew: Some(at(renew.min(rebind))), rebind: at(rebind), end: at(lasts) }
         });
@@ -502,6 +502,7 @@ mod tests {
             (3600, Some(5000), Some(4000), 1800), // beyond the end
             (3600, Some(300),  Some(200),  200),  // T1 after T2: at T2
             (1,    None,       None,       1),
+            (6,    None,       None,       3),
             (10,   Some(0),    Some(0),    1),
         ];
         for (lasts, renew, rebind, expected) in cases {

@@ -59,16 +59,6 @@ pub async fn run<F, R>(
     let (mut client, mut step) = Client::start(rules, wish, chance());
     let mut sent: u32 = 0;
     loop {
-        if let Some(send) = step.send {
-            let bytes = message::encode(&identity, send.envelope, &send.ask);
-            if let Err(error) = wire.send(&bytes, send.to).await {
-                log::debug!(target: "network", "{}: sending to DHCP servers: {error}", target.name);
-            }
-            sent = sent.saturating_add(1);
-            if !tell(Report::Sent(sent)).await {
-                return;
-            }
-        }
         if let Some(news) = step.news
             && !tell(Report::News(news)).await
         {
@@ -83,6 +73,16 @@ pub async fn run<F, R>(
         };
         let Some(next) = reopened else { return };
         wire = next;
+        if let Some(send) = step.send {
+            let bytes = message::encode(&identity, send.envelope, &send.ask);
+            if let Err(error) = wire.send(&bytes, send.to).await {
+                log::debug!(target: "network", "{}: sending to DHCP servers: {error}", target.name);
+            }
+            sent = sent.saturating_add(1);
+            if !tell(Report::Sent(sent)).await {
+                return;
+            }
+        }
         let until = client.until().and_then(|until| started.checked_add(until));
         let event = next_event(&wire, until).await;
         (client, step) = client.step(event, chance());

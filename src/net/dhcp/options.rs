@@ -322,7 +322,8 @@ mod tests {
     #[test]
     #[rustfmt::skip]
     fn options_are_found_in_every_field_that_may_hold_them() {
-        let cases: [(&str, &[u8], &[u8], &[u8], Option<&[u8]>); 9] = [
+        type Row<'a> = (&'a str, &'a [u8], &'a [u8], &'a [u8], Option<&'a [u8]>);
+        let cases: [Row<'_>; 9] = [
             ("plain",                    &[17, 2, b'/', b'r', 255],        &[],                &[],               Some(b"/r")),
             ("padding before it",        &[0, 0, 17, 1, b'/'],             &[],                &[],               Some(b"/")),
             ("after END is nothing",     &[255, 17, 1, b'/'],              &[],                &[],               None),

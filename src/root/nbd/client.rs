@@ -164,22 +164,17 @@ impl ReadAt for Connection {
 
     /// One piece after the other: for a look at the image, not for copying it.
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        // A probe's reads are small; 64 KiB is a multiple of every legal minimum.
+        // A probe's reads are small. As large as the largest minimum, so never less than a block.
         const PIECE: u64 = 64 << 10;
-        let minimum = u64::from(self.export.blocks.minimum);
+        let blocks = self.export.blocks;
+        let piece = PIECE.min(u64::from(blocks.longest()));
         let mut filled = 0;
         while filled < buffer.len() {
             let wanted = offset.saturating_add(filled as u64);
-            let skip = wanted % minimum;
-            let start = wanted.saturating_sub(skip);
-            let length = (buffer.len() as u64)
-                .saturating_sub(filled as u64)
-                .saturating_add(skip)
-                .next_multiple_of(minimum)
-                .min(PIECE)
-                .min(u64::from(self.export.blocks.longest()))
-                .min(self.export.size_bytes.saturating_sub(start));
-            let length = u32::try_from(length).unwrap_or(u32::MAX);
+            let missing = (buffer.len() as u64).saturating_sub(filled as u64);
+            let (start, length) = blocks.around(wanted, missing, self.export.size_bytes);
+            let skip = wanted.saturating_sub(start);
+            let length = u32::try_from(length.min(piece)).unwrap_or(u32::MAX);
             let bytes = self.read_once(start, length)?;
             let new = bytes.get(skip as usize..).unwrap_or_default();
             if new.is_empty() {

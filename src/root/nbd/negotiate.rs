@@ -38,6 +38,15 @@ impl Blocks {
     pub fn longest(self) -> u32 {
         self.maximum.saturating_sub(self.maximum.checked_rem(self.minimum).unwrap_or(0))
     }
+
+    /// The request that a server takes for `length` bytes at `offset` of an export of `size`
+    /// bytes: start and length, grown to whole blocks.
+    pub fn around(self, offset: u64, length: u64, size: u64) -> (u64, u64) {
+        let minimum = u64::from(self.minimum).max(1);
+        let start = offset.saturating_sub(offset % minimum);
+        let end = offset.saturating_add(length).checked_next_multiple_of(minimum);
+        (start, end.unwrap_or(size).min(size).saturating_sub(start))
+    }
 }
 
 impl Default for Blocks {
@@ -546,6 +555,25 @@ mod tests {
     fn a_hang_up_after_export_name_leaves_the_other_names_to_try() {
         let (outcome, _) = talk(&[greeting(0)], &["/img", "img"]);
         assert_eq!(outcome.unwrap(), Outcome::HungUp);
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn requests_grow_to_whole_blocks_and_stay_in_the_export() {
+        let cases = [
+            // minimum, offset, length, size, request
+            (1,    100,   50,  1000, (100, 50)),
+            (512,  100,   50,  4096, (0, 512)),
+            (512,  500,   50,  4096, (0, 1024)),
+            (512,  512,  512,  4096, (512, 512)),
+            (4096,   0, 5000,  5000, (0, 5000)), // the export itself has no whole blocks
+            (4096, 9000,   1,  5000, (8192, 0)), // beyond its end
+        ];
+        for (minimum, offset, length, size, request) in cases {
+            let blocks = Blocks { minimum, ..Blocks::default() };
+            let case = format!("{length} at {offset} of {size}, minimum {minimum}");
+            assert_eq!(blocks.around(offset, length, size), request, "{case}");
+        }
     }
 
     #[test]
