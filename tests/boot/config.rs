@@ -6,7 +6,7 @@ use landfall_tests::{Dnsmasq, Initramfs, Kernel, Lab, Machine, nginx, tftpd};
 use crate::{ROOT, usual_root, usual_vm};
 
 /// Where LTSP's rule looks for it when DHCP names the boot file that [`Dnsmasq::tftp`] names.
-const PLACE: &str = "ltsp/amd64/grub/i386-pc/lts.conf";
+const PLACE: &str = "ltsp/amd64/lts.conf";
 
 /// Leaves a mark that only the right configuration leaves.
 const MARK: &str = "PREINIT_99_MARK = \"echo fetched > /etc/mark\"\n";
