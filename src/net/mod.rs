@@ -38,7 +38,6 @@ pub use plan::{Addressing, LinkChoice, NetworkPlan};
 
 use crate::error::Result;
 use dns::Resolver;
-use keep::{Kept, Renewer};
 use worker::Worker;
 
 /// A configured link. Its lease is renewed in the background until [`Network::stop`].
@@ -138,26 +137,14 @@ impl Network {
     }
 
     /// Leaves the files with which the link survives in the running system, whose root is at
-    /// `new_root`, and lets the address stay where nobody there would renew it. What cannot be
-    /// done is a warning: a link that may be lost later is no reason not to boot.
+    /// `new_root`. What cannot be written is a warning: a link that may be lost later is no reason
+    /// not to boot.
     pub fn leave_to(&self, new_root: &Path) {
-        let kept = keep::write(self, new_root, Path::new("/run"));
-        let renewer = match kept {
-            Ok(Kept { renewer, files }) => {
-                log::debug!(target: "network", "left for the running system: {}", files.join(" "));
-                renewer
+        match keep::write(self, new_root, Path::new("/run")) {
+            Ok(kept) => {
+                log::debug!(target: "network", "left for the running system: {}", kept.files.join(" "));
             }
-            Err(error) => {
-                log::warn!(target: "network", "{error}; the link may be lost later");
-                Renewer::Nobody
-            }
-        };
-        let permanent = match renewer {
-            Renewer::Networkd => return,
-            Renewer::Nobody => self.make_permanent(),
-        };
-        if let Err(error) = permanent {
-            log::warn!(target: "network", "{error}; it will end with its lease");
+            Err(error) => log::warn!(target: "network", "{error}; the link may be lost later"),
         }
     }
 
