@@ -177,7 +177,7 @@ fn lease_file(port: &Port<'_>, boot_server: Option<String>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::net::lease::tests::lease;
     use crate::net::plan::tests::plan;

@@ -27,6 +27,8 @@ mod lease;
 mod link;
 mod mac;
 mod plan;
+#[cfg(test)]
+mod real_links;
 mod worker;
 
 use std::net::{IpAddr, Ipv4Addr};
