@@ -45,9 +45,8 @@ pub fn run() -> Result<Infallible, Box<Failure>> {
     let config = config.or_from_root(new_root.path());
     boot.stage(Stage::Directives, || {
         handover::bind_api_mounts(&new_root)?;
-        // First, as in LTSP: PREINIT commands may have other ideas about the network.
-        let kept = net::keep::write(&network, new_root.path(), Path::new("/run"))?;
-        log::debug!(target: "network", "kept up by {}", kept.files.join(", "));
+        // First, so that PREINIT commands may have the last word on these files too.
+        network.leave_to(new_root.path());
         let facts = facts(&machine, &network, &config);
         let load = |module: &str, parameters: &str| {
             // A bare parameter is a switch, and 1 is how the kernel writes it.

@@ -24,7 +24,7 @@ mod dhcp;
 mod dice;
 mod dns;
 mod held;
-pub mod keep;
+mod keep;
 mod kernel;
 mod lease;
 mod link;
@@ -102,6 +102,13 @@ impl Network {
         boot_server(&self.plan, &self.lease)
     }
 
+    /// Whether `ip=` or the lease speaks of booting, and [`Self::boot_server`] is more than a guess.
+    pub fn names_a_boot_server(&self) -> bool {
+        let Lease { tftp_server, next_server, filename, .. } = &self.lease;
+        let named = self.plan.boot_server.is_some() || tftp_server.is_some();
+        named || next_server.is_some() || filename.is_some()
+    }
+
     /// The machine's name: `ip=` first, then the lease.
     pub fn hostname(&self) -> Option<&str> {
         self.plan.hostname.as_deref().or(self.lease.hostname.as_deref())
@@ -133,6 +140,18 @@ impl Network {
     /// the others: who renews sets the lifetime again.
     pub fn make_permanent(&self) -> Result<()> {
         self.worker.make_permanent()
+    }
+
+    /// Leaves the files with which the link survives in the running system, whose root is at
+    /// `new_root`. What cannot be written is a warning: a link that may be lost later is no reason
+    /// not to boot.
+    pub fn leave_to(&self, new_root: &Path) {
+        match keep::write(self, new_root, Path::new("/run")) {
+            Ok(kept) => {
+                log::debug!(target: "network", "left for the running system: {}", kept.files.join(" "));
+            }
+            Err(error) => log::warn!(target: "network", "{error}; the link may be lost later"),
+        }
     }
 
     /// Ends the renewal and frees the DHCP port for the running system. The link stays configured,

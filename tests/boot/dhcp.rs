@@ -4,9 +4,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use landfall_tests::{Dnsmasq, Kernel, Lab, Node};
+use landfall_tests::{Kernel, Lab, Node};
 
-use crate::{usual_root, usual_vm};
+use crate::{usual_dhcp, usual_root, usual_vm};
 
 const FIRST: &str = "52:54:00:77:00:01";
 const SECOND: &str = "52:54:00:77:00:02";
@@ -24,7 +24,7 @@ fn address(node: &Node<'_>, mac: &str) -> Result<Option<String>> {
 fn the_second_nic_may_be_the_one_with_dhcp() -> Result<()> {
     let lab = Lab::new("dhcp-second-nic")?;
     lab.add_wire("br1", None)?;
-    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
     let _nbd = usual_root(&lab)?;
 
     let nics = [("br1", FIRST), ("br0", SECOND)];
@@ -47,7 +47,7 @@ fn a_dhcp_server_that_answers_after_40_s_is_waited_for() -> Result<()> {
     machine.line("waiting for")?;
     // The wait itself is what is tested.
     thread::sleep(Duration::from_secs(40).saturating_sub(machine.age()));
-    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
     machine.node()?;
     machine.never_said("FAILED")
 }
@@ -58,7 +58,7 @@ fn a_dhcp_server_that_answers_after_40_s_is_waited_for() -> Result<()> {
 fn two_lost_offers_cost_a_moment() -> Result<()> {
     let lab = Lab::new("dhcp-lossy")?;
     lab.lose_dhcp_answers(2)?;
-    let dhcp = Dnsmasq::new().start(&lab)?;
+    let dhcp = usual_dhcp(&lab)?.start(&lab)?;
     let _nbd = usual_root(&lab)?;
 
     let machine = usual_vm(&lab, Kernel::V6_1, "")?.boot()?;
@@ -73,7 +73,8 @@ fn two_lost_offers_cost_a_moment() -> Result<()> {
 #[ignore = "boots a virtual machine"]
 fn a_short_lease_is_handed_on_with_all_it_said() -> Result<()> {
     let lab = Lab::new("dhcp-short-lease")?;
-    let _dhcp = Dnsmasq::on("br0", "10.77.0.50,10.77.0.99,120")
+    let _dhcp = usual_dhcp(&lab)?
+        .leases("10.77.0.50,10.77.0.99,120")
         .option("dhcp-option=42,10.77.0.3")
         .option("dhcp-option=26,1400")
         .option("dhcp-option=119,example,lab.example")

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use landfall_tests::{Dnsmasq, Initramfs, Kernel, Lab, Machine, Nbd, NbdKind, ProbeRoot, Vm};
+use landfall_tests::{Initramfs, Kernel, Lab, Machine, Nbd, NbdKind, ProbeRoot, Vm};
 
-use crate::{ROOT, usual_root, usual_vm};
+use crate::{ROOT, usual_dhcp, usual_root, usual_vm};
 
 /// The screen must stay for a person to read it, for as long as `panic=5` says.
 fn fails_and_reboots(vm: Vm<'_>, stage: &str, words: &[&str]) -> Result<()> {
@@ -21,7 +21,7 @@ fn fails_and_reboots(vm: Vm<'_>, stage: &str, words: &[&str]) -> Result<()> {
 #[ignore = "boots a virtual machine"]
 fn a_root_without_an_init_is_said_to_have_none() -> Result<()> {
     let lab = Lab::new("fails-no-init")?;
-    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
     // The shell too is an init of last resort.
     let image = ProbeRoot::new(&lab)?.without("sbin/init")?.without("bin/sh")?.pack()?;
     let _nbd = Nbd::new(&lab, NbdKind::NbdServer).export("root", &image).start()?;
@@ -34,7 +34,7 @@ fn a_root_without_an_init_is_said_to_have_none() -> Result<()> {
 #[ignore = "boots a virtual machine"]
 fn a_missing_nbd_module_is_named() -> Result<()> {
     let lab = Lab::new("fails-no-nbd-module")?;
-    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
     let _nbd = usual_root(&lab)?;
     let initramfs = Initramfs::new(Kernel::V6_12).without_module("nbd").build()?;
 
@@ -47,7 +47,7 @@ fn a_missing_nbd_module_is_named() -> Result<()> {
 #[ignore = "boots a virtual machine"]
 fn an_image_that_is_no_file_system_is_said_to_be_none() -> Result<()> {
     let lab = Lab::new("fails-no-file-system")?;
-    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
     let image = lab.file("noise.img");
     std::fs::write(&image, "not a file system, by any standard\n".repeat(1 << 15))?;
     let _nbd = Nbd::new(&lab, NbdKind::NbdServer).export("root", &image).start()?;

@@ -1,13 +1,13 @@
 //! Every format that a root image comes in is recognised from its first bytes.
 
 use anyhow::Result;
-use landfall_tests::{Dnsmasq, Format, Kernel, Lab, Nbd, NbdKind, ProbeRoot};
+use landfall_tests::{Format, Kernel, Lab, Nbd, NbdKind, ProbeRoot};
 
-use crate::usual_vm;
+use crate::{usual_dhcp, usual_vm};
 
 fn boots_from(test: &str, format: Format, fstype: &str, kernel: Kernel) -> Result<()> {
     let lab = Lab::new(test)?;
-    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
     let image = ProbeRoot::new(&lab)?.pack_as(format)?;
     let _nbd = Nbd::new(&lab, NbdKind::QemuNbd).export("root", &image).start()?;
 

@@ -1,9 +1,9 @@
 //! What the boot leaves behind in the running system: nothing.
 
 use anyhow::{Context, Result};
-use landfall_tests::{Dnsmasq, Initramfs, Kernel, Lab};
+use landfall_tests::{Initramfs, Kernel, Lab};
 
-use crate::{ROOT, usual_root};
+use crate::{ROOT, usual_dhcp, usual_root};
 
 const BALLAST_MIB: usize = 96;
 
@@ -12,7 +12,7 @@ const BALLAST_MIB: usize = 96;
 #[ignore = "boots a virtual machine"]
 fn no_process_ran_and_the_initramfs_is_gone() -> Result<()> {
     let lab = Lab::new("leftovers")?;
-    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
     let _nbd = usual_root(&lab)?;
     let initramfs = Initramfs::new(Kernel::V6_12).ballast_mib(BALLAST_MIB).build()?;
 

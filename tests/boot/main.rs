@@ -15,10 +15,17 @@ mod shutdown;
 mod static_address;
 
 use anyhow::{Context, Result};
-use landfall_tests::{Initramfs, Kernel, Lab, Nbd, NbdKind, ProbeRoot, Vm};
+use landfall_tests::{Dnsmasq, Initramfs, Kernel, Lab, Nbd, NbdKind, ProbeRoot, Vm};
 
 /// What a boot loader says of the usual root.
 const ROOT: &str = "root=nbd:10.77.0.1:root panic=5";
+
+/// Addresses, and a configuration that asks for nothing: without any, each boot would wait a while
+/// for one.
+fn usual_dhcp(lab: &Lab) -> Result<Dnsmasq> {
+    let tftp = lab.served("tftp", &[("ltsp/amd64/lts.conf", "[default]\nRACK = 1\n")])?;
+    Ok(Dnsmasq::new().tftp(&tftp))
+}
 
 /// nbd-server with a small probe root under the name "root".
 fn usual_root(lab: &Lab) -> Result<Nbd> {

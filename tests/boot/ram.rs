@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use landfall_tests::{Dnsmasq, Format, Kernel, Lab, Nbd, NbdKind, Node, ProbeRoot};
 
-use crate::usual_vm;
+use crate::{usual_dhcp, usual_vm};
 
 fn lets_go_of_nbd(node: &Node<'_>) -> Result<()> {
     assert_eq!(node.file("/sys/block/nbd0/size")?.trim(), "0", "nbd0 is still connected");
@@ -20,7 +20,7 @@ fn a_copied_root_outlives_its_server() -> Result<()> {
     let lab = Lab::new("ram-copy")?;
     let tree = ProbeRoot::new(&lab)?.payload_mib(24)?;
     let digest = tree.digest()?;
-    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
     let image = tree.pack()?;
     let mut nbd = Nbd::new(&lab, NbdKind::NbdServer).export("root", &image).start()?;
 
@@ -38,7 +38,7 @@ fn a_copied_root_outlives_its_server() -> Result<()> {
 fn the_fetched_configuration_may_ask_for_the_copy() -> Result<()> {
     let lab = Lab::new("ram-copy-by-config")?;
     let conf = "[default]\nLTSP_NBD_TO_RAM = true\n";
-    let tftp = lab.served("tftp", &[("ltsp/amd64/grub/i386-pc/lts.conf", conf)])?;
+    let tftp = lab.served("tftp", &[("ltsp/amd64/lts.conf", conf)])?;
     let _dhcp = Dnsmasq::new().tftp(&tftp).start(&lab)?;
     let tree = ProbeRoot::new(&lab)?.payload_mib(4)?;
     let digest = tree.digest()?;
@@ -57,7 +57,7 @@ fn the_fetched_configuration_may_ask_for_the_copy() -> Result<()> {
 #[ignore = "boots a virtual machine"]
 fn an_image_that_does_not_fit_is_streamed_and_the_console_says_so() -> Result<()> {
     let lab = Lab::new("ram-too-small")?;
-    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
     let image = ProbeRoot::new(&lab)?.pack_as(Format::Ext4)?;
     // A hole: the file system ends long before.
     File::options().write(true).open(&image)?.set_len(2 << 30)?;
@@ -76,7 +76,7 @@ fn a_copy_survives_its_server_being_killed_and_started_again() -> Result<()> {
     let lab = Lab::new("ram-copy-interrupted")?;
     let tree = ProbeRoot::new(&lab)?.payload_mib(24)?;
     let digest = tree.digest()?;
-    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
     let image = tree.pack()?;
     // Slow enough for a copy to be caught in the middle, whatever the number of connections.
     let mut nbd =

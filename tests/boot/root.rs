@@ -4,9 +4,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
-use landfall_tests::{Dnsmasq, Kernel, Lab, Nbd, NbdKind, ProbeRoot, SERVER, checksum};
+use landfall_tests::{Kernel, Lab, Nbd, NbdKind, ProbeRoot, SERVER, checksum};
 
-use crate::{usual_root, usual_vm};
+use crate::{usual_dhcp, usual_root, usual_vm};
 
 /// The whole of a streamed boot, as the running system sees it.
 fn streams_from(test: &str, kind: NbdKind, kernel: Kernel) -> Result<()> {
@@ -15,7 +15,7 @@ fn streams_from(test: &str, kind: NbdKind, kernel: Kernel) -> Result<()> {
     let digest = tree.digest()?;
     let image = tree.pack()?;
     let served = checksum::file(&image)?;
-    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
     let _nbd = Nbd::new(&lab, kind).export("root", &image).start()?;
 
     let machine = usual_vm(&lab, kernel, "")?.boot()?;
@@ -59,7 +59,7 @@ fn a_root_streams_from_nbdkit() -> Result<()> {
 #[ignore = "boots a virtual machine"]
 fn a_server_may_be_given_by_name() -> Result<()> {
     let lab = Lab::new("server-by-name")?;
-    let _dhcp = Dnsmasq::new().name("boothost.example", SERVER).start(&lab)?;
+    let _dhcp = usual_dhcp(&lab)?.name("boothost.example", SERVER).start(&lab)?;
     let _nbd = usual_root(&lab)?;
 
     let vm = usual_vm(&lab, Kernel::V6_12, "")?;
@@ -73,7 +73,7 @@ fn a_server_may_be_given_by_name() -> Result<()> {
 #[ignore = "boots a virtual machine"]
 fn an_export_may_contain_slashes() -> Result<()> {
     let lab = Lab::new("export-with-slash")?;
-    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
     let image = ProbeRoot::new(&lab)?.pack()?;
     let _nbd = Nbd::new(&lab, NbdKind::NbdServer).export("/opt/ltsp/amd64", &image).start()?;
 
@@ -88,7 +88,7 @@ fn an_export_may_contain_slashes() -> Result<()> {
 #[ignore = "boots a virtual machine"]
 fn an_unknown_export_is_answered_with_those_there_are() -> Result<()> {
     let lab = Lab::new("unknown-export")?;
-    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
     let image = ProbeRoot::new(&lab)?.pack()?;
     let _nbd = Nbd::new(&lab, NbdKind::NbdServer)
         .export("jammy", &image)
@@ -106,7 +106,7 @@ fn an_unknown_export_is_answered_with_those_there_are() -> Result<()> {
 #[ignore = "boots a virtual machine"]
 fn a_server_that_starts_later_is_waited_for() -> Result<()> {
     let lab = Lab::new("server-starts-later")?;
-    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
     let mut nbd = usual_root(&lab)?;
     nbd.kill();
 
@@ -125,7 +125,7 @@ fn a_server_that_starts_later_is_waited_for() -> Result<()> {
 #[ignore = "boots a virtual machine"]
 fn the_root_may_come_from_dhcp() -> Result<()> {
     let lab = Lab::new("root-from-dhcp")?;
-    let _dhcp = Dnsmasq::new().option("dhcp-option=17,nbd:10.77.0.1:root").start(&lab)?;
+    let _dhcp = usual_dhcp(&lab)?.option("dhcp-option=17,nbd:10.77.0.1:root").start(&lab)?;
     let _nbd = usual_root(&lab)?;
 
     let machine = usual_vm(&lab, Kernel::V6_12, "")?.cmdline("root=dhcp panic=5").boot()?;

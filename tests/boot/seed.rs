@@ -21,7 +21,11 @@ fn setting(name: &str) -> &'static str {
 fn the_seed_configuration_takes_full_effect() -> Result<()> {
     let lab = Lab::new("seed")?;
     let tftp = lab.served("tftp", &[("ltsp/amd64/grub/i386-pc/lts.conf", SEED)])?;
-    let _dhcp = Dnsmasq::new().tftp(&tftp).start(&lab)?;
+    // Its dhcpd.conf names GRUB's core image, which decides where lts.conf is looked for.
+    let _dhcp = Dnsmasq::new()
+        .tftp(&tftp)
+        .option("dhcp-boot=/ltsp/amd64/grub/i386-pc/core.0")
+        .start(&lab)?;
     let image = workshop::debian("networkd")?;
     let _nbd = Nbd::new(&lab, NbdKind::NbdServer).export("root", &image).start()?;
     let initramfs = Initramfs::new(Kernel::V6_1).signatures(Signatures::Keep).build()?;

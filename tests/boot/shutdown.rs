@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use landfall_tests::{Dnsmasq, Kernel, Lab, Nbd, NbdKind, workshop};
+use landfall_tests::{Kernel, Lab, Nbd, NbdKind, workshop};
 
-use crate::usual_vm;
+use crate::{usual_dhcp, usual_vm};
 
 /// Plain networkd and ifupdown take the address away while systemd still needs the root, and
 /// then nothing ever ends.
 fn ends(test: &str, root: &str, verb: &str, last_line: &str) -> Result<()> {
     let lab = Lab::new(test)?;
-    let _dhcp = Dnsmasq::new().start(&lab)?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
     let _nbd =
         Nbd::new(&lab, NbdKind::NbdServer).export("root", &workshop::debian(root)?).start()?;
 

@@ -1,7 +1,7 @@
 //! Networks without DHCP.
 
 use anyhow::{Context, Result};
-use landfall_tests::{Kernel, Lab};
+use landfall_tests::{Kernel, Lab, tftpd};
 
 use crate::{usual_root, usual_vm};
 
@@ -11,8 +11,10 @@ use crate::{usual_root, usual_vm};
 fn a_static_address_needs_no_dhcp_server() -> Result<()> {
     let lab = Lab::new("static-address")?;
     let _nbd = usual_root(&lab)?;
+    let folder = lab.served("tftp", &[("ltsp/amd64/lts.conf", "[default]\nRACK = 1\n")])?;
+    let _tftp = tftpd(&lab, &folder, &[])?;
 
-    let words = "ip=10.77.0.9::10.77.0.1:255.255.255.0:node9::off:10.77.0.1";
+    let words = "ip=10.77.0.9:10.77.0.1:10.77.0.1:255.255.255.0:node9::off:10.77.0.1";
     let machine = usual_vm(&lab, Kernel::V6_12, words)?.boot()?;
     let state = machine.node()?.state()?;
     let link = state

@@ -5,7 +5,6 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, unshare};
@@ -18,7 +17,6 @@ pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 pub struct Lab {
     folder: PathBuf,
     taps: Cell<u32>,
-    started: Instant,
 }
 
 impl Lab {
@@ -34,7 +32,7 @@ impl Lab {
         let folder = crate::workshop::dir().join("labs").join(name);
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder)?;
-        let lab = Self { folder, taps: Cell::new(0), started: Instant::now() };
+        let lab = Self { folder, taps: Cell::new(0) };
         ip("link set lo up")?;
         lab.add_wire("br0", Some(SERVER))?;
         Ok(lab)
@@ -105,8 +103,6 @@ impl Drop for Lab {
                 }
             }
         }
-        let name = self.folder.file_name().unwrap_or_default().to_string_lossy();
-        eprintln!("{name}: {:.0} s", self.started.elapsed().as_secs_f32());
     }
 }
 

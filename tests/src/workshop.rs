@@ -18,7 +18,14 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::{FlockOperation, flock};
 
 pub fn dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join("landfall")
+    workspace().join("target/landfall")
+}
+
+/// The folder of the workspace. As cargo says at run time: a compiled library may be shared by
+/// several checkouts.
+pub fn workspace() -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    package.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()).with_file_name("")
 }
 
 /// The static agent: the very bytes that ship.
@@ -88,7 +95,7 @@ pub fn tidy() -> Result<()> {
 pub fn sources(folders: &[&str]) -> Result<impl Hash> {
     let mut files = Vec::new();
     for folder in folders {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name(folder);
+        let folder = workspace().join(folder);
         for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
             let path = entry?.path();
             if path.is_file() {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use landfall_tests::workshop;
+use landfall_tests::workshop::{self, workspace};
 
 use crate::say;
 
@@ -64,10 +64,6 @@ fn paths_left_out() -> String {
         home.join("registry/src").display(),
         workspace().display()
     )
-}
-
-pub fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("")
 }
 
 /// Copies a built program to the workshop. The copy of an unchanged program is left alone: what

@@ -47,7 +47,7 @@ fn boot_tests(word: Option<&str>, accel: Accel) -> Result<()> {
     let cores = std::thread::available_parallelism()?.to_string();
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
-        .current_dir(agent::workspace())
+        .current_dir(workshop::workspace())
         .args(["test", "--quiet", "--locked", "-p", "landfall-tests", "--test", "boot"])
         .args(filter(word))
         .args(["--", "--ignored", "--test-threads", &cores])

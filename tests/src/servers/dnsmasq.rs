@@ -10,17 +10,13 @@ use crate::lab::Lab;
 
 pub struct Dnsmasq {
     arguments: Vec<String>,
+    leases: String,
     sockets: Vec<Socket>,
 }
 
 impl Dnsmasq {
     /// Leases 10.77.0.50 to 10.77.0.99 on `br0` for an hour, with the server as router.
     pub fn new() -> Self {
-        Self::on("br0", "10.77.0.50,10.77.0.99,1h")
-    }
-
-    /// Leases `range` (as `dhcp-range` takes it) on a wire with an address.
-    pub fn on(wire: &str, range: &str) -> Self {
         let fixed = [
             // Debug mode is the one in which it does not change its user, which an ordinary
             // user's namespace does not allow.
@@ -31,14 +27,22 @@ impl Dnsmasq {
             "--leasefile-ro",
             "--log-dhcp",
             "--bind-interfaces",
+            "--interface=br0",
             "--except-interface=lo",
             // It would otherwise ping an address for three seconds before offering it.
             "--no-ping",
         ];
-        let mut arguments: Vec<String> = fixed.map(str::to_owned).into();
-        arguments.push(format!("--interface={wire}"));
-        arguments.push(format!("--dhcp-range={range}"));
-        Self { arguments, sockets: vec![Socket::Udp(67)] }
+        Self {
+            arguments: fixed.map(str::to_owned).into(),
+            leases: "10.77.0.50,10.77.0.99,1h".to_owned(),
+            sockets: vec![Socket::Udp(67)],
+        }
+    }
+
+    /// First and last address and the time, as `dhcp-range` takes them.
+    pub fn leases(mut self, range: &str) -> Self {
+        self.leases = range.to_owned();
+        self
     }
 
     /// Any further option of the program, without its dashes: `dhcp-option=17,/opt/ltsp`.
@@ -52,7 +56,7 @@ impl Dnsmasq {
         let mut server = self
             .option(format!("tftp-root={}", folder.display()))
             .option("enable-tftp")
-            .option("dhcp-boot=/ltsp/amd64/grub/i386-pc/core.0");
+            .option("dhcp-boot=/ltsp/amd64/pxelinux.0");
         server.sockets.push(Socket::Udp(69));
         server
     }
@@ -64,7 +68,7 @@ impl Dnsmasq {
 
     pub fn start(self, lab: &Lab) -> Result<Daemon> {
         let mut command = Command::new("dnsmasq");
-        command.args(&self.arguments);
+        command.args(&self.arguments).arg(format!("--dhcp-range={}", self.leases));
         let mut daemon = Daemon::start(command, &lab.file("dnsmasq.log"))?;
         for socket in self.sockets {
             daemon.wait_for(socket)?;
