@@ -45,7 +45,11 @@ impl Daemon {
     /// after which it is that process, and its group, that is killed.
     pub fn wait_for_pid_file(&mut self, path: &Path) -> Result<()> {
         let mut pid = None;
-        let read = || fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+        let read = || {
+            let text = fs::read_to_string(path).ok()?;
+            // Without the end of its line it may be the half of a number: somebody else's.
+            text.strip_suffix('\n')?.trim().parse().ok()
+        };
         self.wait_until(&format!("{}", path.display()), || {
             pid = read();
             pid.is_some()
