@@ -8,7 +8,7 @@
 //! to it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -29,6 +29,7 @@ pub enum Loudness {
 }
 
 struct Terminal {
+    path: String,
     file: File,
     /// A virtual terminal redraws in place; a serial line is a log somewhere.
     redraws: bool,
@@ -150,10 +151,10 @@ pub(super) fn transient(subject: &str, text: &str, sparse: bool) {
     with(|state| {
         for terminal in &mut state.terminals {
             if terminal.redraws {
-                let _ = write!(terminal.file, "\r\x1b[K{line}");
+                terminal.put(&format!("\r\x1b[K{line}"));
                 terminal.open_line = true;
             } else if sparse {
-                let _ = terminal.file.write_all(format!("{line}\r\n").as_bytes());
+                terminal.put(&format!("{line}\r\n"));
             }
         }
     });
@@ -214,31 +215,49 @@ fn is_ours(target: &str) -> bool {
 fn put_on_terminals(state: &mut State, line: &str) {
     close_lines(state);
     for terminal in &mut state.terminals {
-        // One write a line, so that the kernel's own lines do not cut it; and no failure of a
-        // terminal may stop a boot. The carriage return is ours: before userspace has set the
-        // line discipline a serial console may not add it.
-        let _ = terminal.file.write_all(format!("{line}\r\n").as_bytes());
+        // The carriage return is ours: before userspace has set the line discipline a serial
+        // console may not add it.
+        terminal.put(&format!("{line}\r\n"));
     }
 }
 
 fn close_lines(state: &mut State) {
     for terminal in &mut state.terminals {
         if std::mem::take(&mut terminal.open_line) {
-            let _ = terminal.file.write_all(b"\r\x1b[K");
+            terminal.put("\r\x1b[K");
         }
     }
 }
 
-fn terminal(path: &str) -> Option<Terminal> {
-    let file = OpenOptions::new()
+impl Terminal {
+    /// One write for all of it, so that the kernel's own lines do not cut it. No failure of a
+    /// terminal may stop a boot.
+    fn put(&mut self, text: &str) {
+        let written = self.file.write_all(text.as_bytes());
+        // The kernel hangs up every descriptor of a terminal when the shell that controlled it
+        // ends; the terminal itself is well.
+        if written.is_err_and(|error| error.raw_os_error() == Some(libc::EIO))
+            && let Ok(file) = open_terminal(&self.path)
+        {
+            self.file = file;
+            let _ = self.file.write_all(text.as_bytes());
+        }
+    }
+}
+
+fn open_terminal(path: &str) -> io::Result<File> {
+    OpenOptions::new()
         .write(true)
         // O_NONBLOCK: a serial line under flow control whose cable hangs must not stop the boot.
         .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
         .open(path)
-        .ok()?;
+}
+
+fn terminal(path: &str) -> Option<Terminal> {
+    let file = open_terminal(path).ok()?;
     let name = path.strip_prefix("/dev/tty").unwrap_or_default();
     let redraws = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
-    Some(Terminal { file, redraws, open_line: false })
+    Some(Terminal { path: path.to_owned(), file, redraws, open_line: false })
 }
 
 pub(super) fn uptime() -> Duration {

@@ -54,3 +54,37 @@ fn an_image_that_is_no_file_system_is_said_to_be_none() -> Result<()> {
 
     fails_and_reboots(usual_vm(&lab, Kernel::V6_1, "")?, "root", &["file system"])
 }
+
+/// Who debugs on the console looks around between two stages; afterwards the boot goes on, and is
+/// still heard on the console that the shell has hung up.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn a_break_opens_a_shell_and_the_boot_goes_on_after_it() -> Result<()> {
+    let lab = Lab::new("break")?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
+    let _nbd = usual_root(&lab)?;
+    let initramfs = Initramfs::new(Kernel::V6_1).rescue_shell().build()?;
+
+    let words = format!("{ROOT} break=root");
+    let mut machine = lab.vm(Kernel::V6_1).initramfs(initramfs).cmdline(&words).boot()?;
+    machine.line("rescue shell: before stage root")?;
+    machine.line("landfall#")?;
+    machine.type_line("echo address $(ip -4 -o address show eth0 | grep -c 10.77.0)")?;
+    machine.line("address 1")?;
+    machine.type_line("exit")?;
+    assert_eq!(machine.node()?.mount("/")?.fstype, "overlay");
+    machine.line("handover: /sbin/init").map(drop)
+}
+
+/// `landfall.shell` with an image that has none must still end on the screen, and reboot.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn a_shell_that_is_not_in_the_image_is_said_to_be_missing() -> Result<()> {
+    let lab = Lab::new("no-shell")?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
+    let image = ProbeRoot::new(&lab)?.without("sbin/init")?.without("bin/sh")?.pack()?;
+    let _nbd = Nbd::new(&lab, NbdKind::NbdServer).export("root", &image).start()?;
+
+    let vm = usual_vm(&lab, Kernel::V6_12, "landfall.shell")?;
+    fails_and_reboots(vm, "handover", &["/bin/busybox is not in this image"])
+}

@@ -1,6 +1,7 @@
 //! A machine that is switched on, as somebody in front of its console sees it.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Child;
@@ -118,6 +119,13 @@ impl Machine {
             Some(line) => bail!("the console says {line:?}"),
             None => Ok(()),
         }
+    }
+
+    /// Types on the machine's serial console.
+    pub fn type_line(&mut self, text: &str) -> Result<()> {
+        let keyboard = self.qemu.stdin.as_mut().context("this console is somebody's terminal")?;
+        keyboard.write_all(format!("{text}\r").as_bytes())?;
+        Ok(keyboard.flush()?)
     }
 
     /// Since the machine was switched on.

@@ -192,7 +192,7 @@ impl<'lab> Vm<'lab> {
         let console = Console::default();
         let errors = self.lab.file(&format!("{}.qemu.log", self.name));
         if self.console != Output::Terminal {
-            command.stdin(Stdio::null()).stdout(Stdio::piped());
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
         }
         command.stderr(File::create(&errors)?);
         let mut qemu = sys::bind_to_this_thread(&mut command)
