@@ -68,7 +68,7 @@ fn a_break_opens_a_shell_and_the_boot_goes_on_after_it() -> Result<()> {
     let words = format!("{ROOT} break=root");
     let mut machine = lab.vm(Kernel::V6_1).initramfs(initramfs).cmdline(&words).boot()?;
     machine.line("rescue shell: before stage root")?;
-    machine.line("landfall#")?;
+    machine.line("built-in shell")?;
     machine.type_line("echo address $(ip -4 -o address show eth0 | grep -c 10.77.0)")?;
     machine.line("address 1")?;
     machine.type_line("exit")?;
