@@ -117,7 +117,9 @@ pub fn announce(loaded: &Loaded, evaluation: &Evaluation) {
             true => "no section is for this machine".to_owned(),
             false => sections.join(", "),
         };
-        log::info!(target: "config", "{} settings from {source}: {sections}", of_file.count());
+        let count = of_file.count();
+        let plural = if count == 1 { "" } else { "s" };
+        log::info!(target: "config", "{count} setting{plural} from {source}: {sections}");
     }
 }
 

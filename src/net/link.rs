@@ -1,5 +1,5 @@
 //! Which links take part, and what an operator should read about those that do not get anywhere.
-//! Pure, but for two looks into `/sys`, whose root is a parameter.
+//! Pure, but for a look into `/sys`, whose root is a parameter.
 
 use std::fs;
 use std::path::Path;
@@ -32,41 +32,6 @@ fn is_wireless(name: &str, sys: &Path) -> bool {
         || fs::read_to_string(folder.join("uevent")).is_ok_and(|text| {
             text.lines().any(|line| matches!(line, "DEVTYPE=wlan" | "DEVTYPE=wwan"))
         })
-}
-
-/// Network devices that no driver has taken, as an operator can look them up:
-/// `PCI 8086:100e at 0000:00:03.0`.
-pub fn driverless(sys: &Path) -> Vec<String> {
-    let word = |path: &Path| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-    let hex = |path: &Path| word(path).trim_start_matches("0x").to_owned();
-    let mut found = Vec::new();
-    for (bus, name) in [("pci", "PCI"), ("virtio", "virtio"), ("usb", "USB")] {
-        let Ok(devices) = fs::read_dir(sys.join("bus").join(bus).join("devices")) else { continue };
-        for device in devices.flatten() {
-            let path = device.path();
-            if path.join("driver").exists() {
-                continue;
-            }
-            let is_network = match bus {
-                "pci" => hex(&path.join("class")).starts_with("0200"),
-                "virtio" => word(&path.join("device")) == "0x0001",
-                // Communications, Ethernet networking; vendor-specific ones cannot be told.
-                _ => {
-                    hex(&path.join("bInterfaceClass")) == "02"
-                        && hex(&path.join("bInterfaceSubClass")) == "06"
-                }
-            };
-            if is_network {
-                let id = match bus {
-                    "usb" => String::new(),
-                    _ => format!(" {}:{}", hex(&path.join("vendor")), hex(&path.join("device"))),
-                };
-                found.push(format!("{name}{id} at {}", device.file_name().display()));
-            }
-        }
-    }
-    found.sort();
-    found
 }
 
 /// How far a link has got.
@@ -214,32 +179,6 @@ mod tests {
         for (choice, link, expected) in cases {
             assert_eq!(may_boot(choice, &link, sys.path()), expected, "{choice:?} {}", link.name);
         }
-    }
-
-    #[test]
-    fn devices_without_driver_are_named() {
-        let sys = tempfile::tempdir().unwrap();
-        let devices = [
-            (
-                "pci",
-                "0000:00:03.0",
-                [("class", "0x020000"), ("vendor", "0x8086"), ("device", "0x100e")],
-            ),
-            (
-                "pci",
-                "0000:00:04.0",
-                [("class", "0x010000"), ("vendor", "0x8086"), ("device", "0x1111")],
-            ),
-            ("virtio", "virtio0", [("device", "0x0001"), ("vendor", "0x1af4"), ("driver", "")]),
-        ];
-        for (bus, name, files) in devices {
-            let folder = sys.path().join("bus").join(bus).join("devices").join(name);
-            fs::create_dir_all(&folder).unwrap();
-            for (file, content) in files {
-                fs::write(folder.join(file), format!("{content}\n")).unwrap();
-            }
-        }
-        assert_eq!(driverless(sys.path()), ["PCI 8086:100e at 0000:00:03.0"]);
     }
 
     fn asking(trouble: Option<&str>) -> Progress {

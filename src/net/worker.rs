@@ -21,6 +21,7 @@ use super::port::{AbortOnDrop, Port, Stage};
 use super::{Addressing, Lease, NetworkPlan, Route};
 use crate::console;
 use crate::error::{Error, Result, WhileDoing};
+use crate::machine::modules::unclaimed_network;
 
 /// How often the console may be reminded, and what failed is tried again.
 const TICK: Duration = Duration::from_secs(1);
@@ -204,7 +205,7 @@ impl Desk {
             self.ports.values().map(|port| (port.link.name.as_str(), port.progress())).collect();
         let others: Vec<_> = self.others.values().collect();
         let driverless =
-            if links.is_empty() { link::driverless(Path::new("/sys")) } else { Vec::new() };
+            if links.is_empty() { unclaimed_network(Path::new("/sys")) } else { Vec::new() };
         link::survey(&self.plan.link, &links, &others, &driverless)
     }
 

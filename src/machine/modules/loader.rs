@@ -213,11 +213,6 @@ impl Drivers {
         )
     }
 
-    /// Network devices that no driver has claimed, such as `0000:00:03.0 [8086:100e]`.
-    pub fn unclaimed_network_devices(&self) -> Vec<String> {
-        devices::unclaimed_network(&self.shared.sys)
-    }
-
     fn follow_events(&self, listener: &mut Listener) -> Result<()> {
         loop {
             let device = match listener.receive()? {

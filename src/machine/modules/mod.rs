@@ -17,5 +17,6 @@ mod loader;
 pub use alias::{Aliases, glob};
 pub use compression::{Compression, MODULE_LIMIT};
 pub use configuration::{Configuration, Softdep};
+pub use devices::unclaimed_network;
 pub use index::{Found, Index, Module, Step, Texts, module_name, normalized, parse_softdep};
 pub use loader::Drivers;
