@@ -88,6 +88,10 @@ impl<'a> Handover<'a> {
         report.add_choice("init", init.to_string_lossy());
         // Before its modules are removed with the initramfs.
         self.machine.drivers.stop_following();
+        // Who renews the lease sets its time again; where nobody does, the root must not end with it.
+        if let Err(error) = self.network.make_permanent() {
+            log::warn!(target: "network", "{error}; the root may be lost when the lease ends");
+        }
         self.network.stop();
         Ok(Ready { root: self.root, init, arguments: kept_arguments(std::env::args_os().skip(1)) })
     }

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::MountAttrFlags;
 
+use crate::console;
 use crate::error::{Error, Result, WhileDoing};
 use crate::root::{Load, RootImage};
 use crate::sys::mount;
@@ -105,6 +106,8 @@ impl Layer {
         }
         options.extend(flags(image.flags()));
         let attributes = second_view() | MountAttrFlags::MOUNT_ATTR_RDONLY;
+        // The kernel reads from the server here, and waits for one that dies just now.
+        let _waiting = console::waiting("root", format!("{} to be read", image.device().display()));
         mount::mount(image.fstype(), &options, attributes, at).map_err(|error| {
             let doing = format!("mounting the image ({})", image.description());
             // Most file systems explain themselves there only.

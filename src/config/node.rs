@@ -13,8 +13,13 @@ use crate::machine::Machine;
 use crate::net::Network;
 use crate::plan::Plan;
 
-/// How long a server that does not answer may hold up a boot that can go on without it.
+/// How long a server that does not answer may hold up a boot that can go on without it: it may
+/// be starting after the same power cut.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The same for a server that nobody has named: where only the DHCP server itself is left to ask,
+/// a home router most likely has no configuration, and never will.
+const PATIENCE_WITH_A_GUESS: Duration = Duration::from_secs(3);
 
 /// Baked in by the image builder.
 const BUILT_IN: &str = "/etc/lts.conf";
@@ -39,7 +44,9 @@ impl Configuration {
         };
         let urls = urls(plan, machine, network, &base);
         let resolve = |host: &str| network.resolve(host);
-        let loaded = load(&urls, Path::new(BUILT_IN), PATIENCE, &resolve);
+        let somebody_named_it = plan.config.is_some() || network.names_a_boot_server();
+        let patience = if somebody_named_it { PATIENCE } else { PATIENCE_WITH_A_GUESS };
+        let loaded = load(&urls, Path::new(BUILT_IN), patience, &resolve);
         Self::of(loaded, base, identity)
     }
 

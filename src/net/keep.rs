@@ -177,15 +177,17 @@ fn lease_file(port: &Port<'_>, boot_server: Option<String>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::net::lease::tests::lease;
     use crate::net::plan::tests::plan;
 
     pub const NODE: Mac = Mac([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc]);
 
-    /// A root with these files and, where the contents begin with `->`, links.
-    pub fn root(files: &[(&str, &str)]) -> (tempfile::TempDir, Tree) {
+    /// Path and contents; where those begin with `->`, it is a link.
+    pub type Files<'a> = &'a [(&'a str, &'a str)];
+
+    pub fn root(files: Files<'_>) -> (tempfile::TempDir, Tree) {
         let folder = tempfile::tempdir().unwrap();
         for (path, contents) in files {
             let path = folder.path().join(path);
@@ -208,7 +210,7 @@ mod tests {
         const NETPLAN: (&str, &str) = ("usr/lib/systemd/system-generators/netplan", "");
         const YAML: (&str, &str) = ("etc/netplan/01.yaml", "network: {version: 2}\n");
         const FOR_NM: (&str, &str) = ("etc/netplan/01.yaml", "network:\n  renderer: NetworkManager\n");
-        let cases: [(&str, &[(&str, &str)], Renewer); 8] = [
+        let cases: [(&str, Files<'_>, Renewer); 8] = [
             ("nothing",                    &[],                 Renewer::Nobody),
             ("enabled by the operator",    &[WANTED],           Renewer::Networkd),
             ("enabled by the vendor",      &[VENDOR],           Renewer::Networkd),

@@ -6,12 +6,14 @@
 //!            kernel    links, addresses, routes: what netlink says and is told
 //!            link      which links take part; what to tell the operator about the others
 //!            dhcp/     a client per link with carrier, all at the same time
+//!            port      how far each link has got
 //!            choice    which of the leases
+//!            held      the chosen link, and the renewal of its lease
 //!        ──> Network ──> dns (names), keep (files for the running system)
 //! ```
 //!
-//! Deciding is pure (`link`, `choice`, `dhcp::client`, `keep`'s renderers), and `worker` is the only
-//! place where events of links, clients and callers meet.
+//! Deciding is pure (`link`, `choice`, `dhcp::client`, `keep`'s renderers), and `worker` is where
+//! events of links, clients and callers meet.
 //!
 //! It waits for ever, visibly, for what may still come: a driver, a cable, a server. It fails for
 //! what only a person can mend. It never gives a lease back, never runs a program, and speaks IPv4
@@ -21,12 +23,16 @@ mod choice;
 mod dhcp;
 mod dice;
 mod dns;
+mod held;
 mod keep;
 mod kernel;
 mod lease;
 mod link;
 mod mac;
 mod plan;
+mod port;
+#[cfg(test)]
+mod real_links;
 mod worker;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -38,7 +44,6 @@ pub use plan::{Addressing, LinkChoice, NetworkPlan};
 
 use crate::error::Result;
 use dns::Resolver;
-use keep::{Kept, Renewer};
 use worker::Worker;
 
 /// A configured link. Its lease is renewed in the background until [`Network::stop`].
@@ -97,6 +102,13 @@ impl Network {
         boot_server(&self.plan, &self.lease)
     }
 
+    /// Whether `ip=` or the lease speaks of booting, and [`Self::boot_server`] is more than a guess.
+    pub fn names_a_boot_server(&self) -> bool {
+        let Lease { tftp_server, next_server, filename, .. } = &self.lease;
+        let named = self.plan.boot_server.is_some() || tftp_server.is_some();
+        named || next_server.is_some() || filename.is_some()
+    }
+
     /// The machine's name: `ip=` first, then the lease.
     pub fn hostname(&self) -> Option<&str> {
         self.plan.hostname.as_deref().or(self.lease.hostname.as_deref())
@@ -131,26 +143,14 @@ impl Network {
     }
 
     /// Leaves the files with which the link survives in the running system, whose root is at
-    /// `new_root`, and lets the address stay where nobody there would renew it. What cannot be
-    /// done is a warning: a link that may be lost later is no reason not to boot.
+    /// `new_root`. What cannot be written is a warning: a link that may be lost later is no reason
+    /// not to boot.
     pub fn leave_to(&self, new_root: &Path) {
-        let kept = keep::write(self, new_root, Path::new("/run"));
-        let renewer = match kept {
-            Ok(Kept { renewer, files }) => {
-                log::debug!(target: "network", "left for the running system: {}", files.join(" "));
-                renewer
+        match keep::write(self, new_root, Path::new("/run")) {
+            Ok(kept) => {
+                log::debug!(target: "network", "left for the running system: {}", kept.files.join(" "));
             }
-            Err(error) => {
-                log::warn!(target: "network", "{error}; the link may be lost later");
-                Renewer::Nobody
-            }
-        };
-        let permanent = match renewer {
-            Renewer::Networkd => return,
-            Renewer::Nobody => self.make_permanent(),
-        };
-        if let Err(error) = permanent {
-            log::warn!(target: "network", "{error}; it will end with its lease");
+            Err(error) => log::warn!(target: "network", "{error}; the link may be lost later"),
         }
     }
 

@@ -10,13 +10,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
-use super::choice::{self, Standing, Verdict, Wants, Worth};
-use super::dhcp::{self, Identity, News, Report};
-use super::kernel::{self, Change, Kernel, Link, Origin, Shape};
-use super::link::{self, Progress};
+use super::choice::{self, Verdict, Wants};
+use super::dhcp::{self, Identity, News, Report, who};
+use super::held::{Held, Lifetime, configure};
+use super::kernel::{Change, Kernel, Link, Origin, Shape};
+use super::link;
+use super::port::{AbortOnDrop, Port, Stage};
 use super::{Addressing, Lease, NetworkPlan, Route};
 use crate::console;
 use crate::error::{Error, Result, WhileDoing};
@@ -40,7 +41,8 @@ pub struct Worker {
     thread: JoinHandle<()>,
 }
 
-enum Event {
+/// Everything that the thread reacts to.
+pub enum Event {
     Kernel(Change),
     /// From the client that was started with this number.
     Client {
@@ -110,64 +112,7 @@ async fn work(
     let settled = Settled { link: held.port.link.clone(), lease: held.lease.clone() };
     // Nobody is listening only when the boot has failed elsewhere.
     let _ = settle.send(Ok(settled));
-    held.keep(&desk, &mut inbox).await;
-}
-
-/// A link that takes part.
-struct Port {
-    link: Link,
-    /// Somebody else set it up before us: it stays up if it is not used.
-    was_up: bool,
-    progress: Stage,
-    client: Option<(u64, AbortOnDrop)>,
-    /// When what failed is due again: setting it up, or its configuration.
-    again_at: Option<Instant>,
-    /// The operator knows that it could not be set up.
-    has_failed: bool,
-}
-
-enum Stage {
-    NoCarrier,
-    Asking { since: Instant, sent: u32, trouble: Option<String>, promised: Option<Worth> },
-    Leased { since: Instant, lease: Box<Lease> },
-}
-
-impl Stage {
-    fn asking(since: Instant) -> Self {
-        Self::Asking { since, sent: 0, trouble: None, promised: None }
-    }
-}
-
-struct AbortOnDrop(AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl Port {
-    fn progress(&self) -> Progress {
-        match &self.progress {
-            Stage::NoCarrier => Progress::NoCarrier,
-            Stage::Asking { since, sent, trouble, .. } => {
-                Progress::Asking { lasts: since.elapsed(), sent: *sent, trouble: trouble.clone() }
-            }
-            Stage::Leased { lease, .. } => Progress::Leased(lease.clone()),
-        }
-    }
-
-    fn standing(&self, wants: Wants, is_static: bool) -> Standing {
-        match &self.progress {
-            Stage::NoCarrier => Standing::NoCarrier,
-            Stage::Asking { promised, .. } => Standing::Trying { promised: *promised },
-            Stage::Leased { since, lease } => Standing::Leased {
-                worth: wants.worth(lease),
-                best: is_static || wants.are_met_by(lease),
-                age: since.elapsed(),
-            },
-        }
-    }
+    held.keep(&desk.kernel, &mut inbox).await;
 }
 
 /// Everything known until a link is chosen.
@@ -413,7 +358,9 @@ impl Desk {
             Addressing::Dhcp { .. } => Origin::Dhcp,
             Addressing::Static { .. } => Origin::CommandLine,
         };
-        if let Err(error) = configure(&self.kernel, &port.link, None, &lease, origin, false).await {
+        if let Err(error) =
+            configure(&self.kernel, &port.link, None, &lease, origin, Lifetime::OfLease).await
+        {
             if origin == Origin::CommandLine && !error.is_transient() {
                 return Err(error);
             }
@@ -426,7 +373,7 @@ impl Desk {
             return Ok(None);
         }
         self.dismiss((&port.link.name, &lease)).await;
-        Ok(Some(Held { port, lease, origin, is_permanent: false }))
+        Ok(Some(Held { port, lease, origin, lifetime: Lifetime::OfLease }))
     }
 
     /// Says why the others were not chosen, and leaves them as they were found.
@@ -445,144 +392,6 @@ impl Desk {
             }
         }
     }
-}
-
-impl Port {
-    /// Says once what is wrong; a server that is wrong is so every few seconds.
-    fn trouble(&mut self, what: String) {
-        let Stage::Asking { trouble, promised, .. } = &mut self.progress else { return };
-        *promised = None;
-        if trouble.as_ref() != Some(&what) {
-            log::warn!(target: "network", "{}: {what}", self.link.name);
-            *trouble = Some(what);
-        }
-    }
-}
-
-/// The chosen link.
-struct Held {
-    port: Port,
-    lease: Lease,
-    origin: Origin,
-    is_permanent: bool,
-}
-
-impl Held {
-    /// Carries out what the DHCP client brings, until told to stop.
-    async fn keep(&mut self, desk: &Desk, inbox: &mut mpsc::Receiver<Event>) {
-        while let Some(event) = inbox.recv().await {
-            match event {
-                Event::Stop => return,
-                Event::MakePermanent(reply) => {
-                    self.is_permanent = true;
-                    let (link, lease) = (&self.port.link, &self.lease);
-                    // Routes as well: those of an address that has just expired are gone.
-                    let outcome =
-                        configure(&desk.kernel, link, Some(lease), lease, self.origin, true).await;
-                    let _ = reply.try_send(outcome);
-                }
-                Event::Kernel(Change::Link(link)) if link.index == self.port.link.index => {
-                    let name = &link.name;
-                    match (self.port.link.has_carrier, link.has_carrier) {
-                        (true, false) => {
-                            log::warn!(target: "network", "{name} has lost its carrier")
-                        }
-                        (false, true) => log::info!(target: "network", "{name} has carrier again"),
-                        _ => {}
-                    }
-                    self.port.link = link;
-                }
-                Event::Kernel(Change::Gone(index)) if index == self.port.link.index => {
-                    log::warn!(target: "network", "{} is gone", self.port.link.name);
-                }
-                Event::Client { index, run, report }
-                    if index == self.port.link.index
-                        && self
-                            .port
-                            .client
-                            .as_ref()
-                            .is_some_and(|(current, _)| *current == run) =>
-                {
-                    self.heard(&desk.kernel, report).await;
-                }
-                Event::Kernel(_) | Event::Client { .. } => {}
-            }
-        }
-    }
-
-    async fn heard(&mut self, kernel: &Kernel, report: Report) {
-        let name = self.port.link.name.clone();
-        match report {
-            Report::Sent(_) => {}
-            Report::Deaf(error) => log::debug!(target: "network", "{error}"),
-            Report::News(News::Granted(lease) | News::Extended(lease)) => {
-                log::debug!(target: "network", "{name}: the lease of {} goes on", lease.address);
-                if lease.address != self.lease.address {
-                    log::warn!(target: "network", "{name}: its address changes from {} to {}", self.lease.address, lease.address);
-                }
-                let (old, lasting) = (Some(&self.lease), self.is_permanent);
-                match configure(kernel, &self.port.link, old, &lease, self.origin, lasting).await {
-                    Ok(()) => self.lease = *lease,
-                    Err(error) => log::warn!(target: "network", "{error}"),
-                }
-            }
-            // The address stays until there is another: a disk hangs on it, and whoever gave the
-            // lease has not yet given the address to anybody else.
-            Report::News(News::Refused { server, words }) => {
-                let words = words.map(|words| format!(": {words}")).unwrap_or_default();
-                log::warn!(target: "network", "{name}: {} takes the lease of {} back{words}", who(server), self.lease.address);
-            }
-            Report::News(News::Expired) => {
-                log::warn!(target: "network", "{name}: the lease of {} has ended and no server extends it", self.lease.address);
-            }
-            Report::News(News::Unusable { server, why }) => {
-                log::debug!(target: "network", "{name}: {} offers nothing usable: {why}", who(server));
-            }
-            Report::News(News::Accepted(_)) => {}
-        }
-    }
-}
-
-/// Makes the kernel's link what the lease says, from what the `old` one said.
-///
-/// The address is what counts: a route or MTU that the kernel refuses is a warning.
-async fn configure(
-    kernel: &Kernel,
-    link: &Link,
-    old: Option<&Lease>,
-    lease: &Lease,
-    origin: Origin,
-    is_permanent: bool,
-) -> Result<()> {
-    // Before the first connection, which would otherwise begin with a size that does not fit.
-    if let Some(mtu) = lease.mtu
-        && old.and_then(|old| old.mtu) != Some(mtu)
-        && link.mtu != u32::from(mtu)
-        && let Err(error) = kernel.set_mtu(link, mtu).await
-    {
-        log::warn!(target: "network", "{error}");
-    }
-    let lifetime = if is_permanent { None } else { lease.lease_seconds };
-    kernel.set_address(link, lease, lifetime).await?;
-    let (before, after) = (old.map(kernel::entries).unwrap_or_default(), kernel::entries(lease));
-    for entry in before.iter().filter(|entry| !after.contains(entry)) {
-        if let Err(error) = kernel.remove_route(link, entry, origin).await {
-            log::debug!(target: "network", "{error}");
-        }
-    }
-    // All of them, known or not: the kernel drops routes together with an address that expired.
-    for entry in &after {
-        if let Err(error) = kernel.add_route(link, entry, origin).await {
-            log::warn!(target: "network", "{error}");
-        }
-    }
-    if let Some(old) = old
-        && (old.address, old.prefix) != (lease.address, lease.prefix)
-        && let Err(error) = kernel.remove_address(link, old.address, old.prefix).await
-    {
-        log::debug!(target: "network", "{error}");
-    }
-    Ok(())
 }
 
 /// What `ip=` says, in the form of a lease.
@@ -615,8 +424,4 @@ fn architecture(sys: &Path) -> Option<u16> {
         ("aarch64", ..) => Some(0x000b),
         _ => None,
     }
-}
-
-fn who(server: Option<Ipv4Addr>) -> String {
-    server.map_or_else(|| "a server without name".to_owned(), |server| server.to_string())
 }

@@ -113,6 +113,7 @@ fn a_tftp_server_that_negotiates_nothing_serves_as_well() -> Result<()> {
     let lab = Lab::new("config-plain-tftp")?;
     let text = format!("[default]\n{}{MARK}", "# filled up to several blocks\n".repeat(200));
     let folder = lab.served("tftp", &[("site.conf", &text)])?;
+    // It does not know windowsize, and takes no refusal of what it does not know.
     let refuse = ["blksize", "tsize", "timeout"].map(|option| ["--refuse", option]);
     let _tftp = tftpd(&lab, &folder, refuse.as_flattened())?;
     let _dhcp = Dnsmasq::new().start(&lab)?;

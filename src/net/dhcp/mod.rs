@@ -129,3 +129,8 @@ where
         }
     }
 }
+
+/// A server, in a message.
+pub fn who(server: Option<Ipv4Addr>) -> String {
+    server.map_or_else(|| "a server without name".to_owned(), |server| server.to_string())
+}

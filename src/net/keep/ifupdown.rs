@@ -67,14 +67,14 @@ pub fn drop_ins() -> [(String, String); 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::keep::tests::{NODE, root};
+    use crate::net::keep::tests::{Files, NODE, root};
     use crate::net::lease::tests::lease;
     use crate::net::plan::tests::plan;
 
     #[test]
     #[rustfmt::skip]
     fn the_program_is_recognised() {
-        let cases: [(&[(&str, &str)], bool, Dialect); 4] = [
+        let cases: [(Files<'_>, bool, Dialect); 4] = [
             (&[],                                        false, Dialect::Plain),
             (&[("etc/network/interfaces", "")],          true,  Dialect::Plain),
             (&[("sbin", "->usr/sbin"), ("usr/sbin/ifup", ""), ("usr/lib/udev/ifupdown-hotplug", "")],

@@ -83,7 +83,7 @@ pub fn render(port: &Port<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::keep::tests::{NODE, root};
+    use crate::net::keep::tests::{Files, NODE, root};
     use crate::net::lease::tests::lease;
     use crate::net::plan::tests::plan;
     use crate::net::{Lease, NetworkPlan, Route};
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     #[rustfmt::skip]
     fn our_file_comes_before_those_of_the_image() {
-        let cases: [(&[(&str, &str)], &str); 4] = [
+        let cases: [(Files<'_>, &str); 4] = [
             (&[],                                              "systemd/network/10-landfall-eth0.network"),
             (&[("usr/lib/systemd/network/80-dhcp.network", "")], "systemd/network/10-landfall-eth0.network"),
             (&[("etc/systemd/network/05-lan.network", "")],    "systemd/network/+10-landfall-eth0.network"),

@@ -1,0 +1,319 @@
+//! The whole stage against the kernel and dnsmasq, checked with iproute2: each test is run again
+//! in namespaces of its own, so it needs no rights and disturbs nobody.
+//!
+//! `eth0` and `eth1` are the machine's, `s0` (10.5.0.1) and `s1` (10.6.0.1) the other ends of their
+//! cables, in the servers' namespace.
+
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::keep;
+use super::plan::tests::plan;
+use super::{Addressing, LinkChoice, Network, NetworkPlan, bring_up};
+
+/// Set for the run inside.
+const INSIDE: &str = "LANDFALL_TEST_IN_NAMESPACE";
+
+/// Runs `test`, whose name is `name`, in new namespaces.
+fn isolated(name: &str, test: impl FnOnce(&Lab)) {
+    if std::env::var_os(INSIDE).is_some() {
+        return test(&Lab::new());
+    }
+    let status = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--mount-proc"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "--ignored", "--nocapture", "--test-threads=1"])
+        .arg(format!("net::real_links::{name}"))
+        .env(INSIDE, "1")
+        .status()
+        .expect("unshare is part of util-linux");
+    assert!(status.success(), "{name} inside its namespaces");
+}
+
+/// A child that ends with the test.
+struct Process(Child);
+
+impl Process {
+    fn start(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct Lab {
+    /// Its namespace is the servers'.
+    servers: Process,
+}
+
+impl Lab {
+    fn new() -> Self {
+        // The kernel's view of links is per namespace, that of /sys by who mounted it.
+        run("mount -t sysfs none /sys");
+        let servers = Process::start(Command::new("unshare").args(["--net", "sleep", "600"]));
+        let lab = Self { servers };
+        let entered = || {
+            let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+            of(&lab.pid()) != of("self")
+        };
+        wait_until("the servers' namespace", entered);
+        for (number, net) in [(0, "10.5.0.1/24"), (1, "10.6.0.1/24")] {
+            run(&format!(
+                "ip link add eth{number} type veth peer name s{number} netns {}",
+                lab.pid()
+            ));
+            lab.there(&format!("ip addr add {net} dev s{number}"));
+            lab.there(&format!("ip link set s{number} up"));
+        }
+        lab
+    }
+
+    fn pid(&self) -> String {
+        self.servers.0.id().to_string()
+    }
+
+    /// Runs a command at the servers' end.
+    fn there(&self, command: &str) {
+        run(&format!("nsenter --net --target {} {command}", self.pid()));
+    }
+
+    /// dnsmasq on one of the links.
+    fn dnsmasq(&self, link: &str, options: &[&str]) -> Process {
+        let mut command = Command::new("nsenter");
+        command.args([
+            "--net",
+            "--target",
+            &self.pid(),
+            "dnsmasq",
+            "--no-daemon",
+            "--conf-file=/dev/null",
+        ]);
+        command.args([
+            "--no-ping",
+            "--bind-dynamic",
+            "--leasefile-ro",
+            "--no-resolv",
+            "--no-hosts",
+        ]);
+        command.args(["--pid-file=", &format!("--interface={link}")]);
+        Process::start(command.args(options))
+    }
+}
+
+fn run(command: &str) -> String {
+    let mut words = command.split(' ');
+    let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waiting for {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Addresses of a link as `10.5.0.7/24`, with the seconds they still have.
+fn addresses(link: &str) -> Vec<(String, u64)> {
+    let all: serde_json::Value =
+        serde_json::from_str(&run(&format!("ip -j -4 addr show dev {link}"))).unwrap();
+    let all = all[0]["addr_info"].as_array().cloned().unwrap_or_default();
+    let shown = |info: &serde_json::Value| {
+        let address = format!("{}/{}", info["local"].as_str().unwrap(), info["prefixlen"]);
+        (address, info["valid_life_time"].as_u64().unwrap())
+    };
+    all.iter().map(shown).collect()
+}
+
+fn routes() -> Vec<String> {
+    run("ip -4 route").lines().map(|line| line.trim().to_owned()).collect()
+}
+
+fn is_up(link: &str) -> bool {
+    run(&format!("ip -j link show dev {link}")).contains("\"UP\"")
+}
+
+const FOREVER: u64 = u32::MAX as u64;
+const POOL: &str = "--dhcp-range=10.5.0.50,10.5.0.50,255.255.255.0,2m";
+const OTHER_POOL: &str = "--dhcp-range=10.6.0.50,10.6.0.50,255.255.255.0,2m";
+
+fn dhcp() -> Network {
+    bring_up(&plan()).unwrap()
+}
+
+#[test]
+#[ignore = "needs network namespaces and dnsmasq"]
+fn everything_in_the_lease_reaches_the_kernel() {
+    isolated("everything_in_the_lease_reaches_the_kernel", |lab| {
+        let _server = lab.dnsmasq(
+            "s0",
+            &[
+                POOL,
+                "--dhcp-option=26,1400",
+                "--dhcp-option=17,nbd:10.5.0.1/focal",
+                "--dhcp-option=121,10.9.0.0/16,10.5.0.7,0.0.0.0/0,10.5.0.1",
+                "--dhcp-option=119,eng.lan,lab.lan",
+                "--dhcp-boot=/ltsp/amd64/pxelinux.0",
+                "--host-record=boot.eng.lan,10.5.0.9",
+            ],
+        );
+        let network = dhcp();
+        assert_eq!((network.link(), network.boot_server().as_deref()), ("eth0", Some("10.5.0.1")));
+        assert_eq!(network.lease().root_path.as_deref(), Some("nbd:10.5.0.1/focal"));
+        assert_eq!(network.lease().filename.as_deref(), Some("/ltsp/amd64/pxelinux.0"));
+        assert_eq!(network.lease().search, ["eng.lan", "lab.lan"]);
+
+        let [(address, seconds)] = &addresses("eth0")[..] else {
+            panic!("{:?}", addresses("eth0"))
+        };
+        assert_eq!(address, "10.5.0.50/24");
+        assert!((100..=120).contains(seconds), "{seconds} s");
+        assert_eq!(
+            routes(),
+            [
+                "default via 10.5.0.1 dev eth0 proto dhcp",
+                "10.5.0.0/24 dev eth0 proto kernel scope link src 10.5.0.50",
+                "10.9.0.0/16 via 10.5.0.7 dev eth0 proto dhcp",
+            ]
+        );
+        assert!(run("ip link show dev eth0").contains("mtu 1400"));
+        assert!(!is_up("eth1"), "a link that is not used is left as it was");
+
+        assert_eq!(network.resolve("boot").unwrap(), [std::net::Ipv4Addr::new(10, 5, 0, 9)]);
+        let unknown = network.resolve("nobody").unwrap_err();
+        assert!(
+            unknown.to_string().contains("10.5.0.1 knows no address of nobody.eng.lan"),
+            "{unknown}"
+        );
+
+        network.make_permanent().unwrap();
+        network.stop();
+        assert_eq!(addresses("eth0"), [("10.5.0.50/24".to_owned(), FOREVER)]);
+    });
+}
+
+/// A rack where the first port goes to a network that nobody serves.
+#[test]
+#[ignore = "needs network namespaces and dnsmasq"]
+fn the_link_with_a_server_is_found() {
+    isolated("the_link_with_a_server_is_found", |lab| {
+        let _server = lab.dnsmasq("s1", &[OTHER_POOL]);
+        let network = dhcp();
+        assert_eq!(network.link(), "eth1");
+        assert_eq!(addresses("eth0"), []);
+        assert!(!is_up("eth0"));
+        network.stop();
+    });
+}
+
+/// After a power cut the clients are up before their server.
+#[test]
+#[ignore = "needs network namespaces and dnsmasq"]
+fn a_server_that_starts_late_is_awaited() {
+    isolated("a_server_that_starts_late_is_awaited", |lab| {
+        thread::scope(|scope| {
+            let server = scope.spawn(|| {
+                thread::sleep(Duration::from_secs(2));
+                lab.dnsmasq("s0", &[POOL])
+            });
+            let network = dhcp();
+            assert_eq!(network.link(), "eth0");
+            network.stop();
+            drop(server.join());
+        });
+    });
+}
+
+/// A cable that is plugged in late, and a driver that is loaded late.
+#[test]
+#[ignore = "needs network namespaces and dnsmasq"]
+fn links_and_carriers_may_come_later() {
+    isolated("links_and_carriers_may_come_later", |lab| {
+        let _server = lab.dnsmasq("s1", &[OTHER_POOL]);
+        lab.there("ip link set s0 down");
+        lab.there("ip link set s1 down");
+        run("ip link set eth1 name absent");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(500));
+                run("ip link set absent name eth1");
+                thread::sleep(Duration::from_millis(500));
+                lab.there("ip link set s1 up");
+            });
+            let plan = NetworkPlan { link: LinkChoice::Name("eth1".into()), ..plan() };
+            let network = bring_up(&plan).unwrap();
+            assert_eq!(network.link(), "eth1");
+            assert!(!is_up("eth0"), "a link that is not meant is not touched");
+            network.stop();
+        });
+    });
+}
+
+/// A copy of the root into memory may take longer than the lease.
+#[test]
+#[ignore = "needs network namespaces and dnsmasq"]
+fn the_lease_is_renewed_while_the_boot_goes_on() {
+    isolated("the_lease_is_renewed_while_the_boot_goes_on", |lab| {
+        let _server = lab.dnsmasq("s0", &[POOL, "--dhcp-option=option:T1,3"]);
+        let network = dhcp();
+        assert_eq!(network.lease().renew_seconds, Some(3), "dnsmasq does not do as it is told");
+        let rest = || addresses("eth0").first().map_or(0, |(_, seconds)| *seconds);
+        wait_until("some of the lease to pass", || rest() < 119);
+        wait_until("a renewal", || rest() >= 119);
+        network.stop();
+    });
+}
+
+#[test]
+#[ignore = "needs network namespaces"]
+fn an_address_by_hand_needs_no_server() {
+    isolated("an_address_by_hand_needs_no_server", |lab| {
+        lab.there("ip link set s0 down");
+        let addressing = Addressing::Static {
+            address: [10, 6, 0, 9].into(),
+            prefix: 24,
+            gateway: Some([10, 6, 0, 1].into()),
+        };
+        let network = bring_up(&NetworkPlan { addressing, ..plan() }).unwrap();
+        assert_eq!(network.link(), "eth1", "the first with carrier");
+        assert_eq!(addresses("eth1"), [("10.6.0.9/24".to_owned(), FOREVER)]);
+        assert_eq!(routes()[0], "default via 10.6.0.1 dev eth1 proto static");
+        network.stop();
+    });
+}
+
+#[test]
+#[ignore = "needs network namespaces and dnsmasq"]
+fn the_running_system_finds_its_files() {
+    isolated("the_running_system_finds_its_files", |lab| {
+        let _server = lab.dnsmasq("s0", &[POOL]);
+        let network = dhcp();
+        let (folder, _) =
+            keep::tests::root(&[("root/etc/network/interfaces", "iface eth0 inet dhcp\n")]);
+        let (root, run) = (folder.path().join("root"), folder.path().join("run"));
+        let kept = keep::write(&network, &root, &run).unwrap();
+        network.stop();
+        assert_eq!(
+            kept.files,
+            [
+                "/etc/network/interfaces",
+                "/run/net-eth0.conf",
+                "/run/landfall/lease.json",
+                "/run/systemd/network/10-landfall-eth0.network",
+                "/run/NetworkManager/conf.d/10-landfall.conf",
+                "/run/systemd/system/networking.service.d/10-landfall.conf",
+                "/run/systemd/system/ifup@.service.d/10-landfall.conf",
+            ]
+        );
+        let interfaces = std::fs::read_to_string(root.join("etc/network/interfaces")).unwrap();
+        assert!(interfaces.contains("iface eth0 inet manual") && !interfaces.contains("dhcp"));
+    });
+}
