@@ -3,6 +3,7 @@
 //! `/dev/kvm` exists on hosts where a guest then hangs in its first thousand instructions, so only
 //! a kernel that has come up counts.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -13,6 +14,7 @@ use anyhow::{Result, bail};
 use crate::console::Console;
 use crate::sys;
 use crate::vm::Kernel;
+use crate::workshop;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accel {
@@ -30,9 +32,24 @@ impl Accel {
         *BEST.get_or_init(|| match std::env::var("LANDFALL_ACCEL").as_deref() {
             Ok("kvm") => Self::Kvm,
             Ok("tcg") => Self::Tcg,
-            _ if Path::new("/dev/kvm").exists() && kvm_boots_a_kernel().is_ok() => Self::Kvm,
+            _ if Path::new("/dev/kvm").exists() => Self::tried(),
             _ => Self::Tcg,
         })
+    }
+
+    /// By a trial boot, whose answer is good until the host is started again.
+    fn tried() -> Self {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let note = workshop::dir().join(format!("accel-{}", boot.trim()));
+        match fs::read_to_string(&note).as_deref() {
+            Ok("kvm") => return Self::Kvm,
+            Ok("tcg") => return Self::Tcg,
+            _ => {}
+        }
+        let accel = if kvm_boots_a_kernel().is_ok() { Self::Kvm } else { Self::Tcg };
+        // Without the note the next run asks again.
+        let _ = fs::write(note, accel.name());
+        accel
     }
 
     /// As `LANDFALL_ACCEL` names it.
@@ -59,14 +76,14 @@ fn kvm_boots_a_kernel() -> Result<()> {
         .args(["-nodefaults", "-display", "none", "-no-reboot", "-machine", "q35", "-m", "256"])
         .args(Accel::Kvm.arguments())
         .args(["-serial", "stdio", "-append", "console=ttyS0 panic=-1", "-kernel"])
-        .arg(Kernel::V6_1.vmlinuz()?)
+        .arg(Kernel::V6_12.vmlinuz()?)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
     let mut qemu = sys::bind_to_this_thread(&mut command).spawn()?;
     let console = Console::default();
     let Some(output) = qemu.stdout.take() else { bail!("no standard output") };
-    console.follow_console(output, std::fs::File::create("/dev/null")?, false);
+    console.follow_console(output, fs::File::create("/dev/null")?, false);
     let result = console
         .line("the kernel's panic", Duration::from_secs(10), |line| line.contains("Kernel panic"));
     qemu.kill()?;

@@ -50,6 +50,12 @@ enum Verb {
         #[arg(long, hide = true)]
         prepared: bool,
     },
+    /// Set by the command itself: runs a test in a network of its own.
+    #[command(hide = true)]
+    Wired {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        program: Vec<std::ffi::OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -71,5 +77,6 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Image(options) => image::run(&options),
         Verb::Bench { prepared: false } => bench::prepare_and_run(),
         Verb::Bench { prepared: true } => bench::run(),
+        Verb::Wired { program } => namespace::become_wired(&program),
     }
 }

@@ -1,9 +1,11 @@
 //! Runs a program where it may make networks, and where nothing that it starts outlives it.
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use landfall_tests::Lab;
 
 use crate::{needs, say};
 
@@ -16,7 +18,7 @@ pub fn prefix() -> Result<Vec<&'static str>> {
         // in.tftpd changes its groups, and a Debian root has files of many users.
         words.extend(["--user", "--map-root-user", "--map-auto"]);
     }
-    words.extend(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
+    words.extend(["--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
     let mut trial = Command::new("unshare");
     say::run_quietly(trial.args(&words[1..]).arg("true")).context(
         "making namespaces; an ordinary user needs kernel.unprivileged_userns_clone=1, on some \
@@ -43,4 +45,21 @@ pub fn run_self(arguments: &[&str]) -> Result<()> {
 /// As cargo takes the program that is to start a test.
 pub fn as_cargo_runner() -> Result<OsString> {
     Ok(prefix()?.join(" ").into())
+}
+
+/// The same with a network, [`become_wired`], around the test.
+pub fn as_wired_cargo_runner() -> Result<OsString> {
+    let mut runner = as_cargo_runner()?;
+    runner.push(" ");
+    runner.push(std::env::current_exe()?);
+    runner.push(" wired");
+    Ok(runner)
+}
+
+/// Becomes `program` in a network of its own: with loopback, as every test needs it, and with one
+/// address more, without which in.tftpd and others do not find any network at all.
+pub fn become_wired(program: &[OsString]) -> Result<()> {
+    let (program, arguments) = program.split_first().context("a program")?;
+    let _lab = Lab::new("wired")?;
+    Err(Command::new(program).args(arguments).exec()).context("starting the test")
 }

@@ -16,6 +16,7 @@ pub fn run(word: Option<&str>) -> Result<()> {
     say::step("unit and plan tests", || {
         agent::cargo("test", &[vec!["--workspace"], filter(word)].concat())
     })?;
+    say::step("unit tests against real servers and the real kernel", || real_tests(word))?;
     if word.is_none() {
         agent::link_for_aarch64()?;
     }
@@ -39,6 +40,19 @@ pub fn run(word: Option<&str>) -> Result<()> {
 /// Behind the package selection, this lets only matching tests run.
 fn filter(word: Option<&str>) -> Vec<&str> {
     word.into_iter().collect()
+}
+
+/// Those marked `#[ignore = "needs …"]` in the library: one at a time, since they share ports.
+fn real_tests(word: Option<&str>) -> Result<()> {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .current_dir(workshop::workspace())
+        .args(["test", "--quiet", "--locked", "-p", "landfall", "--lib"])
+        .args(filter(word))
+        .args(["--", "--ignored", "--test-threads", "1"])
+        .env(runner_variable()?, namespace::as_wired_cargo_runner()?)
+        .env("PATH", needs::extend_path());
+    say::run(&mut command)
 }
 
 /// Each machine keeps one core busy, so there are as many at a time as cores; each test has a
