@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::cmdline::{Request, words};
+use crate::cmdline::words;
 use crate::config::Configuration;
 use crate::console;
 use crate::directives::{self, Facts};
@@ -44,6 +44,7 @@ pub fn run() -> Result<Infallible, Box<Failure>> {
     })?;
     let config = config.or_from_root(new_root.path());
     boot.stage(Stage::Directives, || {
+        let _waiting = new_root.waiting();
         handover::bind_api_mounts(&new_root)?;
         // First, so that PREINIT commands may have the last word on these files too.
         network.leave_to(new_root.path());
@@ -96,7 +97,7 @@ impl Boot {
 
     /// Makes the plan and says what of the command line has no effect.
     fn decide(&mut self, machine: &Machine) -> Plan {
-        let plan = Plan::decide(Request::read(&machine.command_line), &machine.identity);
+        let plan = Plan::decide(machine.request.clone(), &machine.identity);
         for problem in &plan.problems {
             log::warn!(target: "command line", "{problem}; ignored");
         }

@@ -84,7 +84,9 @@ impl<'a> Handover<'a> {
     /// # Errors
     /// There is no init in the image that could be started.
     pub fn prepare(self, report: &mut Report) -> Result<Ready> {
+        let waiting = self.root.waiting();
         let init = choose_init(self.root.path(), self.plan.init.as_deref())?;
+        drop(waiting);
         report.add_choice("init", init.to_string_lossy());
         // Before its modules are removed with the initramfs.
         self.machine.drivers.stop_following();
@@ -166,22 +168,48 @@ fn choose_init(root: &Path, asked: Option<&str>) -> Result<PathBuf> {
 /// Follows symbolic links as the new root will see them.
 fn can_be_executed(root: &OwnedFd, path: &str) -> Result<(), String> {
     let relative = path.trim_start_matches('/');
-    let file = rustix::fs::openat2(
-        root,
-        relative,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::IN_ROOT,
-    )
-    .map_err(|errno| match errno {
+    let file = open_in(root, relative, OFlags::PATH).map_err(|errno| match errno {
         rustix::io::Errno::NOENT => "not there".to_owned(),
         errno => errno.to_string(),
     })?;
     let stat = rustix::fs::fstat(&file).map_err(|errno| errno.to_string())?;
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile if stat.st_mode & 0o111 != 0 => Ok(()),
-        FileType::RegularFile => Err("not executable".to_owned()),
-        _ => Err("not a file".to_owned()),
+        FileType::RegularFile if stat.st_mode & 0o111 != 0 => {}
+        FileType::RegularFile => return Err("not executable".to_owned()),
+        _ => return Err("not a file".to_owned()),
+    }
+    // The exec itself comes after the initramfs is gone, with its rescue shell.
+    let file = open_in(root, relative, OFlags::RDONLY).map_err(|errno| errno.to_string())?;
+    let mut head = [0; 256];
+    let length = rustix::io::read(&file, &mut head).map_err(|errno| errno.to_string())?;
+    match program_of(head.get(..length).unwrap_or_default())? {
+        Some(interpreter) => open_in(root, interpreter.trim_start_matches('/'), OFlags::PATH)
+            .map(drop)
+            .map_err(|_| format!("its interpreter {interpreter} is not there")),
+        None => Ok(()),
+    }
+}
+
+fn open_in(root: &OwnedFd, relative: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = flags | OFlags::CLOEXEC;
+    rustix::fs::openat2(root, relative, flags, Mode::empty(), ResolveFlags::IN_ROOT)
+}
+
+/// What the first bytes say: the interpreter of a script, or a program of this machine.
+fn program_of(head: &[u8]) -> Result<Option<&str>, String> {
+    /// EM_AARCH64 and EM_ARM, EM_X86_64 and EM_386 (elf(5)): a 64-bit kernel runs both.
+    const OURS: [u16; 2] = if cfg!(target_arch = "aarch64") { [183, 40] } else { [62, 3] };
+    if let Some(line) = head.strip_prefix(b"#!") {
+        let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let line = std::str::from_utf8(line).map_err(|_| "a script without interpreter")?;
+        return Ok(line.split_ascii_whitespace().next());
+    }
+    match (head.strip_prefix(b"\x7fELF"), head.get(18..20)) {
+        (Some(_), Some(&[low, high])) if OURS.contains(&u16::from_le_bytes([low, high])) => {
+            Ok(None)
+        }
+        (Some(_), _) => Err(format!("not a program for {}", std::env::consts::ARCH)),
+        (None, _) => Err("neither a program nor a script".to_owned()),
     }
 }
 
@@ -301,7 +329,7 @@ mod tests {
     fn executable(root: &Path, path: &str, mode: u32) {
         let path = inside(root, path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, "#!").unwrap();
+        fs::write(&path, "#!/lib/systemd/systemd\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
@@ -327,6 +355,28 @@ mod tests {
         assert!(error.contains("/sbin/init: not executable"), "{error}");
         assert!(error.contains("/etc/init: not there"), "{error}");
         assert!(error.contains("/bin/sh: not a file"), "{error}");
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn what_the_kernel_would_not_execute_is_known_before_the_initramfs_is_gone() {
+        let elf = |machine: u8| [&b"\x7fELF\x02\x01\x01"[..], &[0; 9], &[3, 0, machine, 0]].concat();
+        let ours = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
+        let cases = [
+            (elf(ours),                         Ok(None)),
+            (elf(243),                          Err("not a program for")), // RISC-V
+            (b"#!/bin/sh -e\nexit".to_vec(),    Ok(Some("/bin/sh"))),
+            (b"#! /usr/bin/env sh\n".to_vec(),  Ok(Some("/usr/bin/env"))),
+            (b"#!\xff\n".to_vec(),              Err("without interpreter")),
+            (b"".to_vec(),                      Err("neither")),
+        ];
+        for (head, expected) in cases {
+            match (program_of(&head), expected) {
+                (Ok(got), Ok(expected)) => assert_eq!(got, expected),
+                (Err(why), Err(expected)) => assert!(why.contains(expected), "{why}"),
+                (got, expected) => panic!("{got:?} instead of {expected:?}"),
+            }
+        }
     }
 
     #[test]

@@ -50,6 +50,14 @@ impl NewRoot {
     pub fn image(&self) -> &RootImage {
         &self.image
     }
+
+    /// To be held while files of the root are read: a streamed root whose server has died answers
+    /// to nobody, and the operator should know whom everything waits for.
+    pub fn waiting(&self) -> Option<console::Waiting> {
+        let server = self.image.server();
+        let streamed = !self.image.is_in_ram();
+        streamed.then(|| console::waiting("root", format!("the root, served by {server}")))
+    }
 }
 
 /// Mounts `image` and a layer for changes, one over the other, at `sysroot`, which must exist.
@@ -169,11 +177,16 @@ fn make_like(model: &Path, directory: &Path) -> Result<()> {
     fs::set_permissions(directory, mode).while_doing(doing)
 }
 
+/// An image may have something else of that name, such as a link that another overlay script
+/// left; a mount would follow it out of the new root. It makes way, in the layer of changes.
 fn create_mount_point(path: &Path) -> Result<()> {
-    match fs::create_dir(path) {
-        Err(_) if path.is_dir() => Ok(()),
-        created => created.while_doing(|| format!("creating {}", path.display())),
+    let doing = || format!("creating {}", path.display());
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => return Ok(()),
+        Ok(_) => fs::remove_file(path).while_doing(doing)?,
+        Err(_) => {}
     }
+    fs::create_dir(path).while_doing(doing)
 }
 
 /// Mount options as after `mount -o`. What belongs to the mount, and not to the file system, has

@@ -66,7 +66,7 @@ impl Plan {
             device: false,
             fstype: request.fstype,
             flags: request.flags,
-            ram: request.ram,
+            ram: request.ram.or(request.to_ram),
             overlay: request.overlay,
         };
         // root=nbd:… is the more explicit key; nbdroot= accompanies root=/dev/nbd0.
@@ -181,18 +181,11 @@ impl Plan {
         OverlayPlan { size: self.root.overlay.clone() }
     }
 
+    /// `landfall.ram=`, then the words of others, then lts.conf, of which `ltsp.NAME=` is the
+    /// weakest part.
     fn ram(&self, settings: &Settings) -> RamMode {
-        // C93: LTSP took the exact word only; every spelling of yes is meant.
-        let yes = |value: &str| {
-            matches!(value.to_ascii_lowercase().as_str(), "true" | "yes" | "y" | "1" | "on")
-        };
-        let wish = |on| if on { RamMode::Copy } else { RamMode::Off };
-        let typed = self.settings.iter().rev().find(|(name, _)| name == "LTSP_NBD_TO_RAM");
-        self.root
-            .ram
-            .or(typed.map(|(_, value)| wish(yes(value))))
-            .or(settings.get("LTSP_NBD_TO_RAM").map(|_| wish(settings.nbd_to_ram())))
-            .unwrap_or(RamMode::Off)
+        let configured = if settings.nbd_to_ram() { RamMode::Copy } else { RamMode::Off };
+        self.root.ram.unwrap_or(configured)
     }
 }
 
@@ -269,6 +262,7 @@ impl fmt::Display for Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Origin;
 
     fn plan(line: &str) -> Plan {
         Plan::decide(Request::read(line), &Identity::default())
@@ -324,18 +318,21 @@ mod tests {
     #[test]
     fn the_copy_to_memory_is_decided_by_the_strongest_who_speaks() {
         let offer = RootOffer { root_path: Some("/img"), boot_server: Some("b") };
-        for (line, expected) in [
-            ("", RamMode::Off),
-            ("LTSP_NBD_TO_RAM=true", RamMode::Copy),
-            ("ltsp.ltsp_nbd_to_ram=True", RamMode::Copy), // C93
-            ("LTSP_NBD_TO_RAM=true landfall.ram=off", RamMode::Off),
-            ("toram", RamMode::Copy),
+        let (off, copy) = (RamMode::Off, RamMode::Copy);
+        for (line, configured, expected) in [
+            ("", "", off),
+            ("", "yes", copy), // C94
+            ("", "nonsense", off),
+            ("LTSP_NBD_TO_RAM=True", "", copy), // C93
+            ("LTSP_NBD_TO_RAM=true", "false", copy),
+            ("LTSP_NBD_TO_RAM=true landfall.ram=off", "yes", off),
+            ("landfall.ram=off toram", "yes", off),
+            ("toram", "no", copy),
         ] {
-            assert_eq!(
-                plan(line).root(offer, &Settings::default()).unwrap().ram,
-                expected,
-                "{line}"
-            );
+            let mut settings = Settings::default();
+            settings.insert("LTSP_NBD_TO_RAM", configured, Origin::Agent);
+            let got = plan(line).root(offer, &settings).unwrap().ram;
+            assert_eq!(got, expected, "{line} {configured}");
         }
     }
 

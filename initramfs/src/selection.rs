@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use landfall::cmdline::distance;
 use landfall::machine::modules::{Found, Index, Module, Softdep, glob, normalized, parse_softdep};
 
 /// Without these no machine reaches its root.
@@ -251,21 +252,6 @@ pub fn plain_path(path: &Path) -> String {
         Some(end) => text[..end + 3].to_owned(),
         None => text.into_owned(),
     }
-}
-
-/// Levenshtein's: insertions, deletions and changes of one character.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.chars().enumerate() {
-            let change = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

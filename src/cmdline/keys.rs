@@ -2,11 +2,12 @@
 
 use super::{IpRequest, Problem, RootRequest, Word, ip, root, words};
 use crate::boot::Stage;
+use crate::config::means_yes;
 use crate::net::Mac;
 use crate::root::RamMode;
 
 /// What was asked on the command line, before anybody decided what it means here.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Request {
     pub ip: Option<IpRequest>,
     pub bootif: Option<Mac>,
@@ -16,6 +17,8 @@ pub struct Request {
     pub fstype: Option<String>,
     pub flags: Option<String>,
     pub ram: Option<RamMode>,
+    /// What others' words ask for; `ram` is stronger.
+    pub to_ram: Option<RamMode>,
     /// Size of the writable layer: bytes with a suffix, or a percentage of the memory.
     pub overlay: Option<String>,
     pub config: Option<String>,
@@ -26,6 +29,8 @@ pub struct Request {
     pub breaks: Vec<Stage>,
     pub quiet: bool,
     pub debug: bool,
+    /// The kernel shall print everything itself.
+    pub kernel_is_loud: bool,
     pub boot_image: Option<String>,
     /// `ltsp.NAME=value` and LTSP's bare words, names in upper case, in the order they came.
     pub settings: Vec<(String, String)>,
@@ -96,8 +101,8 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "toram", value: "",
-        manual: "Same as `landfall.ram=copy`.",
-        read: |request, _| { request.ram = Some(RamMode::Copy); Ok(()) },
+        manual: "`landfall.ram=copy`, as live-boot says it.",
+        read: |request, _| { request.to_ram = Some(RamMode::Copy); Ok(()) },
     },
     Key {
         name: "landfall.overlay", value: "SIZE",
@@ -138,14 +143,35 @@ pub const KEYS: &[Key] = &[
         read: |request, _| { request.quiet = true; Ok(()) },
     },
     Key {
+        name: "debug", value: "",
+        manual: "The kernel's own: everything on the console, our lines in the kernel's format.",
+        read: |request, _| { request.kernel_is_loud = true; Ok(()) },
+    },
+    Key {
+        name: "ignore_loglevel", value: "",
+        manual: "The same.",
+        read: |request, _| { request.kernel_is_loud = true; Ok(()) },
+    },
+    Key {
+        name: "loglevel", value: "N",
+        manual: "The kernel's own; with 7 as `debug`.",
+        read: |request, value| {
+            request.kernel_is_loud = value.parse::<u8>().map_err(|_| "not a number")? > 6;
+            Ok(())
+        },
+    },
+    Key {
         name: "BOOT_IMAGE", value: "PATH",
         manual: "Written by the boot loader; its directory is where LTSP's lts.conf is looked for.",
         read: |request, value| { request.boot_image = Some(value.to_owned()); Ok(()) },
     },
     Key {
         name: "LTSP_NBD_TO_RAM", value: "true",
-        manual: "LTSP's name of `landfall.ram=copy`; also as a setting in lts.conf.",
-        read: |request, value| { request.settings.push(("LTSP_NBD_TO_RAM".into(), value.into())); Ok(()) },
+        manual: "`landfall.ram=copy`, as LTSP says it; also a setting in lts.conf.",
+        read: |request, value| {
+            request.to_ram = Some(if means_yes(value) { RamMode::Copy } else { RamMode::Off });
+            Ok(())
+        },
     },
     Key {
         name: "LTSCONF", value: "NAME",
@@ -304,9 +330,10 @@ mod tests {
         let request = Request::read(
             "ltsp.foo=bar ltsp.ltsp_nbd_to_ram=true LTSP_NBD_TO_RAM=True ltsp.break=x",
         );
-        let expected = [("FOO", "bar"), ("LTSP_NBD_TO_RAM", "true"), ("LTSP_NBD_TO_RAM", "True")];
+        let expected = [("FOO", "bar"), ("LTSP_NBD_TO_RAM", "true")];
         let got: Vec<_> = request.settings.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(got, expected);
+        assert_eq!(request.to_ram, Some(RamMode::Copy));
     }
 
     #[test]

@@ -18,6 +18,6 @@ pub use evaluate::{Evaluation, evaluate};
 pub use location::{Location, Placeholders, debian_arch};
 pub use node::Configuration;
 pub use select::Identity;
-pub use settings::{Origin, Setting, Settings};
+pub use settings::{Origin, Setting, Settings, means_yes};
 pub use source::{Loaded, Source, announce, load, load_from_root};
 pub use syntax::{Problem, Severity};

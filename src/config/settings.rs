@@ -53,8 +53,7 @@ impl Settings {
     ///
     /// LTSP took exactly `true` and no other spelling; every spelling of yes means it here.
     pub fn nbd_to_ram(&self) -> bool {
-        self.get("LTSP_NBD_TO_RAM")
-            .is_some_and(|value| is_true(value) || value == "1" || value.eq_ignore_ascii_case("on"))
+        self.get("LTSP_NBD_TO_RAM").is_some_and(means_yes)
     }
 
     /// A blank-separated list; empty if not set.
@@ -98,6 +97,11 @@ impl Settings {
     pub fn merge(&mut self, stronger: Self) {
         self.values.extend(stronger.values);
     }
+}
+
+/// Every spelling of yes, for what LTSP read less kindly than it was meant.
+pub fn means_yes(value: &str) -> bool {
+    is_true(value) || value == "1" || value.eq_ignore_ascii_case("on")
 }
 
 fn is_true(value: &str) -> bool {

@@ -89,7 +89,7 @@ pub fn load(
 
 /// Says on the console what `loaded` means for this machine, and what is wrong with it.
 pub fn announce(loaded: &Loaded, evaluation: &Evaluation) {
-    /// The console scrolls, and `landfall check` lists the rest.
+    /// The console scrolls; who reads ten has enough to mend.
     const MOST: usize = 10;
 
     let source = &loaded.source;

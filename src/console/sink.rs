@@ -14,6 +14,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::line::{console_line, kmsg_records, printable};
 use crate::sys;
@@ -35,6 +36,8 @@ struct Terminal {
     redraws: bool,
     /// A line without its end stands there.
     open_line: bool,
+    /// It has taken nothing for a while.
+    stuck: bool,
 }
 
 struct State {
@@ -151,7 +154,8 @@ pub(super) fn transient(subject: &str, text: &str, sparse: bool) {
     with(|state| {
         for terminal in &mut state.terminals {
             if terminal.redraws {
-                terminal.put(&format!("\r\x1b[K{line}"));
+                let row = terminal.row(&line);
+                terminal.put(&format!("\r\x1b[K{row}"));
                 terminal.open_line = true;
             } else if sparse {
                 terminal.put(&format!("{line}\r\n"));
@@ -233,15 +237,45 @@ impl Terminal {
     /// One write for all of it, so that the kernel's own lines do not cut it. No failure of a
     /// terminal may stop a boot.
     fn put(&mut self, text: &str) {
-        let written = self.file.write_all(text.as_bytes());
+        let written = self.write(text.as_bytes());
         // The kernel hangs up every descriptor of a terminal when the shell that controlled it
         // ends; the terminal itself is well.
         if written.is_err_and(|error| error.raw_os_error() == Some(libc::EIO))
             && let Ok(file) = open_terminal(&self.path)
         {
             self.file = file;
-            let _ = self.file.write_all(text.as_bytes());
+            let _ = self.write(text.as_bytes());
         }
+    }
+
+    /// A serial line takes 4 KiB at once and some hundred bytes a second: the failure screen
+    /// would be cut short if nobody waited for it. One that has taken nothing for a while is
+    /// stuck (flow control, and nobody at the other end), and is not waited for again.
+    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        const PATIENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+        while !bytes.is_empty() {
+            match self.file.write(bytes) {
+                Ok(count) => {
+                    self.stuck = false;
+                    bytes = bytes.get(count..).unwrap_or_default();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.stuck => {
+                    let mut room = [PollFd::new(&self.file, PollFlags::OUT)];
+                    self.stuck = poll(&mut room, Some(&PATIENCE)).unwrap_or(0) == 0;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// What fits on one row: a longer line would wrap, and only its last row be drawn over.
+    fn row<'a>(&self, line: &'a str) -> &'a str {
+        let columns = rustix::termios::tcgetwinsize(&self.file).map_or(0, |size| size.ws_col);
+        let columns = if columns == 0 { 80 } else { usize::from(columns) };
+        let end = line.char_indices().nth(columns.saturating_sub(1)).map(|(at, _)| at);
+        end.and_then(|end| line.get(..end)).unwrap_or(line)
     }
 }
 
@@ -257,7 +291,7 @@ fn terminal(path: &str) -> Option<Terminal> {
     let file = open_terminal(path).ok()?;
     let name = path.strip_prefix("/dev/tty").unwrap_or_default();
     let redraws = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
-    Some(Terminal { path: path.to_owned(), file, redraws, open_line: false })
+    Some(Terminal { path: path.to_owned(), file, redraws, open_line: false, stuck: false })
 }
 
 pub(super) fn uptime() -> Duration {

@@ -52,11 +52,6 @@ impl Progress {
         drop(last);
         sink::transient(self.subject, &text(&self.what, done, self.total, elapsed), sparse);
     }
-
-    /// Bytes a second since the start.
-    pub fn rate(&self, done: u64) -> u64 {
-        rate(done, self.started.elapsed())
-    }
 }
 
 fn rate(done: u64, elapsed: Duration) -> u64 {

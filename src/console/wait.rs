@@ -52,13 +52,6 @@ impl Waiting {
             entry.what = what.into();
         }
     }
-
-    /// How long this has lasted.
-    pub fn lasted(&self) -> Duration {
-        let registry = registry();
-        let entry = registry.entries.iter().find(|entry| entry.number == self.number);
-        entry.map(|entry| entry.since.elapsed()).unwrap_or_default()
-    }
 }
 
 impl Drop for Waiting {
@@ -80,6 +73,10 @@ pub(super) fn start_ticker() {
 fn remind() {
     let line = {
         let mut registry = registry();
+        // The longest wait is shown, and the latest beside it: a driver that never returns must
+        // not hide what the boot itself is waiting for.
+        let latest = registry.entries.iter().max_by_key(|entry| entry.since);
+        let latest = latest.map(|entry| (entry.number, entry.what.clone(), entry.since.elapsed()));
         let Some(entry) = registry.entries.iter_mut().min_by_key(|entry| entry.since) else {
             return;
         };
@@ -91,7 +88,13 @@ fn remind() {
         if due {
             entry.said = lasted;
         }
-        (entry.subject, format!("waiting for {} ({})", entry.what, span(lasted)), due)
+        let also = match latest {
+            Some((number, what, since)) if number != entry.number && since.as_secs() >= 2 => {
+                format!("; and for {what} ({})", span(since))
+            }
+            _ => String::new(),
+        };
+        (entry.subject, format!("waiting for {} ({}){also}", entry.what, span(lasted)), due)
     };
     sink::transient(line.0, &line.1, line.2);
 }

@@ -1,8 +1,8 @@
 //! What the settings do to the new root before its init starts.
 //!
 //! One file per family, each with a pure part that is tested by tables and an `apply` that writes
-//! below a root. A family that fails is a warning, and the others go on: only a root that cannot be
-//! reached at all stops a boot. Families that no setting asks for still run where LTSP's did: names,
+//! below a root. A family that fails is a warning, and the others go on: nothing here stops
+//! a boot. Families that no setting asks for still run where LTSP's did: names,
 //! fstab and services are as on every LTSP node.
 //!
 //! Absent on purpose: shells, save for the operator's own PREINIT commands; mounting what fstab
@@ -175,30 +175,8 @@ mod tests {
     use super::*;
     use crate::config::{Identity, evaluate};
 
-    /// A lease that says nothing but its address.
     pub fn lease(address: impl Into<Ipv4Addr>, prefix: u8) -> Lease {
-        Lease {
-            address: address.into(),
-            prefix,
-            broadcast: None,
-            routes: vec![],
-            mtu: None,
-            dns: vec![],
-            domain: None,
-            search: vec![],
-            hostname: None,
-            ntp: vec![],
-            time_offset: None,
-            nis_domain: None,
-            root_path: None,
-            next_server: None,
-            tftp_server: None,
-            filename: None,
-            server_id: None,
-            lease_seconds: None,
-            renew_seconds: None,
-            rebind_seconds: None,
-        }
+        Lease::of_address(address.into(), prefix)
     }
 
     /// The first user's node, but for its commands: what C1 says about files.

@@ -16,7 +16,7 @@ use rustix::mount::MountAttrFlags;
 
 pub use identity::Identity;
 
-use crate::cmdline::words;
+use crate::cmdline::Request;
 use crate::console::{self, Loudness};
 use crate::error::{Error, Result, WhileDoing};
 use crate::machine::identity::memory_kib;
@@ -25,7 +25,8 @@ use crate::sys;
 
 /// What the machine is, once the kernel's own file systems are there to tell.
 pub struct Machine {
-    pub command_line: String,
+    /// What the kernel command line asks for.
+    pub request: Request,
     pub identity: Identity,
     pub drivers: Drivers,
     /// `MemTotal`.
@@ -43,8 +44,8 @@ pub fn start() -> Result<Machine> {
     let command_line = fs::read_to_string("/proc/cmdline")
         .while_doing(|| "reading the kernel command line from /proc/cmdline")?;
     let command_line = command_line.trim_end().to_owned();
-    let (loudness, loud) = loudness(&command_line);
-    console::attach(loudness, loud);
+    let request = Request::read(&command_line);
+    console::attach(loudness(&request), request.kernel_is_loud);
     log::info!(
         target: "landfall",
         "version {} on Linux {} ({})",
@@ -57,7 +58,7 @@ pub fn start() -> Result<Machine> {
     let drivers = Drivers::new(Path::new("/"), &release, &command_line);
     load_in_background(&drivers);
     Ok(Machine {
-        command_line,
+        request,
         identity: Identity::read(Path::new("/sys")),
         drivers,
         memory_kib: fs::read_to_string("/proc/meminfo")
@@ -141,41 +142,10 @@ fn is_mount_point(path: &Path) -> Result<bool> {
     Ok(device(path)? != device(Path::new("/"))?)
 }
 
-/// How loud the agent shall be, and whether the kernel was told to print everything itself.
-fn loudness(command_line: &str) -> (Loudness, bool) {
-    let mut loudness = Loudness::Normal;
-    let mut kernel = false;
-    for word in words(command_line) {
-        match (word.key, word.value) {
-            ("quiet", None) => loudness = loudness.min(Loudness::Quiet),
-            ("landfall.debug", None | Some("1" | "on" | "yes" | "true")) => {
-                loudness = Loudness::Debug
-            }
-            ("debug" | "ignore_loglevel", None) => kernel = true,
-            ("loglevel", Some(level)) => kernel = level.parse::<u8>().is_ok_and(|level| level > 6),
-            _ => {}
-        }
-    }
-    (loudness, kernel)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    #[rustfmt::skip]
-    fn the_command_line_sets_the_loudness() {
-        let cases = [
-            ("ro",                   (Loudness::Normal, false)),
-            ("ro quiet",             (Loudness::Quiet, false)),
-            ("quiet landfall.debug", (Loudness::Debug, false)),
-            ("debug",                (Loudness::Normal, true)),
-            ("loglevel=7",           (Loudness::Normal, true)),
-            ("loglevel=3",           (Loudness::Normal, false)),
-        ];
-        for (line, expected) in cases {
-            assert!(loudness(line) == expected, "{line}");
-        }
+fn loudness(request: &Request) -> Loudness {
+    match (request.debug, request.quiet) {
+        (true, _) => Loudness::Debug,
+        (false, true) => Loudness::Quiet,
+        (false, false) => Loudness::Normal,
     }
 }

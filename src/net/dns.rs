@@ -81,7 +81,9 @@ impl Resolver {
             Some(error) if error.is_transient() => Err(Error::new(doing(), error)),
             _ => {
                 let why = format!("{} knows no address of {}", self.names(), names.join(" or "));
-                Err(Error::refused(doing(), why))
+                // After a power cut the name server is up before the server whose name it learns
+                // by DHCP; who mistyped a name reads it in the wait.
+                Err(Error::new(doing(), Cause::NotNow(why)))
             }
         }
     }

@@ -17,6 +17,9 @@ pub struct Held {
     pub lifetime: Lifetime,
 }
 
+/// Seconds.
+const GRACE: u32 = 30;
+
 /// How long the kernel keeps an address that nobody extends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
@@ -89,14 +92,26 @@ impl Held {
             Report::News(News::Refused { server, words }) => {
                 let words = words.map(|words| format!(": {words}")).unwrap_or_default();
                 log::warn!(target: "network", "{name}: {} takes the lease of {} back{words}", who(server), self.lease.address);
+                self.hold(kernel).await;
             }
             Report::News(News::Expired) => {
                 log::warn!(target: "network", "{name}: the lease of {} has ended and no server extends it", self.lease.address);
+                self.hold(kernel).await;
             }
             Report::News(News::Unusable { server, why }) => {
                 log::debug!(target: "network", "{name}: {} offers nothing usable: {why}", who(server));
             }
             Report::News(News::Accepted(_)) => {}
+        }
+    }
+
+    /// Keeps address and routes although the lease has gone, until there is another.
+    async fn hold(&self, kernel: &Kernel) {
+        let (link, lease) = (&self.port.link, &self.lease);
+        let forever = Lifetime::Forever;
+        if let Err(error) = configure(kernel, link, Some(lease), lease, self.origin, forever).await
+        {
+            log::warn!(target: "network", "{error}");
         }
     }
 }
@@ -121,7 +136,8 @@ pub async fn configure(
         log::warn!(target: "network", "{error}");
     }
     let seconds = match lifetime {
-        Lifetime::OfLease => lease.lease_seconds,
+        // Later than our own clock ends the lease: the address is to be kept then, without a gap.
+        Lifetime::OfLease => lease.lease_seconds.map(|seconds| seconds.saturating_add(GRACE)),
         Lifetime::Forever => None,
     };
     kernel.set_address(link, lease, seconds).await?;

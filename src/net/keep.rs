@@ -153,7 +153,7 @@ fn klibc_file(variables: &[(String, String)]) -> String {
         .collect()
 }
 
-/// For `landfall report`, the keeper and anybody with jq.
+/// For anybody with jq.
 #[derive(Serialize)]
 struct LeaseFile<'a> {
     link: &'a str,

@@ -44,13 +44,13 @@ pub use plan::{Addressing, LinkChoice, NetworkPlan};
 
 use crate::error::Result;
 use dns::Resolver;
+use keep::{Kept, Renewer};
 use worker::Worker;
 
 /// A configured link. Its lease is renewed in the background until [`Network::stop`].
 #[derive(Debug)]
 pub struct Network {
     link: String,
-    index: u32,
     mac: Mac,
     plan: NetworkPlan,
     lease: Lease,
@@ -63,7 +63,6 @@ pub fn bring_up(plan: &NetworkPlan) -> Result<Network> {
     let (worker, settled) = Worker::start(plan)?;
     let network = Network {
         link: settled.link.name,
-        index: settled.link.index,
         mac: settled.link.mac,
         plan: plan.clone(),
         lease: settled.lease,
@@ -77,10 +76,6 @@ impl Network {
     /// Name in the initramfs; the running system's udev may choose another.
     pub fn link(&self) -> &str {
         &self.link
-    }
-
-    pub fn index(&self) -> u32 {
-        self.index
     }
 
     pub fn mac(&self) -> Mac {
@@ -119,11 +114,6 @@ impl Network {
         joined(&self.plan.dns, &self.lease.dns)
     }
 
-    /// Those of `ip=`, then those of the lease.
-    pub fn ntp(&self) -> Vec<IpAddr> {
-        joined(&self.plan.ntp, &self.lease.ntp)
-    }
-
     /// Addresses of `host`, at least one. A failure that [`crate::error::Error::is_transient`] is
     /// worth another call; each takes at most some 20 s.
     pub fn resolve(&self, host: &str) -> Result<Vec<IpAddr>> {
@@ -147,8 +137,17 @@ impl Network {
     /// not to boot.
     pub fn leave_to(&self, new_root: &Path) {
         match keep::write(self, new_root, Path::new("/run")) {
-            Ok(kept) => {
-                log::debug!(target: "network", "left for the running system: {}", kept.files.join(" "));
+            Ok(Kept { renewer, files }) => {
+                log::debug!(target: "network", "left for the running system: {}", files.join(" "));
+                if let (Renewer::Nobody, Some(seconds)) = (renewer, self.lease.lease_seconds) {
+                    log::info!(
+                        target: "network",
+                        "nobody in this root renews the lease of {seconds} s: {} stays on {}, and \
+                         the DHCP server must not give it to another",
+                        self.lease.address,
+                        self.link
+                    );
+                }
             }
             Err(error) => log::warn!(target: "network", "{error}; the link may be lost later"),
         }

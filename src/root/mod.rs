@@ -72,7 +72,7 @@ pub struct RootImage {
 #[derive(Debug)]
 enum Backing {
     /// The kernel's connection to the server.
-    Nbd { index: u32 },
+    Nbd,
     /// A sealed file in memory. The device clears itself when nobody has it open, so it is kept
     /// open until it is mounted.
     Memory { _loop: loop_device::LoopDevice },
@@ -118,17 +118,9 @@ impl RootImage {
         matches!(self.backing, Backing::Memory { .. })
     }
 
-    /// Which `/dev/nbdN` holds the connection, while there is one.
-    pub fn nbd_index(&self) -> Option<u32> {
-        match self.backing {
-            Backing::Nbd { index } => Some(index),
-            Backing::Memory { .. } => None,
-        }
-    }
-
     fn whereabouts(&self) -> String {
         match self.backing {
-            Backing::Nbd { .. } => format!("read from \"{}\" of {}", self.export, self.peer),
+            Backing::Nbd => format!("read from \"{}\" of {}", self.export, self.peer),
             Backing::Memory { .. } => format!("in RAM; {} may go away", self.peer),
         }
     }
@@ -234,7 +226,7 @@ fn streamed(
             its last {cut} bytes cannot be read");
     }
     let whole = device::connect(NBD_INDEX, connection)?;
-    let backing = Backing::Nbd { index: NBD_INDEX };
+    let backing = Backing::Nbd;
     match root.partition {
         None => Ok((whole, backing)),
         Some(number) => partition_of(&whole, number, root).map(|node| (node, backing)),

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use super::index::{normalized, parse_softdep};
+use crate::cmdline::{Word, words};
 
 /// Modules to be loaded around another one, if they can be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,11 +93,7 @@ impl Configuration {
     /// attempt. Any word with a dot is taken for a module's option: whether there is such a module
     /// shows when it is loaded.
     pub fn add_command_line(&mut self, command_line: &str) {
-        for word in words(command_line) {
-            let (key, value) = match word.split_once('=') {
-                Some((key, value)) => (key, Some(value.trim_matches('"'))),
-                None => (word, None),
-            };
+        for Word { key, value, .. } in words(command_line) {
             match (normalized(key).as_str(), value) {
                 ("modprobe.blacklist" | "module_blacklist", Some(names)) => {
                     let names = names.split(',').filter(|name| !name.is_empty());
@@ -136,22 +133,6 @@ fn assignment(option: &str, value: Option<&str>) -> String {
         Some(value) => format!("{option}={value}"),
         None => option.to_owned(),
     }
-}
-
-/// Words up to a lone `--`, after which they are for init; quoted blanks do not end a word.
-fn words(line: &str) -> impl Iterator<Item = &str> {
-    let mut quoted = false;
-    let at_blank = move |c: char| {
-        quoted ^= c == '"';
-        c.is_ascii_whitespace() && !quoted
-    };
-    line.split(at_blank).filter(|word| !word.is_empty()).take_while(|word| *word != "--").map(
-        // `"key=two words"`: the quotes may also stand around the whole word.
-        |word| match word.strip_prefix('"') {
-            Some(inner) => inner.strip_suffix('"').unwrap_or(inner),
-            None => word,
-        },
-    )
 }
 
 #[cfg(test)]

@@ -17,6 +17,9 @@ use super::devices::{self, Device};
 use super::installed::Installed;
 use super::{Found, Index, Module, normalized};
 
+/// What a driver may take to start before it is named in a warning.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Passes over sysfs in one coldplug. Each driver may bring up a bus with further devices; three
 /// are usual (PCI, virtio behind it, network behind that).
 const COLDPLUG_PASSES: usize = 16;
@@ -331,8 +334,25 @@ impl Drivers {
     fn wait_until_idle(&self) {
         let _waiting = console::waiting("drivers", "drivers to start");
         let mut state = self.state();
+        let mut warned = false;
         while state.busy > 0 {
-            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let wait = self.shared.changed.wait_timeout(state, PATIENCE);
+            let (guard, elapsed) = wait.unwrap_or_else(PoisonError::into_inner);
+            state = guard;
+            if elapsed.timed_out() && !std::mem::replace(&mut warned, true) {
+                let loading = |(name, progress): (&String, &Progress)| {
+                    (*progress == Progress::Loading).then(|| name.clone())
+                };
+                let names: Vec<_> = state.modules.iter().filter_map(loading).collect();
+                // No use in going on: the exec waits for the thread that is in the kernel.
+                log::warn!(
+                    target: "drivers",
+                    "{} has not started for {} s; modprobe.blacklist={} leaves it out",
+                    names.join(", "),
+                    PATIENCE.as_secs(),
+                    names.join(",")
+                );
+            }
         }
     }
 

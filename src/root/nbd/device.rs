@@ -78,6 +78,7 @@ pub fn connect(index: u32, connection: Connection) -> Result<PathBuf> {
 
     tune(index, &export);
     // The partition table is read when the device is opened for the first time.
+    let _waiting = console::waiting("root", format!("{} to be read", device.display()));
     File::open(&device).while_doing(|| format!("opening {}", device.display()))?;
     Ok(device)
 }
