@@ -175,7 +175,8 @@ fn everything_in_the_lease_reaches_the_kernel() {
             panic!("{:?}", addresses("eth0"))
         };
         assert_eq!(address, "10.5.0.50/24");
-        assert!((100..=120).contains(seconds), "{seconds} s");
+        // The kernel's end of it is later than ours, so that the address can be kept.
+        assert!((130..=150).contains(seconds), "{seconds} s");
         assert_eq!(
             routes(),
             [
@@ -266,8 +267,8 @@ fn the_lease_is_renewed_while_the_boot_goes_on() {
         let network = dhcp();
         assert_eq!(network.lease().renew_seconds, Some(3), "dnsmasq does not do as it is told");
         let rest = || addresses("eth0").first().map_or(0, |(_, seconds)| *seconds);
-        wait_until("some of the lease to pass", || rest() < 119);
-        wait_until("a renewal", || rest() >= 119);
+        wait_until("some of the lease to pass", || rest() < 149);
+        wait_until("a renewal", || rest() >= 149);
         network.stop();
     });
 }
