@@ -106,7 +106,7 @@ const FILES: &[File] = &[
         "etc/systemd/system/landfall-probe.service",
         "[Unit]\nDescription=Answers the harness of the boot tests\n\
          After=multi-user.target rc-local.service\n\n\
-         [Service]\nExecStart=/usr/libexec/landfall-probe\nKillMode=none\n",
+         [Service]\nExecStart=/usr/libexec/landfall-probe\n",
     ),
 ];
 
@@ -135,7 +135,13 @@ impl Recipe {
         let image = workshop::once("roots", &format!("{}.img", self.name), &inputs, |path| {
             say::step(&what, || self.make(path))
         })?;
+        // The one before is of no use to anybody.
         let link = image.with_file_name(format!("{}.squashfs", self.name));
+        if let Ok(before) = fs::read_link(&link)
+            && Some(before.as_os_str()) != image.file_name()
+        {
+            let _ = fs::remove_file(image.with_file_name(before));
+        }
         let _ = fs::remove_file(&link);
         symlink(image.file_name().context("a name")?, &link)?;
         Ok(())

@@ -108,8 +108,9 @@ fn links() -> io::Result<Vec<Link>> {
     }
     let mut links = Vec::new();
     for entry in fs::read_dir("/sys/class/net")? {
-        let (name, path) = (entry.as_ref(), entry.as_ref().map(fs::DirEntry::path));
-        let (Ok(name), Ok(path)) = (name.map(|e| e.file_name()), path) else { continue };
+        let path = entry?.path();
+        // Beside the links there may be a file, `bonding_masters`.
+        let Some(name) = path.file_name().filter(|_| path.is_dir()) else { continue };
         let name = name.to_string_lossy().into_owned();
         let flags = text(path.join("flags"))?;
         let flags = u32::from_str_radix(flags.trim_start_matches("0x"), 16).unwrap_or(0);
