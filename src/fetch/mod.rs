@@ -60,7 +60,8 @@ pub fn persistently(
                 Ok(bytes) => return Ok(bytes),
                 Err(failed) => failed,
             };
-        let wait = retry_after.unwrap_or(pause);
+        // A server may ask for more patience than we have, not for less.
+        let wait = retry_after.unwrap_or_default().max(pause);
         let left = deadline.saturating_duration_since(Instant::now());
         if !error.is_transient() || wait >= left {
             return Err(error);
@@ -285,5 +286,17 @@ mod tests {
         let error = attempt(&url, LIMIT, &nobody, clock).map_err(|f| f.error).unwrap_err();
         assert!(error.to_string().contains("too slow"), "{error}");
         assert!((500..900).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn a_server_cannot_ask_for_a_storm() {
+        let (url, requests) = http_server(|stream| {
+            stream.write_all(
+                b"HTTP/1.1 503 Busy\r\nRetry-After: 0\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+            )
+        });
+        let error = persistently(&url, LIMIT, &nobody, soon(1200)).unwrap_err();
+        assert!(error.to_string().contains("503"), "{error}");
+        assert_eq!(requests.try_iter().count(), 2, "at once and after half a second");
     }
 }
