@@ -2,7 +2,7 @@
 
 use super::import::{Trouble, expand};
 use super::select::{Identity, Selection, effective, review, select};
-use super::syntax::{Document, Entry, Problem, Quoting, Section, Severity, parse};
+use super::syntax::{Document, Entry, Problem, Problems, Quoting, Section, Severity, parse};
 use super::{Origin, Settings};
 
 /// What a file means for one machine.
@@ -72,41 +72,58 @@ fn again(
     after
 }
 
+/// All that variables may put into values: many of the longest would be as bad as one that is too
+/// long. Counted as it is looked up, so that values which then are not used count as well.
+const MOST_OF_ALL: usize = 16 << 20;
+
 fn apply(selection: &Selection<'_>, base: &[(String, String, Origin)]) -> Evaluation {
     let mut settings = Settings::default();
     for (name, value, origin) in base {
         settings.insert(name.clone(), value.clone(), origin.clone());
     }
-    let mut problems = selection.problems.clone();
+    let mut found = Problems::default();
+    let mut room = MOST_OF_ALL;
     for entry in effective(&selection.sections) {
-        let (value, trouble) = read_value(entry, &settings);
-        problems.extend(trouble.into_iter().map(|trouble| describe(entry, trouble)));
+        let (value, trouble) = match room {
+            0 if entry.quoting != Quoting::Single && entry.value.contains('$') => {
+                let why = "all variables together are longer than 16 MiB";
+                (None, vec![Trouble::Unusable(why.into())])
+            }
+            _ => read_value(entry, |name| {
+                let value = settings.get(name)?;
+                room = room.saturating_sub(value.len());
+                Some(value)
+            }),
+        };
+        for trouble in trouble {
+            describe(entry, trouble, &mut found);
+        }
         if let Some(value) = value {
             settings.insert(entry.key.clone(), value, Origin::File { line: entry.line });
         }
     }
+    let mut problems = selection.problems.clone();
+    problems.append(&mut found.into_vec());
     let sections = selection.sections.iter().map(|section| section.name.clone()).collect();
     Evaluation { settings, sections, problems }
 }
 
-fn read_value(entry: &Entry, settings: &Settings) -> (Option<String>, Vec<Trouble>) {
+fn read_value<'a>(
+    entry: &Entry,
+    lookup: impl FnMut(&str) -> Option<&'a str>,
+) -> (Option<String>, Vec<Trouble>) {
     match entry.quoting {
         Quoting::Single => (Some(entry.value.clone()), Vec::new()),
-        Quoting::Bare | Quoting::Double => expand(&entry.value, |name| settings.get(name)),
+        Quoting::Bare | Quoting::Double => expand(&entry.value, lookup),
     }
 }
 
-fn describe(entry: &Entry, trouble: Trouble) -> Problem {
+fn describe(entry: &Entry, trouble: Trouble, problems: &mut Problems) {
     let (why, severity) = match trouble {
         Trouble::Unusable(why) => (why, Severity::Error),
         Trouble::Doubtful(why) => (why, Severity::Warning),
     };
-    Problem {
-        line: entry.line,
-        column: entry.column,
-        text: format!("{}: {why}", entry.key),
-        severity,
-    }
+    problems.add(entry.line, entry.column, severity, || format!("{}: {why}", entry.key));
 }
 
 #[cfg(test)]
@@ -344,6 +361,51 @@ mod tests {
         assert!(evaluate(&page, &[], &identity).problems.len() <= 1);
         let page = format!("[default]\n{page}");
         assert_eq!(evaluate(&page, &[], &identity).problems.len(), 51);
+    }
+
+    /// Eight times as long with every line, and then as many long ones as fit a file.
+    #[test]
+    fn a_file_of_a_few_lines_cannot_fill_the_memory() {
+        let mut text = String::from("[default]\nV0=0123456789\n");
+        for line in 1..40 {
+            let before = format!("$V{}", line - 1);
+            text += &format!("V{line}=\"{}\"\n", before.repeat(8));
+        }
+        let evaluation = evaluate(&text, &[], &node1());
+        let settings = &evaluation.settings;
+        assert_eq!(settings.get("V5").map(str::len), Some(10 * 8_usize.pow(5)));
+        assert_eq!(settings.get("V6"), None);
+        assert_eq!(evaluation.problems[0].text, "V6: is longer than 1 MiB");
+
+        for line in 0..100_000 {
+            text += &format!("W{line}=\"$V5$V5$V5\"\n");
+        }
+        text += "LAST=1\n";
+        let started = std::time::Instant::now();
+        let evaluation = evaluate(&text, &[], &node1());
+        let all: usize = evaluation.settings.iter().map(|(_, setting)| setting.value.len()).sum();
+        assert!((MOST_OF_ALL / 2..MOST_OF_ALL + (2 << 20)).contains(&all), "{all}");
+        assert_eq!(evaluation.settings.get("LAST"), Some("1"), "what needs no variable is kept");
+        assert!(evaluation.problems.len() <= 51, "{}", evaluation.problems.len());
+        assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn no_kind_of_problem_floods_the_console() {
+        let cases = [
+            ("doubles", "[node1]\n".repeat(1000)),
+            ("LIKEs of nothing", format!("[node1]\n{}", "LIKE=x\n".repeat(1000))),
+            ("LIKEs of [default]", format!("[default]\n{}", "LIKE=x\n".repeat(1000))),
+            ("circles", format!("[node1]\n{}", "LIKE=node1\n".repeat(1000))),
+            (
+                "values",
+                (0..1000).fold("[node1]\n".into(), |text, n| format!("{text}A{n}=\"$(x)\"\n")),
+            ),
+        ];
+        for (what, text) in cases {
+            let count = evaluate(&text, &[], &node1()).problems.len();
+            assert_eq!(count, 51, "{what}");
+        }
     }
 
     proptest! {

@@ -14,19 +14,32 @@ pub enum Trouble {
     Doubtful(String),
 }
 
-/// Expands `value`, asking `lookup` for variables.
+/// One value, expanded. A variable of variables of variables doubles with every line, and the
+/// kernel has no pity for a PID 1 that runs out of memory.
+const MOST_OF_A_VALUE: usize = 1 << 20;
+
+/// More doubts about one value are not worth reading.
+const MOST_DOUBTS: usize = 5;
+
+/// Expands `value`, asking `lookup` for variables. A result of more than [`MOST_OF_A_VALUE`]
+/// bytes is not used.
 ///
 /// The first reason not to use the value wins over any value.
 pub fn expand<'a>(
     value: &str,
-    lookup: impl Fn(&str) -> Option<&'a str>,
+    mut lookup: impl FnMut(&str) -> Option<&'a str>,
 ) -> (Option<String>, Vec<Trouble>) {
     let collapsed = collapse_blanks(value);
     let mut out = String::with_capacity(collapsed.len());
     let mut trouble = Vec::new();
     let mut rest = collapsed.as_str();
+    let fits = |out: &str, more: &str| out.len().saturating_add(more.len()) <= MOST_OF_A_VALUE;
+    let too_long = || (None, vec![Trouble::Unusable("is longer than 1 MiB".into())]);
     while let Some(at) = rest.find(['\\', '$', '`']) {
         let (plain, special) = rest.split_at(at);
+        if !fits(&out, plain) {
+            return too_long();
+        }
         out.push_str(plain);
         rest = match step(special) {
             Step::Text(text, rest) => {
@@ -34,13 +47,17 @@ pub fn expand<'a>(
                 rest
             }
             Step::Odd(text, rest) => {
-                trouble.push(Trouble::Doubtful(format!("{text} is not a variable of lts.conf and stays as it is; write \\{text} to say so")));
+                if trouble.len() < MOST_DOUBTS {
+                    trouble.push(Trouble::Doubtful(format!("{text} is not a variable of lts.conf and stays as it is; write \\{text} to say so")));
+                }
                 out.push_str(text);
                 rest
             }
             Step::Variable(name, rest) => {
                 match lookup(name) {
+                    Some(value) if !fits(&out, value) => return too_long(),
                     Some(value) => out.push_str(value),
+                    None if trouble.len() >= MOST_DOUBTS => {}
                     None => trouble.push(Trouble::Doubtful(format!(
                         "${name} is not set here and reads as nothing; write \\${name} to leave it \
                          to the command"
@@ -50,6 +67,9 @@ pub fn expand<'a>(
             }
             Step::Refused(why) => return (None, vec![Trouble::Unusable(why.into())]),
         };
+    }
+    if !fits(&out, rest) {
+        return too_long();
     }
     out.push_str(rest);
     (Some(out), trouble)
@@ -162,6 +182,19 @@ mod tests {
         for (row, value, expected) in cases {
             assert_eq!(expand(value, lookup).0.as_deref(), Some(expected), "{row}: {value:?}");
         }
+    }
+
+    #[test]
+    fn a_value_has_an_end_and_so_have_the_doubts_about_it() {
+        let half = "x".repeat(MOST_OF_A_VALUE / 2);
+        let lookup = |_: &str| Some(half.as_str());
+        let cases = [("$A$A", true), ("$A$A.", false), ("$A.$A", false), ("$A$A$A", false)];
+        for (value, fits) in cases {
+            let (out, trouble) = expand(value, lookup);
+            assert_eq!((out.is_some(), trouble.is_empty()), (fits, fits), "{value}");
+        }
+        assert_eq!(expand(&"$1".repeat(1000), lookup).1.len(), MOST_DOUBTS);
+        assert_eq!(expand(&"$A".repeat(1000), |_| None).1.len(), MOST_DOUBTS);
     }
 
     #[test]

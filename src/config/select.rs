@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;
 
-use super::syntax::{Document, Entry, Problem, Section, Severity};
+use super::syntax::{Document, Entry, Problem, Problems, Section, Severity};
 use crate::net::Mac;
 
 /// What sections can be named by.
@@ -70,7 +70,7 @@ pub fn select<'d>(
 
     let mut problems = chain.problems;
     circles(&index, &chain.sections, &mut problems);
-    Selection { sections: chain.sections, exact, problems }
+    Selection { sections: chain.sections, exact, problems: problems.into_vec() }
 }
 
 /// The entries that are in force, weakest section first and in file order within each; `LIKE` and
@@ -95,32 +95,28 @@ pub fn effective<'d>(sections: &[&'d Section]) -> Vec<&'d Entry> {
 /// Complaints about the file as a whole, for whichever machine it is read.
 pub fn review(document: &Document) -> Vec<Problem> {
     let mut first: HashMap<String, usize> = HashMap::new();
-    let mut problems = Vec::new();
+    let mut problems = Problems::default();
     for section in &document.sections {
         match first.get(&section.name.to_ascii_lowercase()) {
-            Some(line) => problems.push(Problem {
-                line: section.line,
-                column: 1,
-                text: format!(
+            Some(line) => problems.add(section.line, 1, Severity::Error, || {
+                format!(
                     "[{}] is already on line {line}, and only the first of a name counts",
                     section.name
-                ),
-                severity: Severity::Error,
+                )
             }),
             None => {
                 first.insert(section.name.to_ascii_lowercase(), section.line);
             }
         }
         if section.name.eq_ignore_ascii_case("default") {
-            problems.extend(likes(section).map(|entry| Problem {
-                line: entry.line,
-                column: entry.column,
-                text: "LIKE does nothing in [default]".into(),
-                severity: Severity::Warning,
-            }));
+            for entry in likes(section) {
+                problems.add(entry.line, entry.column, Severity::Warning, || {
+                    "LIKE does nothing in [default]".into()
+                });
+            }
         }
     }
-    problems
+    problems.into_vec()
 }
 
 const LIKE: &str = "LIKE";
@@ -153,12 +149,12 @@ struct Chain<'i, 'd> {
     index: &'i Index<'d>,
     sections: Vec<&'d Section>,
     taken: HashSet<*const Section>,
-    problems: Vec<Problem>,
+    problems: Problems,
 }
 
 impl<'i, 'd> Chain<'i, 'd> {
     fn new(index: &'i Index<'d>) -> Self {
-        Self { index, sections: Vec::new(), taken: HashSet::new(), problems: Vec::new() }
+        Self { index, sections: Vec::new(), taken: HashSet::new(), problems: Problems::default() }
     }
 
     /// Whether it is new.
@@ -180,12 +176,11 @@ impl<'i, 'd> Chain<'i, 'd> {
             for like in likes(section) {
                 match self.index.find(&like.value) {
                     Some(target) => waiting.push_back(target),
-                    None => self.problems.push(Problem {
-                        line: like.line,
-                        column: like.column,
-                        text: format!("LIKE: there is no section [{}]", like.value),
-                        severity: Severity::Warning,
-                    }),
+                    None => {
+                        self.problems.add(like.line, like.column, Severity::Warning, || {
+                            format!("LIKE: there is no section [{}]", like.value)
+                        });
+                    }
                 }
             }
         }
@@ -198,7 +193,7 @@ fn key(section: &Section) -> *const Section {
 }
 
 /// Reports every `LIKE` that leads back to a section it came from.
-fn circles<'d>(index: &Index<'d>, sections: &[&'d Section], problems: &mut Vec<Problem>) {
+fn circles<'d>(index: &Index<'d>, sections: &[&'d Section], problems: &mut Problems) {
     let mut done = HashSet::new();
     for start in sections {
         // A depth-first walk with its own stack: the file decides how deep it goes.
@@ -217,14 +212,11 @@ fn circles<'d>(index: &Index<'d>, sections: &[&'d Section], problems: &mut Vec<P
             };
             let Some(target) = index.find(&like.value) else { continue };
             if on_path.contains(&key(target)) {
-                problems.push(Problem {
-                    line: like.line,
-                    column: like.column,
-                    text: format!(
+                problems.add(like.line, like.column, Severity::Warning, || {
+                    format!(
                         "LIKE: [{}] leads back to itself through [{}]",
                         target.name, section.name
-                    ),
-                    severity: Severity::Warning,
+                    )
                 });
             } else if !done.contains(&key(target)) && !target.name.eq_ignore_ascii_case("default") {
                 on_path.insert(key(target));

@@ -12,6 +12,9 @@ use crate::fetch::{Resolve, Url, persistently};
 /// An lts.conf for a thousand nodes has some hundred KiB; what is larger is an image.
 const LIMIT: usize = 4 << 20;
 
+/// For another host, after the first one's silence: whoever is up answers sooner.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A configuration file's text and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
@@ -43,8 +46,9 @@ impl fmt::Display for Source {
 ///
 /// Never fails: without a configuration a node still boots, and says on its console that it has
 /// none. An address that does not answer is tried again until `patience` is over, shared by all
-/// candidates; one that answers "no such file" is not. An empty file counts as missing (C90): it
-/// is what a server leaves behind that ran out of disk.
+/// candidates; one that answers "no such file" is not. After that a host that has already been
+/// asked is not asked for its other files, and another one gets a second. An empty file counts as
+/// missing (C90): it is what a server leaves behind that ran out of disk.
 pub fn load(
     candidates: &[Url],
     builtin: &Path,
@@ -53,7 +57,16 @@ pub fn load(
 ) -> Loaded {
     let deadline = Instant::now() + patience;
     let mut reasons = Vec::new();
-    for url in candidates {
+    for (number, url) in candidates.iter().enumerate() {
+        let now = Instant::now();
+        let mut deadline = deadline;
+        if let Some(host) = url.host().filter(|_| now >= deadline) {
+            if candidates.iter().take(number).any(|earlier| earlier.host() == Some(host)) {
+                reasons.push(format!("{url}: not asked, {host} has had its time"));
+                continue;
+            }
+            deadline = now + LEAST_PATIENCE;
+        }
         match persistently(url, LIMIT, resolve, deadline) {
             Ok(bytes) if bytes.trim_ascii().is_empty() => reasons.push(format!("{url}: empty")),
             Ok(bytes) => {
@@ -206,6 +219,38 @@ mod tests {
             assert_eq!(loaded.text, *text, "{candidates:?}, {builtin}");
             assert!(loaded.source.to_string().ends_with(source), "{candidates:?}, {builtin}");
         }
+    }
+
+    #[test]
+    fn a_silent_host_is_given_up_once_for_all_its_files() {
+        let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let at = silent.local_addr().unwrap();
+        let names = ["a", "b", "c"];
+        let urls = names.map(|name| format!("tftp://{at}/{name}").parse().unwrap());
+        let began = Instant::now();
+        let loaded = load(&urls, Path::new("/nowhere"), Duration::from_millis(700), &nobody);
+        assert_eq!(loaded.source, Source::Nowhere);
+        assert!((700..1200).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+        silent.set_nonblocking(true).unwrap();
+        let mut packet = [0; 100];
+        while silent.recv_from(&mut packet).is_ok() {
+            assert!(packet.starts_with(b"\0\x01/a\0"), "{packet:?}");
+        }
+    }
+
+    #[test]
+    fn another_host_is_asked_although_the_first_one_took_all_the_time() {
+        let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let other = std::net::UdpSocket::bind("127.0.0.2:0").unwrap();
+        let urls = [&silent, &other]
+            .map(|socket| format!("tftp://{}/a", socket.local_addr().unwrap()).parse().unwrap());
+        let server = std::thread::spawn(move || {
+            let (_, client) = other.recv_from(&mut [0; 100]).unwrap();
+            other.send_to(b"\0\x03\0\x01[default]\n", client).unwrap();
+        });
+        let loaded = load(&urls, Path::new("/nowhere"), Duration::from_millis(300), &nobody);
+        server.join().unwrap();
+        assert_eq!(loaded.text, "[default]\n");
     }
 
     #[test]

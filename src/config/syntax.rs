@@ -72,6 +72,37 @@ impl fmt::Display for Problem {
 /// A file with more is not an lts.conf but something else at its address (an image, a web page).
 const MOST_PROBLEMS: usize = 50;
 
+/// What one look at a file finds, up to [`MOST_PROBLEMS`]: it is the file that decides how much
+/// there is, and its problems are remembered by PID 1.
+#[derive(Debug, Default)]
+pub(super) struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// `text` is made only if there is room: it may quote long names.
+    pub fn add(
+        &mut self,
+        line: usize,
+        column: usize,
+        severity: Severity,
+        text: impl FnOnce() -> String,
+    ) {
+        match self.0.len() {
+            ..MOST_PROBLEMS => self.0.push(Problem { line, column, text: text(), severity }),
+            MOST_PROBLEMS => self.0.push(Problem {
+                line,
+                column,
+                text: "and more after this; is it an lts.conf at all?".into(),
+                severity: Severity::Error,
+            }),
+            _ => {}
+        }
+    }
+
+    pub fn into_vec(self) -> Vec<Problem> {
+        self.0
+    }
+}
+
 /// Reads `text` to its end, whatever it holds.
 pub fn parse(text: &str) -> (Document, Vec<Problem>) {
     let mut reader = Reader::default();
@@ -79,13 +110,13 @@ pub fn parse(text: &str) -> (Document, Vec<Problem>) {
     for (line, number) in text.split('\n').zip(1..) {
         reader.line(number, line);
     }
-    (reader.document, reader.problems)
+    (reader.document, reader.problems.into_vec())
 }
 
 #[derive(Default)]
 struct Reader {
     document: Document,
-    problems: Vec<Problem>,
+    problems: Problems,
     said_that_no_section_is_open: bool,
 }
 
@@ -138,16 +169,7 @@ impl Reader {
 
     fn report(&mut self, line: usize, fault: Fault) {
         let Fault { column, text, severity } = fault;
-        match self.problems.len() {
-            ..MOST_PROBLEMS => self.problems.push(Problem { line, column, text, severity }),
-            MOST_PROBLEMS => self.problems.push(Problem {
-                line,
-                column,
-                text: "and more after this; is it an lts.conf at all?".into(),
-                severity: Severity::Error,
-            }),
-            _ => {}
-        }
+        self.problems.add(line, column, severity, || text);
     }
 }
 

@@ -11,7 +11,7 @@ use ureq::http::{StatusCode, Uri};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
-use super::{Attempt, Failed, Resolve, Url, addresses};
+use super::{Attempt, Clock, Failed, Resolve, Url, addresses};
 use crate::console::Progress;
 use crate::error::{Cause, Error};
 
@@ -25,10 +25,16 @@ const MOST_REDIRECTS: usize = 5;
 const CA_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Reads `url`, at most `limit` bytes, in one attempt.
-pub fn fetch(url: &Url, limit: usize, resolve: Resolve<'_>, progress: &Progress) -> Attempt {
+pub fn fetch(
+    url: &Url,
+    limit: usize,
+    resolve: Resolve<'_>,
+    clock: Clock,
+    progress: &Progress,
+) -> Attempt {
     let mut url = url.clone();
     for _ in 0..=MOST_REDIRECTS {
-        match get(&url, limit, resolve, progress)? {
+        match get(&url, limit, resolve, clock, progress)? {
             Answer::Body(body) => return Ok(body),
             Answer::Elsewhere(next) => {
                 log::debug!(target: "config", "{url} is at {next}");
@@ -49,6 +55,7 @@ fn get(
     url: &Url,
     limit: usize,
     resolve: Resolve<'_>,
+    clock: Clock,
     progress: &Progress,
 ) -> Result<Answer, Failed> {
     let doing = || format!("getting {url}");
@@ -57,21 +64,30 @@ fn get(
     };
     let known =
         Known(addresses(host, resolve)?.into_iter().map(|ip| SocketAddr::new(ip, *port)).collect());
+    let (Some(patience), Some(whole)) = (clock.patience_left(), clock.whole_left()) else {
+        return Err(clock.silence(doing()).into());
+    };
+    // One after the other, and together they must fit: half for the connection, so that there is
+    // as much for the answer. (A slow TLS handshake comes in between, and may take its own half.)
+    let connect = CONNECT.min(patience / 2);
+    let answer = ANSWER.min(patience.saturating_sub(connect));
     let config = ureq::Agent::config_builder()
         .proxy(None)
         .max_redirects(0)
         .max_redirects_will_error(false)
         .http_status_as_error(false)
         .user_agent(concat!("landfall/", env!("CARGO_PKG_VERSION")))
-        .timeout_connect(Some(CONNECT))
-        .timeout_recv_response(Some(ANSWER))
+        .timeout_global(Some(whole))
+        .timeout_connect(Some(connect))
+        .timeout_send_request(Some(connect))
+        .timeout_recv_response(Some(answer))
         .timeout_per_read(Some(READ))
         .timeout_per_write(Some(READ));
     let config = if *tls { with_tls(config)? } else { config };
     let agent = ureq::Agent::with_parts(config.build(), DefaultConnector::new(), known);
 
     let mut response =
-        agent.get(url.to_string()).call().map_err(|error| translate(doing(), error))?;
+        agent.get(url.to_string()).call().map_err(|error| translate(doing(), clock, error))?;
     let status = response.status();
     if status.is_redirection() {
         let target = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
@@ -97,7 +113,7 @@ fn get(
             Ok(0) => return Ok(Answer::Body(body)),
             Ok(length) => body.extend_from_slice(piece.get(..length).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(translate(doing(), error.into()).into()),
+            Err(error) => return Err(translate(doing(), clock, error.into()).into()),
         }
         if body.len() > limit {
             return Err(too_large().into());
@@ -175,7 +191,7 @@ fn refusal(doing: String, status: StatusCode, retry_after: Option<&str>) -> Fail
     Failed { error: Error::new(doing, Cause::NotNow(words)), retry_after }
 }
 
-fn translate(doing: String, error: ureq::Error) -> Error {
+fn translate(doing: String, clock: Clock, error: ureq::Error) -> Error {
     match error {
         ureq::Error::Io(error) => {
             #[cfg(feature = "tls")]
@@ -184,9 +200,11 @@ fn translate(doing: String, error: ureq::Error) -> Error {
             }
             Error::new(doing, error)
         }
-        ureq::Error::Timeout(ureq::Timeout::Connect) => Error::silence(doing, CONNECT),
-        ureq::Error::Timeout(ureq::Timeout::RecvResponse) => Error::silence(doing, ANSWER),
-        ureq::Error::Timeout(_) => Error::silence(doing, READ),
+        ureq::Error::Timeout(ureq::Timeout::Global) => clock.too_slow(doing),
+        ureq::Error::Timeout(ureq::Timeout::PerRead | ureq::Timeout::PerWrite) => {
+            Error::silence(doing, READ)
+        }
+        ureq::Error::Timeout(_) => clock.silence(doing),
         #[cfg(feature = "tls")]
         ureq::Error::Rustls(error) => tls_error(doing, &error),
         other => Error::invalid(doing, other.to_string()),

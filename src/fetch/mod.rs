@@ -16,21 +16,30 @@ use std::time::{Duration, Instant};
 
 pub use url::{Host, Url};
 
-use crate::console::{self, Waiting};
-use crate::error::{Error, Result, WhileDoing};
+use crate::console;
+use crate::error::{Cause, Error, Result, WhileDoing};
 
 /// From a host name to its addresses, best first.
 pub type Resolve<'a> = &'a dyn Fn(&str) -> Result<Vec<IpAddr>>;
 
-/// Reads `url`, at most `limit` bytes, in one attempt (TFTP repeats its packets within it).
+/// All of one attempt, however well it goes: a server that sends a byte now and then would
+/// otherwise hold up a boot for ever.
+const WHOLE: Duration = Duration::from_secs(300);
+
+/// Reads `url`, at most `limit` bytes, in one attempt (TFTP repeats its packets within it) of at
+/// most five minutes.
 ///
 /// A file of more than `limit` bytes is refused, never cut.
 pub fn fetch(url: &Url, limit: usize, resolve: Resolve<'_>) -> Result<Vec<u8>> {
-    attempt(url, limit, resolve).map_err(|failed| failed.error)
+    let clock = Clock::until(Instant::now() + WHOLE);
+    attempt(url, limit, resolve, clock).map_err(|failed| failed.error)
 }
 
 /// Reads `url` like [`fetch`], and again for as long as the reason for a failure may pass, until
-/// `deadline`. At least one attempt is made; the last one's error is returned.
+/// `deadline`; the last attempt's error is returned.
+///
+/// The deadline is for servers that are silent. A file that has begun to arrive by then may still
+/// do so, within the five minutes; one on this machine is read whatever the clock says.
 pub fn persistently(
     url: &Url,
     limit: usize,
@@ -42,21 +51,22 @@ pub fn persistently(
     const FIRST_PAUSE: Duration = Duration::from_millis(500);
     const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
-    let mut waiting: Option<Waiting> = None;
+    // From the first packet on: one silent attempt may take all of the time there is.
+    let waiting = console::waiting("config", url.to_string());
     let mut pause = FIRST_PAUSE;
     loop {
-        let Failed { error, retry_after } = match attempt(url, limit, resolve) {
-            Ok(bytes) => return Ok(bytes),
-            Err(failed) => failed,
-        };
-        let wait = retry_after.unwrap_or(pause);
+        let Failed { error, retry_after } =
+            match attempt(url, limit, resolve, Clock::until(deadline)) {
+                Ok(bytes) => return Ok(bytes),
+                Err(failed) => failed,
+            };
+        // A server may ask for more patience than we have, not for less.
+        let wait = retry_after.unwrap_or_default().max(pause);
         let left = deadline.saturating_duration_since(Instant::now());
         if !error.is_transient() || wait >= left {
             return Err(error);
         }
-        waiting
-            .get_or_insert_with(|| console::waiting("config", url.to_string()))
-            .still(format!("{url} ({error})"));
+        waiting.still(format!("{url} ({error})"));
         // There is no event for "the server has come up".
         std::thread::sleep(wait);
         pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
@@ -77,7 +87,49 @@ impl From<Error> for Failed {
     }
 }
 
-fn attempt(url: &Url, limit: usize, resolve: Resolve<'_>) -> Attempt {
+/// By when what must have come, in one attempt.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    began: Instant,
+    /// The first bytes.
+    patience: Instant,
+    /// The last.
+    end: Instant,
+}
+
+impl Clock {
+    fn until(patience: Instant) -> Self {
+        let began = Instant::now();
+        Self { began, patience, end: began + WHOLE }
+    }
+
+    /// Until the first bytes must be here.
+    fn patience_left(&self) -> Option<Duration> {
+        time_left(self.patience.min(self.end))
+    }
+
+    /// Until all must be here.
+    fn whole_left(&self) -> Option<Duration> {
+        time_left(self.end)
+    }
+
+    /// For when [`Clock::patience_left`] is none.
+    fn silence(&self, doing: impl Into<String>) -> Error {
+        Error::silence(doing, self.began.elapsed())
+    }
+
+    /// For when [`Clock::whole_left`] is none.
+    fn too_slow(&self, doing: impl Into<String>) -> Error {
+        let seconds = self.began.elapsed().as_secs();
+        Error::new(doing, Cause::NotNow(format!("it is too slow, and not done after {seconds} s")))
+    }
+}
+
+fn time_left(until: Instant) -> Option<Duration> {
+    until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+}
+
+fn attempt(url: &Url, limit: usize, resolve: Resolve<'_>, clock: Clock) -> Attempt {
     let progress = console::progress("config", url.to_string(), None);
     match url {
         Url::File(path) => {
@@ -96,14 +148,17 @@ fn attempt(url: &Url, limit: usize, resolve: Resolve<'_>) -> Attempt {
         Url::Tftp { host, port, path } => {
             let mut failure = None;
             for ip in addresses(host, resolve)? {
-                match tftp::fetch(SocketAddr::new(ip, *port), path, limit, &progress) {
+                match tftp::fetch(SocketAddr::new(ip, *port), path, limit, clock, &progress) {
                     Ok(bytes) => return Ok(bytes),
                     Err(failed) => failure = Some(failed),
+                }
+                if clock.patience_left().is_none() {
+                    break;
                 }
             }
             Err(failure.unwrap_or_else(|| no_address(host).into()))
         }
-        Url::Http { .. } => http::fetch(url, limit, resolve, &progress),
+        Url::Http { .. } => http::fetch(url, limit, resolve, clock, &progress),
     }
 }
 
@@ -120,4 +175,128 @@ fn addresses(host: &Host, resolve: Resolve<'_>) -> Result<Vec<IpAddr>> {
 
 fn no_address(host: &Host) -> Error {
     Error::refused(format!("looking up {host}"), "it has no address")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::net::{TcpListener, UdpSocket};
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    const LIMIT: usize = 1 << 20;
+
+    fn nobody(name: &str) -> Result<Vec<IpAddr>> {
+        Err(Error::refused(format!("looking up {name}"), "no such name"))
+    }
+
+    fn soon(milliseconds: u64) -> Instant {
+        Instant::now() + Duration::from_millis(milliseconds)
+    }
+
+    /// Serves each connection in turn with `serve`, and counts them.
+    fn http_server(serve: fn(&mut dyn Write) -> io::Result<()>) -> (Url, mpsc::Receiver<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/x", listener.local_addr().unwrap()).parse().unwrap();
+        let (count, requests) = mpsc::channel();
+        thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                let _ = stream.read(&mut [0; 2000]);
+                let _ = serve(&mut stream);
+                if count.send(()).is_err() {
+                    return;
+                }
+            }
+        });
+        (url, requests)
+    }
+
+    #[test]
+    fn a_silent_server_costs_the_patience_and_no_more() {
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // The kernel completes the connection; nobody ever reads from it.
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let urls = [
+            format!("tftp://{}/x", udp.local_addr().unwrap()),
+            format!("http://{}/x", tcp.local_addr().unwrap()),
+        ];
+        for url in urls {
+            let began = Instant::now();
+            let error =
+                persistently(&url.parse().unwrap(), LIMIT, &nobody, soon(1200)).unwrap_err();
+            assert!(matches!(error.cause(), Cause::Silence(_)), "{error}");
+            assert!((400..1900).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+
+            let began = Instant::now();
+            let error = persistently(&url.parse().unwrap(), LIMIT, &nobody, began).unwrap_err();
+            assert!(matches!(error.cause(), Cause::Silence(_)), "too late: {error}");
+            assert!(began.elapsed().as_millis() < 200, "{:?}", began.elapsed());
+        }
+    }
+
+    #[test]
+    fn a_dripping_http_server_may_outlive_the_patience_and_not_the_whole() {
+        let (url, _requests) = http_server(|stream| {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n")?;
+            for _ in 0..12 {
+                thread::sleep(Duration::from_millis(100));
+                stream.write_all(b"x")?;
+            }
+            Ok(())
+        });
+        let clock = Clock { patience: soon(500), ..Clock::until(soon(0)) };
+        let bytes = attempt(&url, LIMIT, &nobody, clock).map_err(|failed| failed.error).unwrap();
+        assert_eq!(bytes, [b'x'; 12]);
+
+        let clock = Clock { end: soon(700), ..Clock::until(soon(500)) };
+        let began = Instant::now();
+        let error = attempt(&url, LIMIT, &nobody, clock).map_err(|f| f.error).unwrap_err();
+        assert!(error.to_string().contains("too slow"), "{error}");
+        assert!((600..1000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn a_dripping_tftp_server_may_outlive_the_patience_and_not_the_whole() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let url: Url = format!("tftp://{}/x", server.local_addr().unwrap()).parse().unwrap();
+        thread::spawn(move || {
+            // Plain blocks, one every 100 ms; ten of them are a file.
+            loop {
+                let mut packet = [0; 600];
+                let Ok((_, client)) = server.recv_from(&mut packet) else { return };
+                let block = match packet {
+                    [0, 4, _, block, ..] => block + 1,
+                    [0, 1, ..] => 1,
+                    _ => continue,
+                };
+                thread::sleep(Duration::from_millis(100));
+                let length = if block == 10 { 1 } else { 512 };
+                let data = [&[0, 3, 0, block][..], &vec![7; length]].concat();
+                let _ = server.send_to(&data, client);
+            }
+        });
+        let clock = Clock::until(soon(500));
+        let bytes = attempt(&url, LIMIT, &nobody, clock).map_err(|failed| failed.error).unwrap();
+        assert_eq!(bytes.len(), 9 * 512 + 1);
+
+        let clock = Clock { end: soon(600), ..Clock::until(soon(500)) };
+        let began = Instant::now();
+        let error = attempt(&url, LIMIT, &nobody, clock).map_err(|f| f.error).unwrap_err();
+        assert!(error.to_string().contains("too slow"), "{error}");
+        assert!((500..900).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn a_server_cannot_ask_for_a_storm() {
+        let (url, requests) = http_server(|stream| {
+            stream.write_all(
+                b"HTTP/1.1 503 Busy\r\nRetry-After: 0\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+            )
+        });
+        let error = persistently(&url, LIMIT, &nobody, soon(1200)).unwrap_err();
+        assert!(error.to_string().contains("503"), "{error}");
+        assert_eq!(requests.try_iter().count(), 2, "at once and after half a second");
+    }
 }

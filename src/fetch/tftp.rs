@@ -10,7 +10,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use super::Attempt;
+use super::{Attempt, Clock, time_left};
 use crate::console::Progress;
 use crate::error::{Error, Result, WhileDoing};
 use crate::sys;
@@ -39,13 +39,19 @@ const PATIENCE: [Duration; 6] = [
 ///
 /// `path` begins with a slash. A server that has no such file is asked for it without the slash:
 /// which of the two forms a server wants depends on whether it changed its root.
-pub fn fetch(server: SocketAddr, path: &str, limit: usize, progress: &Progress) -> Attempt {
+pub fn fetch(
+    server: SocketAddr,
+    path: &str,
+    limit: usize,
+    clock: Clock,
+    progress: &Progress,
+) -> Attempt {
     let doing = || format!("asking {server} by TFTP for {path}");
-    let mut end = attempt(server, path, limit, progress, doing)?;
+    let mut end = attempt(server, path, limit, clock, progress, doing)?;
     if let End::Missing(_) = end
         && let Some(relative) = path.strip_prefix('/')
     {
-        end = match attempt(server, relative, limit, progress, doing)? {
+        end = match attempt(server, relative, limit, clock, progress, doing)? {
             End::Missing(_) => end,
             other => other,
         };
@@ -66,12 +72,13 @@ fn attempt(
     server: SocketAddr,
     name: &str,
     limit: usize,
+    clock: Clock,
     progress: &Progress,
     doing: impl Fn() -> String,
 ) -> Result<End> {
     let mut download = Download::with_options(name, limit);
     loop {
-        match exchange(server, &mut download, progress, &doing)? {
+        match exchange(server, &mut download, clock, progress, &doing)? {
             Outcome::Complete => return Ok(End::Complete(download.into_data())),
             Outcome::Missing(words) => return Ok(End::Missing(words)),
             // A new port, so that stragglers of the first exchange cannot be taken for the second.
@@ -84,9 +91,13 @@ fn attempt(
 fn exchange(
     server: SocketAddr,
     download: &mut Download,
+    clock: Clock,
     progress: &Progress,
     doing: &impl Fn() -> String,
 ) -> Result<Outcome> {
+    if clock.patience_left().is_none() {
+        return Err(clock.silence(doing()));
+    }
     let any: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -105,7 +116,14 @@ fn exchange(
         let Some(patience) = silences.next() else {
             return Err(Error::silence(doing(), began.elapsed()));
         };
-        let until = Instant::now() + *patience;
+        // What is on its way may outlive the patience.
+        let left = match clock.whole_left() {
+            None => return Err(clock.too_slow(doing())),
+            left if download.received() > 0 => left,
+            Some(_) => clock.patience_left(),
+        };
+        let Some(left) = left else { return Err(clock.silence(doing())) };
+        let until = Instant::now() + left.min(*patience);
         while let Some(left) = time_left(until) {
             socket.set_read_timeout(Some(left)).while_doing(doing)?;
             let (length, from) = match socket.recv_from(&mut packet) {
@@ -179,10 +197,6 @@ impl Peer {
             Self::Asked(address) | Self::Pinned(address) => address,
         }
     }
-}
-
-fn time_left(until: Instant) -> Option<Duration> {
-    until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
 }
 
 fn is_timeout(error: &io::Error) -> bool {
@@ -450,6 +464,10 @@ mod tests {
 
     use super::*;
 
+    fn a_minute() -> Clock {
+        Clock::until(Instant::now() + Duration::from_secs(60))
+    }
+
     fn data(block: u16, bytes: &[u8]) -> Vec<u8> {
         [&DATA.to_be_bytes(), &block.to_be_bytes(), bytes].concat()
     }
@@ -572,8 +590,9 @@ mod tests {
             expect(4, &mut packet);
         });
         let progress = crate::console::progress("config", "test", None);
-        let got =
-            fetch(server, "/lts.conf", 3000, &progress).map_err(|failed| failed.error).unwrap();
+        let got = fetch(server, "/lts.conf", 3000, a_minute(), &progress)
+            .map_err(|failed| failed.error)
+            .unwrap();
         assert_eq!(got, file);
         server_thread.join().unwrap();
     }
@@ -583,8 +602,9 @@ mod tests {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let progress = crate::console::progress("config", "test", None);
         let began = Instant::now();
-        let error =
-            fetch(server, "/lts.conf", 3000, &progress).map_err(|failed| failed.error).unwrap_err();
+        let error = fetch(server, "/lts.conf", 3000, a_minute(), &progress)
+            .map_err(|failed| failed.error)
+            .unwrap_err();
         assert!(
             error.is_transient() && error.to_string().ends_with("Connection refused"),
             "{error}"
