@@ -1,7 +1,7 @@
 //! Configurations that are missing, strange or wrong, and the ways to fetch them.
 
 use anyhow::Result;
-use landfall_tests::{Dnsmasq, Initramfs, Kernel, Lab, Machine, nginx, tftpd};
+use landfall_tests::{Dnsmasq, Initramfs, Kernel, Lab, Machine, SERVER, nginx, tftpd};
 
 use crate::{ROOT, usual_root, usual_vm};
 
@@ -38,16 +38,19 @@ fn boot_with<R>(
 fn without_a_served_configuration_the_images_own_is_used() -> Result<()> {
     boot_with("config-none", None, |mark, machine| {
         assert_eq!(mark, "built-in");
-        machine.line("lts.conf").map(drop)
+        machine.line("config: warning: asking 10.77.0.1:69 by TFTP for /ltsp/amd64/lts.conf: ")?;
+        machine.line("using the image's own /etc/lts.conf").map(drop)
     })
 }
 
+/// What a server leaves behind whose disk is full.
 #[test]
 #[ignore = "boots a virtual machine"]
 fn an_empty_configuration_is_as_good_as_none() -> Result<()> {
-    boot_with("config-empty", Some(""), |mark, _| {
+    boot_with("config-empty", Some(""), |mark, machine| {
         assert_eq!(mark, "built-in");
-        Ok(())
+        machine.line("config: warning: tftp://10.77.0.1/ltsp/amd64/lts.conf: empty")?;
+        machine.line("using the image's own /etc/lts.conf").map(drop)
     })
 }
 
@@ -84,7 +87,7 @@ fn a_syntax_error_is_reported_with_its_line_and_the_rest_applies() -> Result<()>
     let text = format!("[default]\nDNS_SERVER = 10.77.0.1\nthis is no setting\n{MARK}");
     boot_with("config-error", Some(&text), |mark, machine| {
         assert_eq!(mark, "fetched");
-        machine.line("line 3").map(drop)
+        machine.line("config: warning: tftp://10.77.0.1/ltsp/amd64/lts.conf: line 3,").map(drop)
     })
 }
 
@@ -137,6 +140,23 @@ fn http_serves_each_machine_its_own_configuration() -> Result<()> {
     let _nbd = usual_root(&lab)?;
 
     let words = "landfall.config=http://10.77.0.1/nodes/{mac-dashed}.conf";
+    let machine = usual_vm(&lab, Kernel::V6_12, words)?.boot()?;
+    assert_eq!(machine.node()?.file("/etc/mark")?.trim(), "fetched");
+    Ok(())
+}
+
+/// Names outlive addresses; the seed's own server is one.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn the_configurations_server_may_be_given_by_name() -> Result<()> {
+    let lab = Lab::new("config-by-name")?;
+    let text = format!("[default]\n{MARK}");
+    let folder = lab.served("www", &[("site.conf", &text)])?;
+    let _web = nginx(&lab, &folder)?;
+    let _dhcp = Dnsmasq::new().name("boothost.example", SERVER).start(&lab)?;
+    let _nbd = usual_root(&lab)?;
+
+    let words = "landfall.config=http://boothost.example/site.conf";
     let machine = usual_vm(&lab, Kernel::V6_12, words)?.boot()?;
     assert_eq!(machine.node()?.file("/etc/mark")?.trim(), "fetched");
     Ok(())

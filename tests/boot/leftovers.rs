@@ -1,7 +1,7 @@
 //! What the boot leaves behind in the running system: nothing.
 
-use anyhow::{Context, Result};
-use landfall_tests::{Initramfs, Kernel, Lab};
+use anyhow::{Context, Result, ensure};
+use landfall_tests::{Initramfs, Kernel, Lab, Node};
 
 use crate::{ROOT, usual_dhcp, usual_root};
 
@@ -16,7 +16,9 @@ fn no_process_ran_and_the_initramfs_is_gone() -> Result<()> {
     let _nbd = usual_root(&lab)?;
     let initramfs = Initramfs::new(Kernel::V6_12).ballast_mib(BALLAST_MIB).build()?;
 
-    let machine = lab.vm(Kernel::V6_12).initramfs(initramfs).cmdline(ROOT).boot()?;
+    // The kernel writes down every exec from before the first one.
+    let words = format!("{ROOT} trace_event=sched:sched_process_exec");
+    let machine = lab.vm(Kernel::V6_12).initramfs(initramfs).cmdline(&words).boot()?;
     let node = machine.node()?;
     let state = node.state()?;
 
@@ -39,13 +41,31 @@ fn no_process_ran_and_the_initramfs_is_gone() -> Result<()> {
     let used_mib = (memory("MemTotal")? - memory("MemAvailable")?) >> 20;
     assert!(used_mib < BALLAST_MIB as u64, "{used_mib} MiB are in use: {:?}", state.memory);
 
-    // The root, what the promises name, and the kernel's own: nothing else is mounted.
+    // The root and what the promises name, each once: nothing else is mounted.
     let mut targets: Vec<_> = state.mounts.iter().map(|mount| mount.target.as_str()).collect();
     targets.sort_unstable();
-    targets.dedup();
-    for needed in ["/", "/cow", "/dev", "/proc", "/rofs", "/run", "/sys"] {
-        assert!(targets.contains(&needed), "{needed} is not mounted: {targets:?}");
-    }
+    let expected = ["/", "/cow", "/dev", "/proc", "/rofs", "/run", "/sys"];
+    assert_eq!(targets, expected, "{:#?}", state.mounts);
     assert!(node.exists("/run/landfall/report.json")?);
+
+    // Last, because asking runs programs.
+    assert_eq!(executed(&node)?, ["/init", "/sbin/init"]);
     Ok(())
+}
+
+/// Every program that any process has become, in order, up to the one that is asked here.
+fn executed(node: &Node<'_>) -> Result<Vec<String>> {
+    const MOUNT: &str = "/bin/busybox";
+    node.output(&[MOUNT, "mount", "-t", "tracefs", "tracefs", "/sys/kernel/tracing"])?;
+    let trace = node.file("/sys/kernel/tracing/trace")?;
+    // `init-1 [000] ..... 2.719: sched_process_exec: filename=/init pid=1 old_pid=1`
+    let mut programs: Vec<_> = trace
+        .lines()
+        .filter_map(|line| line.split_once("sched_process_exec: filename="))
+        .filter_map(|(_, rest)| rest.split_whitespace().next())
+        .map(str::to_owned)
+        .collect();
+    // Proves that the trace goes on to the end, and that it sees children too.
+    ensure!(programs.pop().as_deref() == Some(MOUNT), "the trace is cut:\n{trace}");
+    Ok(programs)
 }

@@ -5,6 +5,7 @@
 
 mod config;
 mod dhcp;
+mod drivers;
 mod failures;
 mod formats;
 mod leftovers;

@@ -26,6 +26,7 @@ fn a_copied_root_outlives_its_server() -> Result<()> {
 
     let machine = usual_vm(&lab, Kernel::V6_1, "landfall.ram=copy")?.boot()?;
     let node = machine.node()?;
+    machine.line("root: \"root\" from 10.77.0.1:10809 copied to RAM: ")?;
     nbd.kill();
     node.drop_caches()?;
     assert_eq!(node.tree("/rofs")?, digest);
@@ -66,7 +67,8 @@ fn an_image_that_does_not_fit_is_streamed_and_the_console_says_so() -> Result<()
     let machine = usual_vm(&lab, Kernel::V6_12, "landfall.ram=copy")?.boot()?;
     let node = machine.node()?;
     assert!(node.mount("/rofs")?.source.starts_with("/dev/nbd0"));
-    machine.line("does not fit").map(drop)
+    machine.line("root: warning: image of 2.0 GiB does not fit in RAM (")?;
+    machine.line("it is streamed instead").map(drop)
 }
 
 /// A server that is restarted while machines copy costs them a pause, not the boot.
@@ -83,11 +85,17 @@ fn a_copy_survives_its_server_being_killed_and_started_again() -> Result<()> {
         Nbd::new(&lab, NbdKind::Nbdkit).export("root", &image).bits_per_second("8M").start()?;
 
     let machine = usual_vm(&lab, Kernel::V6_12, "landfall.ram=copy")?.boot()?;
-    machine.line("%")?;
+    // Slower than two seconds, hence with rate and time left.
+    let progress = machine.line("root: copying \"root\" from 10.77.0.1:10809 to RAM: ")?;
+    for text in [" % of ", "/s, ", " left"] {
+        assert!(progress.contains(text), "no {text:?} in {progress:?}");
+    }
     nbd.kill();
-    machine.line_within("waiting for", Duration::from_secs(60))?;
+    machine.line_within("waiting for 10.77.0.1:10809", Duration::from_secs(60))?;
     nbd.start_again()?;
+    machine.line("root: 10.77.0.1:10809 answers again; ")?;
     let node = machine.node()?;
+    machine.line("root: \"root\" from 10.77.0.1:10809 copied to RAM: ")?;
     nbd.kill();
     node.drop_caches()?;
     assert_eq!(node.tree("/rofs")?, digest);

@@ -97,7 +97,8 @@ fn an_unknown_export_is_answered_with_those_there_are() -> Result<()> {
 
     let mut machine =
         usual_vm(&lab, Kernel::V6_12, "")?.cmdline("root=nbd:10.77.0.1:focal panic=5").boot()?;
-    machine.failed_in("root", &["focal", "jammy", "noble"])?;
+    let words = ["for export \"focal\": refused: unknown export", "offers \"jammy\", \"noble\""];
+    machine.failed_in("root", &words)?;
     machine.ended_by("Restarting system", Duration::from_secs(30))
 }
 
@@ -111,10 +112,11 @@ fn a_server_that_starts_later_is_waited_for() -> Result<()> {
     nbd.kill();
 
     let machine = usual_vm(&lab, Kernel::V6_12, "")?.boot()?;
-    machine.line("waiting for")?;
+    machine.line("root: waiting for 10.77.0.1:10809")?;
     // The wait itself is what is tested.
     thread::sleep(Duration::from_secs(30));
     nbd.start_again()?;
+    machine.line("root: 10.77.0.1:10809 answers after")?;
     let node = machine.node()?;
     assert_eq!(node.mount("/")?.fstype, "overlay");
     machine.never_said("FAILED")
@@ -130,5 +132,20 @@ fn the_root_may_come_from_dhcp() -> Result<()> {
 
     let machine = usual_vm(&lab, Kernel::V6_12, "")?.cmdline("root=dhcp panic=5").boot()?;
     assert_eq!(machine.node()?.mount("/rofs")?.fstype, "squashfs");
+    Ok(())
+}
+
+/// Machines with little memory, and those with more changes than half of it.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn the_layer_for_changes_has_the_size_that_was_asked() -> Result<()> {
+    let lab = Lab::new("overlay-size")?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
+    let _nbd = usual_root(&lab)?;
+
+    let machine = usual_vm(&lab, Kernel::V6_12, "landfall.overlay=64M")?.boot()?;
+    let cow = machine.node()?.mount("/cow")?;
+    assert_eq!(cow.fstype, "tmpfs");
+    assert_eq!(cow.option("size"), Some("65536k"), "{cow:?}");
     Ok(())
 }

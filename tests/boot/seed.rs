@@ -8,6 +8,9 @@ use crate::ROOT;
 
 const SEED: &str = include_str!("../fixtures/seed-lts.conf");
 
+/// A last line of rc.local that must never run.
+const NEVER: &str = "touch /run/rc.local-went-on";
+
 /// The quoted value of a setting of the seed.
 fn setting(name: &str) -> &'static str {
     let line = SEED.lines().find(|line| line.split_whitespace().next() == Some(name));
@@ -30,8 +33,10 @@ fn the_seed_configuration_takes_full_effect() -> Result<()> {
     let _nbd = Nbd::new(&lab, NbdKind::NbdServer).export("root", &image).start()?;
     let initramfs = Initramfs::new(Kernel::V6_1).signatures(Signatures::Keep).build()?;
 
+    // The seed's last command is the one that fails: only a line after it shows the stop.
+    let words = format!("{ROOT} \"ltsp.RCFILE_99_NEVER={NEVER}\"");
     let machine =
-        lab.vm(Kernel::V6_1).initramfs(initramfs).memory_mib(1024).cmdline(ROOT).boot()?;
+        lab.vm(Kernel::V6_1).initramfs(initramfs).memory_mib(1024).cmdline(&words).boot()?;
     let node = machine.node()?;
     assert_eq!(node.state()?.tainted, 0, "signed modules taint nothing");
     preinit_ran_before_systemd(&node)?;
@@ -69,16 +74,15 @@ fn preinit_ran_before_systemd(node: &Node<'_>) -> Result<()> {
 }
 
 fn fstab_is_exactly_what_was_asked(node: &Node<'_>) -> Result<()> {
-    let text = node.file("/etc/fstab")?;
-    let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
-    let [first, rest @ ..] = &lines[..] else { panic!("fstab is empty") };
-    assert_eq!(first.split_whitespace().take(3).collect::<Vec<_>>(), ["proc", "/proc", "proc"]);
-    let wanted = ["FSTAB_01_SSH", "FSTAB_02_JOURNALD", "FSTAB_03_DOCKER"].map(setting);
-    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    assert_eq!(
-        rest.iter().map(|line| words(line)).collect::<Vec<_>>(),
-        wanted.iter().map(|line| words(line)).collect::<Vec<_>>()
-    );
+    let mut wanted = "# Written by landfall at boot: FSTAB_ lines of lts.conf.\n\
+                      proc /proc proc nodev,noexec,nosuid 0 0\n"
+        .to_owned();
+    for name in ["FSTAB_01_SSH", "FSTAB_02_JOURNALD", "FSTAB_03_DOCKER"] {
+        // A run of blanks is one in every value, as it was in LTSP.
+        wanted += &setting(name).split_whitespace().collect::<Vec<_>>().join(" ");
+        wanted.push('\n');
+    }
+    assert_eq!(node.file("/etc/fstab")?, wanted);
     Ok(())
 }
 
@@ -98,6 +102,8 @@ fn rc_local_ran_in_order_and_stopped(node: &Node<'_>) -> Result<()> {
     .map(|name| script.find(setting(name)).with_context(|| format!("no {name} in:\n{script}")))
     .collect::<Result<_>>()?;
     assert!(places.is_sorted(), "{script}");
+    assert_eq!(script.lines().last(), Some(NEVER), "{script}");
+    assert!(!node.exists("/run/rc.local-went-on")?, "rc.local went on after kubeadm failed");
 
     let keys = node.list("/etc/ssh")?;
     assert!(keys.iter().any(|name| name == "ssh_host_ed25519_key"), "{keys:?}");
@@ -122,15 +128,18 @@ fn rc_local_ran_in_order_and_stopped(node: &Node<'_>) -> Result<()> {
 
 fn services_were_kept_and_removed(node: &Node<'_>) -> Result<()> {
     let cases = [
-        ("ssh", true),            // listed
-        ("rpcbind", true),        // listed
-        ("systemd-logind", true), // listed
-        ("atd", false),           // LTSP removes it from every headless machine
+        ("ssh", true),            // kept by name; otherwise removed everywhere
+        ("rpcbind", true),        // kept by name; otherwise removed without NFS
+        ("systemd-logind", true), // kept by name; otherwise removed without a desktop
         ("dbus", true),           // on no list
+        ("lightdm", false),       // removed everywhere
+        ("atd", false),           // removed without a desktop
+        ("nfs-mountd", false),    // removed without NFS
     ];
     for (unit, kept) in cases {
-        let path = format!("/lib/systemd/system/{unit}.service");
-        assert_eq!(node.exists(&path)?, kept, "{unit}.service");
+        let path = format!("lib/systemd/system/{unit}.service");
+        assert!(node.exists(&format!("/rofs/{path}"))?, "{unit}.service is not in the image");
+        assert_eq!(node.exists(&format!("/{path}"))?, kept, "{unit}.service");
     }
     // It has given up before rc.local made its keys: a matter between Debian and the seed.
     node.output(&["systemctl", "reset-failed", "ssh.service"])?;

@@ -14,7 +14,8 @@ use crate::workshop;
 pub struct Initramfs {
     kernel: Kernel,
     signatures: Signatures,
-    drivers: Vec<String>,
+    /// `None`: all Ethernet.
+    drivers: Option<Vec<String>>,
     config: Option<String>,
     rescue_shell: bool,
     without: Vec<String>,
@@ -28,12 +29,18 @@ impl Initramfs {
             kernel,
             // Checking one costs an emulated machine some 60 ms.
             signatures: Signatures::Strip,
-            drivers: vec!["virtio_net".to_owned()],
+            drivers: Some(vec!["virtio_net".to_owned()]),
             config: None,
             rescue_shell: false,
             without: Vec::new(),
             ballast_mib: 0,
         }
+    }
+
+    /// What the builder gives when asked for nothing in particular, but for its level of
+    /// compression: all Ethernet drivers, with their signatures.
+    pub fn default_of_the_builder(kernel: Kernel) -> Self {
+        Self { drivers: None, signatures: Signatures::default(), ..Self::new(kernel) }
     }
 
     pub fn signatures(mut self, signatures: Signatures) -> Self {
@@ -89,7 +96,7 @@ impl Initramfs {
             None => None,
         };
         let mut image = Build::new(self.kernel.tree()?, agent, path);
-        image.drivers = Some(self.drivers.clone());
+        image.drivers.clone_from(&self.drivers);
         image.config = config;
         image.rescue_shell = self.rescue_shell.then(|| PathBuf::from("/bin/busybox"));
         image.signatures = self.signatures;
@@ -110,8 +117,8 @@ impl Initramfs {
     }
 }
 
-/// Copies a cpio archive (format "newc", `cpio(5)`) but for the files with one of these last
-/// names, which must be there.
+/// Copies a cpio archive (format "newc", `cpio(5)`) but for the modules with one of these file
+/// names, which must be there, and their lines in `modules.dep`.
 fn leave_out(archive: &[u8], names: &[String]) -> Result<Vec<u8>> {
     const HEADER: usize = 110;
     let (mut kept, mut left_out, mut at) = (Vec::new(), 0, 0);
@@ -129,7 +136,11 @@ fn leave_out(archive: &[u8], names: &[String]) -> Result<Vec<u8>> {
         if names.iter().any(|wanted| name.rsplit('/').next() == Some(wanted)) {
             left_out += 1;
         } else {
+            let from = kept.len();
             kept.extend_from_slice(&archive[at..end]);
+            if name.ends_with("/modules.dep") {
+                blank_lines(&mut kept[from + data - at..], names);
+            }
         }
         at = end;
     }
@@ -137,6 +148,16 @@ fn leave_out(archive: &[u8], names: &[String]) -> Result<Vec<u8>> {
         bail!("{left_out} of {names:?} are in the image");
     }
     Ok(kept)
+}
+
+/// Empties the lines about these modules, without a change of the file's length.
+fn blank_lines(dep: &mut [u8], modules: &[String]) {
+    for line in dep.split_mut(|byte| *byte == b'\n') {
+        let path = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        if modules.iter().any(|module| path.ends_with(format!("/{module}").as_bytes())) {
+            line.fill(b'\n');
+        }
+    }
 }
 
 /// A cpio archive with one file of pseudo-random bytes.
@@ -178,5 +199,13 @@ mod tests {
         let without = leave_out(&one, &["ballast".to_owned()]).unwrap();
         assert_eq!(without, one[trailer - 110..]);
         assert!(leave_out(&one, &["nbd.ko".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn a_module_is_left_out_of_the_index_as_well() {
+        let mut dep = b"kernel/a/nbd.ko:\nkernel/xnbd.ko: kernel/a/nbd.ko\n".to_vec();
+        blank_lines(&mut dep, &["nbd.ko".to_owned()]);
+        let text = String::from_utf8(dep).unwrap();
+        assert_eq!(text.trim_start(), "kernel/xnbd.ko: kernel/a/nbd.ko\n");
     }
 }

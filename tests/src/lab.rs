@@ -84,6 +84,16 @@ impl Lab {
         run(Command::new("nft").arg("-f").arg(file))
     }
 
+    /// How many answers [`Self::lose_dhcp_answers`] has lost so far.
+    pub fn lost_dhcp_answers(&self) -> Result<u32> {
+        let output = Command::new("nft").args(["list", "table", "inet", "lab"]).output()?;
+        let text = String::from_utf8(output.stdout)?;
+        // `udp sport 67 numgen inc mod 1000000 < 2 counter packets 2 bytes 656 drop`
+        let count =
+            text.split_once("counter packets ").and_then(|(_, rest)| rest.split(' ').next());
+        count.with_context(|| format!("no counter in:\n{text}"))?.parse().context("a number")
+    }
+
     /// Connects a new tap device to a wire; its name.
     pub(crate) fn tap(&self, wire: &str) -> Result<String> {
         let name = format!("tap{}", self.taps.replace(self.taps.get() + 1));

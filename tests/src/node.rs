@@ -85,14 +85,6 @@ impl<'machine> Node<'machine> {
         self.ask(&Request::Write { path: path.to_owned(), text: text.to_owned() }).map(drop)
     }
 
-    /// Records of the kernel log as `LEVEL MESSAGE`.
-    pub fn kernel_log(&self) -> Result<Vec<String>> {
-        match self.ask(&Request::KernelLog)? {
-            Reply::Names(records) => Ok(records),
-            other => unexpected(&other),
-        }
-    }
-
     /// Runs a command; its status is for the caller to judge.
     pub fn run(&self, words: &[&str]) -> Result<Ran> {
         let words = words.iter().map(|word| (*word).to_owned()).collect();

@@ -33,8 +33,6 @@ pub enum Request {
     List(String),
     /// Everything below a directory, on its file system, read and summed.
     Tree(String),
-    /// SHA-256 of one file.
-    Checksum(String),
     /// Writes a file anew.
     Write {
         path: String,
@@ -42,12 +40,10 @@ pub enum Request {
     },
     /// Gives every clean page cache page back, so that the next read goes to the device.
     DropCaches,
-    KernelLog,
     /// A command with its arguments; PATH is searched.
     Run(Vec<String>),
     /// `reboot(2)` at once, without asking any init.
     PowerOff,
-    Reboot,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

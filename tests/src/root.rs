@@ -34,19 +34,14 @@ pub struct ProbeRoot {
 
 impl ProbeRoot {
     pub fn new(lab: &Lab) -> Result<Self> {
-        Self::named(lab, "root")
-    }
-
-    /// Where a lab serves several images.
-    pub fn named(lab: &Lab, name: &str) -> Result<Self> {
-        let tree = lab.file(&format!("{name}.tree"));
+        let tree = lab.file("root.tree");
         for folder in [
             "bin", "dev", "etc", "home", "mnt", "proc", "root", "run", "sbin", "srv", "sys", "tmp",
             "var",
         ] {
             fs::create_dir_all(tree.join(folder))?;
         }
-        let root = Self { tree, image: lab.file(&format!("{name}.img")) };
+        let root = Self { tree, image: lab.file("root.img") };
         root.copy(&workshop::probe()?, "sbin/init")?;
         root.copy(Path::new("/bin/busybox"), "bin/busybox").context("package busybox-static")?;
         for tool in ["sh", "cat", "cp", "echo", "env", "ln", "mkdir", "sed", "sleep", "touch"] {

@@ -60,12 +60,12 @@ const FIRST_MAC: &str = "52:54:00:77:00:01";
 
 pub struct Vm<'lab> {
     lab: &'lab Lab,
-    name: String,
     kernel: Kernel,
     initramfs: Option<PathBuf>,
     cmdline: String,
     memory_mib: u32,
     nics: Vec<Nic>,
+    nic_model: &'static str,
     uuid: Option<String>,
     accel: Accel,
     console: Output,
@@ -81,26 +81,20 @@ enum Output {
 }
 
 impl<'lab> Vm<'lab> {
-    /// 512 MiB, two CPUs, one virtio NIC on `br0`, and a fixed UUID.
+    /// 512 MiB, two CPUs, one virtio NIC on `br0`, and firmware that knows no UUID.
     pub(crate) fn new(lab: &'lab Lab, kernel: Kernel) -> Self {
         Self {
             lab,
-            name: "machine".to_owned(),
             kernel,
             initramfs: None,
             cmdline: String::new(),
             memory_mib: 512,
             nics: vec![Nic { wire: "br0".to_owned(), mac: FIRST_MAC.to_owned() }],
+            nic_model: "virtio-net-pci",
             uuid: None,
             accel: Accel::best(),
             console: Output::Log,
         }
-    }
-
-    /// Names the log, where a lab has several machines.
-    pub fn name(mut self, name: &str) -> Self {
-        self.name = name.to_owned();
-        self
     }
 
     pub fn initramfs(mut self, image: impl Into<PathBuf>) -> Self {
@@ -123,6 +117,12 @@ impl<'lab> Vm<'lab> {
     pub fn nics(mut self, nics: &[(&str, &str)]) -> Self {
         let nic = |(wire, mac): &(&str, &str)| Nic { wire: (*wire).into(), mac: (*mac).into() };
         self.nics = nics.iter().map(nic).collect();
+        self
+    }
+
+    /// What the cards are, as QEMU's `-device` names it.
+    pub fn nic_model(mut self, model: &'static str) -> Self {
+        self.nic_model = model;
         self
     }
 
@@ -153,7 +153,7 @@ impl<'lab> Vm<'lab> {
         let initramfs = self.initramfs.as_ref().context("this machine has no initramfs")?;
         // The control port is a socket without a path: gone with the namespace, and paths of
         // sockets may not be longer than 107 bytes.
-        let address = format!("landfall-{}-{}", std::process::id(), self.name);
+        let address = format!("landfall-{}", std::process::id());
         let listener =
             UnixListener::bind_addr(&SocketAddr::from_abstract_name(address.as_bytes())?)?;
 
@@ -174,23 +174,20 @@ impl<'lab> Vm<'lab> {
             .args(["-serial", "chardev:control"]);
         for (number, nic) in self.nics.iter().enumerate() {
             let tap = self.lab.tap(&nic.wire)?;
-            let mac = &nic.mac;
+            let (model, mac) = (self.nic_model, &nic.mac);
             // A fixed slot for each card, so that its name in the running system is known.
             command
                 .args(["-netdev"])
                 .arg(format!("tap,id=net{number},ifname={tap},script=no,downscript=no"))
                 .args(["-device"])
-                .arg(format!(
-                    "virtio-net-pci,netdev=net{number},mac={mac},addr={},romfile=",
-                    number + 3
-                ));
+                .arg(format!("{model},netdev=net{number},mac={mac},addr={},romfile=", number + 3));
         }
         if let Some(uuid) = &self.uuid {
             command.args(["-uuid", uuid]);
         }
 
         let console = Console::default();
-        let errors = self.lab.file(&format!("{}.qemu.log", self.name));
+        let errors = self.lab.file("machine.qemu.log");
         if self.console != Output::Terminal {
             command.stdin(Stdio::piped()).stdout(Stdio::piped());
         }
@@ -199,7 +196,7 @@ impl<'lab> Vm<'lab> {
             .spawn()
             .context("starting qemu-system-x86_64")?;
         if let Some(output) = qemu.stdout.take() {
-            let log = File::create(self.lab.file(&format!("{}.console.log", self.name)))?;
+            let log = File::create(self.lab.file("machine.console.log"))?;
             console.follow_console(output, log, self.console == Output::Echo);
         }
         Machine::new(qemu, console, &listener, &errors)

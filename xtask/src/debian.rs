@@ -102,6 +102,9 @@ const FILES: &[File] = &[
         "[Unit]\nDescription=Stands where Docker's unit is\n\n\
          [Service]\nExecStart=/usr/bin/dockerd -H fd://\n",
     ),
+    // Nobody wants them; what counts is whether the directives remove them.
+    file("usr/lib/systemd/system/lightdm.service", UNWANTED),
+    file("usr/lib/systemd/system/nfs-mountd.service", UNWANTED),
     file(
         "etc/systemd/system/landfall-probe.service",
         "[Unit]\nDescription=Answers the harness of the boot tests\n\
@@ -109,6 +112,10 @@ const FILES: &[File] = &[
          [Service]\nExecStart=/usr/libexec/landfall-probe\n",
     ),
 ];
+
+/// A unit that stands for a service of one of the lists that KEEP_SYSTEM_SERVICES speaks about.
+const UNWANTED: &str = "[Unit]\nDescription=Stands where a package's unit is\n\n\
+                        [Service]\nExecStart=/bin/true\n";
 
 const LINKS: &[(&str, &str)] = &[(
     "etc/systemd/system/multi-user.target.wants/landfall-probe.service",

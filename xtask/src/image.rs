@@ -30,7 +30,7 @@ pub struct Options {
 }
 
 pub fn run(options: &Options) -> Result<()> {
-    needs::build()?;
+    needs::image()?;
     agent::build()?;
     let folder = workshop::dir().join("images");
     fs::create_dir_all(&folder)?;

@@ -22,8 +22,11 @@ const MACHINES: &[Need] = &[
     ("unshare", "util-linux"),
     ("mmdebstrap", "mmdebstrap"),
     ("mksquashfs", "squashfs-tools"),
-    ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
 ];
+
+/// For fetching Debian's kernels.
+const KERNELS: &[Need] =
+    &[("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring")];
 
 const DEMO: &[Need] = &[("dnsmasq", "dnsmasq-base"), ("nbd-server", "nbd-server")];
 
@@ -41,21 +44,21 @@ const TESTS: &[Need] = &[
 /// An ordinary user's namespace has more than one user only through this.
 const ORDINARY_USER: &[Need] = &[("newuidmap", "uidmap")];
 
-/// For compiling the agent.
-pub fn build() -> Result<()> {
-    install(&missing(&[BUILD]))?;
+/// For compiling the agent and building images for Debian's kernels.
+pub fn image() -> Result<()> {
+    install(&missing(&[BUILD, KERNELS]))?;
     rust_targets(&["x86_64-unknown-linux-musl"])
 }
 
 /// For machines with the demo's servers.
 pub fn demo() -> Result<()> {
-    install(&missing(&[BUILD, MACHINES, DEMO, ordinary_user()]))?;
+    install(&missing(&[BUILD, KERNELS, MACHINES, DEMO, ordinary_user()]))?;
     rust_targets(&["x86_64-unknown-linux-musl"])
 }
 
 /// For everything that the tests do.
 pub fn tests() -> Result<()> {
-    let mut packages = missing(&[BUILD, MACHINES, DEMO, TESTS, ordinary_user()]);
+    let mut packages = missing(&[BUILD, KERNELS, MACHINES, DEMO, TESTS, ordinary_user()]);
     if !is_static(Path::new("/bin/busybox")) {
         packages.push("busybox-static");
     }

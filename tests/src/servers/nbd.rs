@@ -18,15 +18,12 @@ pub enum NbdKind {
     Nbdkit,
 }
 
-impl NbdKind {
-    pub const ALL: [Self; 3] = [Self::NbdServer, Self::QemuNbd, Self::Nbdkit];
-}
+const PORT: u16 = 10809;
 
 /// Serves read-only images; can be killed and started again.
 pub struct Nbd {
     kind: NbdKind,
     exports: Vec<(String, PathBuf)>,
-    port: u16,
     rate: Option<String>,
     folder: PathBuf,
     daemon: Option<Daemon>,
@@ -38,7 +35,6 @@ impl Nbd {
         Self {
             kind,
             exports: Vec::new(),
-            port: 10809,
             rate: None,
             folder: lab.folder().to_path_buf(),
             daemon: None,
@@ -47,11 +43,6 @@ impl Nbd {
 
     pub fn export(mut self, name: &str, image: &Path) -> Self {
         self.exports.push((name.to_owned(), image.to_path_buf()));
-        self
-    }
-
-    pub fn port(mut self, port: u16) -> Self {
-        self.port = port;
         self
     }
 
@@ -68,15 +59,15 @@ impl Nbd {
     }
 
     pub fn start_again(&mut self) -> Result<()> {
-        let log = self.folder.join(format!("nbd-{}.log", self.port));
-        let pid_file = self.folder.join(format!("nbd-{}.pid", self.port));
+        let log = self.folder.join("nbd.log");
+        let pid_file = self.folder.join("nbd.pid");
         let _ = fs::remove_file(&pid_file);
         let mut daemon = Daemon::start(self.command(&pid_file)?, &log)?;
         if self.kind == NbdKind::NbdServer {
             // In the foreground it serves one connection and exits.
             daemon.wait_for_pid_file(&pid_file)?;
         }
-        daemon.wait_for(Socket::Tcp(self.port))?;
+        daemon.wait_for(Socket::Tcp(PORT))?;
         self.daemon = Some(daemon);
         Ok(())
     }
@@ -89,14 +80,14 @@ impl Nbd {
     }
 
     fn command(&self, pid_file: &Path) -> Result<Command> {
-        let port = self.port.to_string();
+        let port = PORT.to_string();
         if self.kind == NbdKind::NbdServer {
             let mut text =
                 format!("[generic]\nallowlist = true\nlistenaddr = {SERVER}\nport = {port}\n");
             for (name, image) in &self.exports {
                 write!(text, "[{name}]\nexportname = {}\nreadonly = true\n", image.display())?;
             }
-            let file = self.folder.join(format!("nbd-{port}.conf"));
+            let file = self.folder.join("nbd.conf");
             fs::write(&file, text)?;
             let mut command = Command::new("nbd-server");
             command.arg("-C").arg(file).arg("-p").arg(pid_file);

@@ -9,7 +9,7 @@
 mod state;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{self, Command, Stdio};
@@ -87,7 +87,6 @@ fn answer(request: Request) -> io::Result<Reply> {
         Request::Info(path) => Reply::Info(info(Path::new(&path))?),
         Request::List(path) => Reply::Names(list(Path::new(&path))?),
         Request::Tree(path) => Reply::Tree(checksum::tree(Path::new(&path))?),
-        Request::Checksum(path) => Reply::Text(checksum::file(Path::new(&path))?),
         Request::Write { path, text } => {
             fs::write(path, text)?;
             Reply::Done
@@ -97,10 +96,8 @@ fn answer(request: Request) -> io::Result<Reply> {
             fs::write("/proc/sys/vm/drop_caches", "3")?;
             Reply::Done
         }
-        Request::KernelLog => Reply::Names(kernel_log()?),
         Request::Run(words) => Reply::Ran(run(&words)?),
-        Request::PowerOff => end(RebootCommand::PowerOff)?,
-        Request::Reboot => end(RebootCommand::Restart)?,
+        Request::PowerOff => power_off()?,
     })
 }
 
@@ -129,31 +126,6 @@ fn list(path: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Each record of the kernel log as `LEVEL MESSAGE`.
-fn kernel_log() -> io::Result<Vec<String>> {
-    let mut log = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlags::NONBLOCK.bits() as i32)
-        .open("/dev/kmsg")?;
-    let (mut records, mut buffer) = (Vec::new(), [0; 8192]);
-    loop {
-        match log.read(&mut buffer) {
-            Ok(n) => {
-                let record = String::from_utf8_lossy(&buffer[..n]);
-                let Some((head, text)) = record.split_once(';') else { continue };
-                let priority: u32 =
-                    head.split(',').next().and_then(|p| p.parse().ok()).unwrap_or(0);
-                let text = text.lines().next().unwrap_or_default();
-                records.push(format!("{} {text}", priority & 7));
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(records),
-            // The record was overwritten while we read.
-            Err(error) if error.raw_os_error() == Some(32) => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 fn run(words: &[String]) -> io::Result<Ran> {
     let [program, arguments @ ..] = words else {
         return Err(io::Error::other("no program was named"));
@@ -167,9 +139,9 @@ fn run(words: &[String]) -> io::Result<Ran> {
     })
 }
 
-fn end(command: RebootCommand) -> io::Result<Reply> {
+fn power_off() -> io::Result<Reply> {
     rustix::fs::sync();
     let _ = File::open("/dev/console").map(|console| rustix::termios::tcdrain(&console));
-    reboot(command)?;
+    reboot(RebootCommand::PowerOff)?;
     Ok(Reply::Done)
 }
