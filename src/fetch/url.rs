@@ -199,6 +199,7 @@ mod tests {
             ("TFTP://ltsp-1:6969/lts.conf",         Some("tftp://ltsp-1:6969/lts.conf")),
             ("tftp://h/x;mode=octet",               Some("tftp://h/x")),
             ("tftp://h/a#b?c",                      Some("tftp://h/a#b?c")),
+            ("file:////A",                          Some("file:/A")), // "//A" would look like a host
             ("http://h",                            Some("http://h/")),
             ("http://h:80?mac=52-54",               Some("http://h/?mac=52-54")),
             ("https://h:8443/a/b?c=d&e",            Some("https://h:8443/a/b?c=d&e")),
