@@ -190,7 +190,6 @@ mod tests {
 
     #[test]
     #[rustfmt::skip]
-    #[allow(clippy::type_complexity)]
     fn lts_conf_is_where_ltsp_looked() {
         let kernel = Some("/ltsp/amd64/vmlinuz-4.15");
         let core = Some("/ltsp/amd64/grub/i386-pc/core.0");

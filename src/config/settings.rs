@@ -39,6 +39,16 @@ impl Settings {
         self.values.get(name)
     }
 
+    /// Names and values of a test's table.
+    #[cfg(test)]
+    pub fn of(values: &[(&str, &str)]) -> Self {
+        let mut settings = Self::default();
+        for (name, value) in values {
+            settings.insert(*name, *value, Origin::Agent);
+        }
+        settings
+    }
+
     /// Like `get`, for settings where the empty value means the same as none.
     pub fn filled(&self, name: &str) -> Option<&str> {
         self.get(name).filter(|value| !value.trim().is_empty())
@@ -112,14 +122,6 @@ fn is_true(value: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn settings(values: &[(&str, &str)]) -> Settings {
-        let mut settings = Settings::default();
-        for (name, value) in values {
-            settings.insert(*name, *value, Origin::Agent);
-        }
-        settings
-    }
-
     #[test]
     #[rustfmt::skip]
     fn booleans_are_those_of_ltsp_c55_except_where_it_only_confused_c93() {
@@ -129,7 +131,7 @@ mod tests {
             ("false", false, false), ("",   false, false),
         ];
         for (value, boolean, to_ram) in cases {
-            let settings = settings(&[("X", value), ("LTSP_NBD_TO_RAM", value)]);
+            let settings = Settings::of(&[("X", value), ("LTSP_NBD_TO_RAM", value)]);
             assert_eq!(settings.is_true("X"), boolean, "X={value}");
             assert_eq!(settings.nbd_to_ram(), to_ram, "LTSP_NBD_TO_RAM={value}");
         }
@@ -138,7 +140,7 @@ mod tests {
 
     #[test]
     fn families_run_in_version_order_c56() {
-        let settings = settings(&[
+        let settings = Settings::of(&[
             ("RCFILE_10", "x"),
             ("RCFILE_2", "x"),
             ("RCFILE_02_X", "x"),
@@ -168,7 +170,7 @@ mod tests {
 
     #[test]
     fn equal_numbers_run_in_the_order_of_their_values_c57() {
-        let settings = settings(&[("RCFILE_001", "c"), ("RCFILE_01", "a"), ("RCFILE_1", "b")]);
+        let settings = Settings::of(&[("RCFILE_001", "c"), ("RCFILE_01", "a"), ("RCFILE_1", "b")]);
         let values: Vec<_> =
             settings.family("RCFILE_").into_iter().map(|(_, value)| value).collect();
         assert_eq!(values, ["a", "b", "c"]);

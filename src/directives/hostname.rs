@@ -63,7 +63,6 @@ mod tests {
 
     #[test]
     #[rustfmt::skip]
-    #[allow(clippy::type_complexity)]
     fn a_node_is_called_as_ltsp_called_it() {
         let settings = |values: &[(&str, &str)]| {
             let mut settings = Settings::default();

@@ -126,7 +126,6 @@ mod tests {
 
     #[test]
     #[rustfmt::skip]
-    #[allow(clippy::type_complexity)]
     fn the_resolver_knows_what_it_should() {
         let cases: &[(&str, &[(&str, &str)], &[&str], &[&str])] = &[
             ("C54", &[("DNS_SERVER", "10.0.0.2 10.0.0.3"), ("IPV4DNS0", "10.0.0.1")], &["10.0.0.2", "10.0.0.3"], &["example.org"]),
@@ -152,7 +151,6 @@ mod tests {
 
     #[test]
     #[rustfmt::skip]
-    #[allow(clippy::type_complexity)]
     fn whoever_owns_resolv_conf_is_told_c67() {
         let stub = Some("../run/systemd/resolve/stub-resolv.conf");
         let resolved = "/usr/lib/systemd/system/systemd-resolved.service";

@@ -128,21 +128,12 @@ fn remove(names: &BTreeSet<&str>, tree: &Tree) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Identity, Origin, evaluate};
+    use crate::config::{Identity, evaluate};
 
     const NODE: Node<'_> = Node { memory_kib: 64 << 20, has_desktop: false, fstab: "" };
 
-    fn settings(values: &[(&str, &str)]) -> Settings {
-        let mut settings = Settings::default();
-        for (name, value) in values {
-            settings.insert(*name, *value, Origin::Agent);
-        }
-        settings
-    }
-
     #[test]
     #[rustfmt::skip]
-    #[allow(clippy::type_complexity)]
     fn as_many_services_go_as_with_ltsp() {
         let nfs = Node { fstab: "# no nfs here", ..NODE };
         let desktop = Node { has_desktop: true, ..NODE };
@@ -166,7 +157,7 @@ mod tests {
             ("C77", &[("KEEP_SYSTEM_SERVICES", "foo ssh"), ("RM_SYSTEM_SERVICES", "foo bar")], NODE, 64),
         ];
         for (row, values, node, count) in cases {
-            assert_eq!(removals(&settings(values), *node).len(), *count, "{row}: {values:?}");
+            assert_eq!(removals(&Settings::of(values), *node).len(), *count, "{row}: {values:?}");
         }
     }
 

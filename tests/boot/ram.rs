@@ -4,13 +4,21 @@ use std::fs::File;
 use std::time::Duration;
 
 use anyhow::Result;
-use landfall_tests::{Dnsmasq, Format, Kernel, Lab, Nbd, NbdKind, Node, ProbeRoot};
+use landfall_tests::{Dnsmasq, Format, Kernel, Lab, Nbd, NbdKind, Node, ProbeRoot, TreeDigest};
 
 use crate::{usual_dhcp, usual_vm};
 
 fn lets_go_of_nbd(node: &Node<'_>) -> Result<()> {
     assert_eq!(node.file("/sys/block/nbd0/size")?.trim(), "0", "nbd0 is still connected");
     Ok(())
+}
+
+/// Kills the server, and wants to see every file of the image as it was all the same.
+fn needs_nobody(node: &Node<'_>, server: &mut Nbd, digest: &TreeDigest) -> Result<()> {
+    server.kill();
+    node.drop_caches()?;
+    assert_eq!(&node.tree("/rofs")?, digest);
+    lets_go_of_nbd(node)
 }
 
 /// What a copy is for: the server may go away for good.
@@ -27,10 +35,7 @@ fn a_copied_root_outlives_its_server() -> Result<()> {
     let machine = usual_vm(&lab, Kernel::V6_1, "landfall.ram=copy")?.boot()?;
     let node = machine.node()?;
     machine.line("root: \"root\" from 10.77.0.1:10809 copied to RAM: ")?;
-    nbd.kill();
-    node.drop_caches()?;
-    assert_eq!(node.tree("/rofs")?, digest);
-    lets_go_of_nbd(&node)
+    needs_nobody(&node, &mut nbd, &digest)
 }
 
 /// LTSP reads its configuration too late for its own setting; here it works (LP #1680490).
@@ -47,10 +52,7 @@ fn the_fetched_configuration_may_ask_for_the_copy() -> Result<()> {
 
     let machine = usual_vm(&lab, Kernel::V6_12, "")?.boot()?;
     let node = machine.node()?;
-    nbd.kill();
-    node.drop_caches()?;
-    assert_eq!(node.tree("/rofs")?, digest);
-    lets_go_of_nbd(&node)
+    needs_nobody(&node, &mut nbd, &digest)
 }
 
 /// A new image that has outgrown the memory of the oldest machines must not stop them.

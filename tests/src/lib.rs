@@ -42,6 +42,7 @@ pub use landfall_initramfs::Signatures;
 #[cfg(feature = "harness")]
 pub use self::{
     accel::Accel,
+    checksum::TreeDigest,
     console::Console,
     initramfs::Initramfs,
     lab::{Lab, SERVER},
