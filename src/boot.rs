@@ -56,7 +56,6 @@ pub fn run() -> Result<Infallible, Box<Failure>> {
                 options.map(|word| (word.key, word.value.unwrap_or("1"))).collect();
             machine.drivers.require_with(module, &options)
         };
-        // Each failure is a warning already; none of them is worth the boot.
         directives::apply(config.settings(), &facts, new_root.path(), &load);
         Ok(())
     })?;

@@ -1,14 +1,12 @@
 //! The binary when it is not PID 1: `landfall plan 'ip=dhcp root=…'`, `landfall version`.
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 
 use lexopt::prelude::*;
 
-use crate::cmdline::{KEYS, Request};
-use crate::machine::Identity;
-use crate::plan::Plan;
+use crate::cmdline::KEYS;
+use crate::desk::{self, Output};
 
 const HELP: &str = "\
 landfall boots machines over the network: it is PID 1 of their initramfs.
@@ -19,10 +17,10 @@ As a command:
   landfall version
 ";
 
-/// Exit status: 0, or 2 when the command line could not be understood.
+/// Exit status: as the command says; 2 when the command line could not be understood.
 pub fn main() -> ExitCode {
     match run() {
-        Ok((text, status)) => {
+        Ok(Output { text, status }) => {
             // A closed pipe is the reader's business.
             let _ = io::stdout().lock().write_all(text.as_bytes());
             status
@@ -34,30 +32,26 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<(String, ExitCode), lexopt::Error> {
+fn run() -> Result<Output, lexopt::Error> {
     let mut parser = lexopt::Parser::from_env();
-    let mut words = Vec::new();
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Short('h') | Long("help") => return Ok((HELP.to_owned(), ExitCode::SUCCESS)),
-            Short('V') | Long("version") => words = vec!["version".to_owned()],
-            Value(word) => words.push(word.string()?),
-            other => return Err(other.unexpected()),
-        }
+    let says = |text: String| Ok(Output { text, status: ExitCode::SUCCESS });
+    let Some(argument) = parser.next()? else { return Err("a command is missing".into()) };
+    match argument {
+        Short('h') | Long("help") => says(HELP.to_owned()),
+        Short('V') | Long("version") => says(version()),
+        Value(word) => match word.string()?.as_str() {
+            "version" => says(version()),
+            "keys" => says(keys_table()),
+            "check" => desk::check::run(&mut parser),
+            "plan" => desk::plan::run(&mut parser),
+            word => Err(format!("no such command: {word}").into()),
+        },
+        other => Err(other.unexpected()),
     }
-    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["version"] => Ok((format!("landfall {}\n", env!("CARGO_PKG_VERSION")), ExitCode::SUCCESS)),
-        ["keys"] => Ok((keys_table(), ExitCode::SUCCESS)),
-        ["plan", line @ ..] => {
-            let plan =
-                Plan::decide(Request::read(&line.join(" ")), &Identity::read(Path::new("/sys")));
-            let status =
-                if plan.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) };
-            Ok((format!("{plan}\n"), status))
-        }
-        [] => Err("a command is missing".into()),
-        [word, ..] => Err(format!("no such command: {word}").into()),
-    }
+}
+
+fn version() -> String {
+    format!("landfall {}\n", env!("CARGO_PKG_VERSION"))
 }
 
 /// The table of the README, which a test compares with this.

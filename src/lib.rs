@@ -5,6 +5,7 @@ pub mod cmdline;
 pub mod command;
 pub mod config;
 pub mod console;
+pub mod desk;
 pub mod directives;
 pub mod error;
 pub mod fetch;

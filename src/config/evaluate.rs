@@ -1,8 +1,9 @@
 //! One machine's settings: parse, select, expand, and once more when the file names the machine.
 
 use super::import::{Trouble, expand};
-use super::select::{Identity, Selection, effective, review, select};
-use super::syntax::{Document, Entry, Problem, Problems, Quoting, Section, Severity, parse};
+use super::reading::{Reading, Substitution};
+use super::select::{Identity, Selection, effective, select};
+use super::syntax::{Document, Entry, Problem, Problems, Quoting, Section, Severity};
 use super::{Origin, Settings};
 
 /// What a file means for one machine.
@@ -14,6 +15,8 @@ pub struct Evaluation {
     pub sections: Vec<String>,
     /// In the order of their lines.
     pub problems: Vec<Problem>,
+    /// Names that wait for [`Substitution::Run`].
+    pub deferred: Vec<String>,
 }
 
 /// Evaluates `text` for `identity`, on top of `base`.
@@ -26,26 +29,35 @@ pub struct Evaluation {
 /// a second time by that name (C28). The section that gave the name stays in force, below the one
 /// of the name: who writes `[52:54:…] HOSTNAME=node7` means both.
 pub fn evaluate(text: &str, base: &[(String, String, Origin)], identity: &Identity) -> Evaluation {
-    let (document, mut problems) = parse(text);
-    problems.extend(review(&document));
+    let reading = Reading::of_text(text);
+    let mut evaluation = reading.evaluate(base, identity, Substitution::Refuse);
+    evaluation.problems.extend(reading.problems);
+    evaluation.problems.sort_by_key(|problem| problem.place);
+    evaluation
+}
 
-    let first = select(&document, identity, None);
+/// [`evaluate`] without the problems that are the same for every machine.
+pub(super) fn evaluate_document(
+    document: &Document,
+    base: &[(String, String, Origin)],
+    identity: &Identity,
+) -> Evaluation {
+    let first = select(document, identity, None);
     let mut evaluation = apply(&first, base);
     let named = evaluation.settings.filled("HOSTNAME").and_then(first_word).map(str::to_owned);
     if let Some(name) = named.filter(|name| identity.hostname.as_ref() != Some(name)) {
         let namer = match evaluation.settings.setting("HOSTNAME").map(|setting| &setting.origin) {
-            Some(Origin::File { .. }) => first.exact,
+            Some(Origin::File(_)) => first.exact,
             // The command line renames: a section of the former name is not for this machine.
             _ => None,
         };
-        evaluation = again(&document, base, identity, name, namer, evaluation);
+        evaluation = again(document, base, identity, name, namer, evaluation);
     }
 
-    problems.append(&mut evaluation.problems);
-    problems.sort_by_key(|problem| (problem.line, problem.column));
+    evaluation.problems.sort_by_key(|problem| problem.place);
     // A section is expanded once for each of the two evaluations.
-    problems.dedup();
-    Evaluation { problems, ..evaluation }
+    evaluation.problems.dedup();
+    evaluation
 }
 
 /// LTSP cuts `HOSTNAME` at its first blank.
@@ -99,13 +111,13 @@ fn apply(selection: &Selection<'_>, base: &[(String, String, Origin)]) -> Evalua
             describe(entry, trouble, &mut found);
         }
         if let Some(value) = value {
-            settings.insert(entry.key.clone(), value, Origin::File { line: entry.line });
+            settings.insert(entry.key.clone(), value, Origin::File(entry.place));
         }
     }
     let mut problems = selection.problems.clone();
     problems.append(&mut found.into_vec());
     let sections = selection.sections.iter().map(|section| section.name.clone()).collect();
-    Evaluation { settings, sections, problems }
+    Evaluation { settings, sections, problems, deferred: Vec::new() }
 }
 
 fn read_value<'a>(
@@ -123,7 +135,7 @@ fn describe(entry: &Entry, trouble: Trouble, problems: &mut Problems) {
         Trouble::Unusable(why) => (why, Severity::Error),
         Trouble::Doubtful(why) => (why, Severity::Warning),
     };
-    problems.add(entry.line, entry.column, severity, || format!("{}: {why}", entry.key));
+    problems.add(entry.place, severity, || format!("{}: {why}", entry.key));
 }
 
 #[cfg(test)]
@@ -131,6 +143,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::Place;
 
     const SEED: &str = include_str!("../../tests/fixtures/seed-lts.conf");
 
@@ -159,7 +172,7 @@ mod tests {
         assert_eq!(evaluation.problems, []);
         assert_eq!(evaluation.settings.len(), 14);
         for (name, setting) in evaluation.settings.iter() {
-            let Origin::File { line } = setting.origin else {
+            let Origin::File(Place { line, .. }) = setting.origin else {
                 panic!("{name} is not from the file")
             };
             let raw = SEED.lines().nth(line - 1).unwrap();
@@ -233,7 +246,7 @@ mod tests {
         for (row, text, line, word) in cases {
             let problems = evaluate(&lines(text), &[], &node1()).problems;
             assert_eq!(problems.len(), 1, "{row}: {text}: {problems:?}");
-            assert_eq!(problems[0].line, line, "{row}: {text}: {problems:?}");
+            assert_eq!(problems[0].place.line, line, "{row}: {text}: {problems:?}");
             assert!(problems[0].text.contains(word), "{row}: {text}: {problems:?}");
         }
     }
@@ -308,7 +321,7 @@ mod tests {
         for (row, text, expected, problems) in cases {
             let evaluation = evaluate(&lines(text), &[], &node1());
             assert_eq!(summary(&evaluation), *expected, "{row}: {text}");
-            let at: Vec<_> = evaluation.problems.iter().map(|problem| problem.line).collect();
+            let at: Vec<_> = evaluation.problems.iter().map(|problem| problem.place.line).collect();
             assert_eq!(at, *problems, "{row}: {text}: {:?}", evaluation.problems);
         }
     }
@@ -316,7 +329,8 @@ mod tests {
     #[test]
     fn a_problem_names_its_column_in_characters() {
         let problems = evaluate("[default]\nÁ1 = 2\n  A = é\"x\"\n", &[], &node1()).problems;
-        let at: Vec<_> = problems.iter().map(|problem| (problem.line, problem.column)).collect();
+        let at: Vec<_> =
+            problems.iter().map(|problem| (problem.place.line, problem.place.column)).collect();
         assert_eq!(at, [(2, 1), (3, 8)]);
     }
 
@@ -336,7 +350,8 @@ mod tests {
         assert_eq!(settings.get("A"), Some("/mnt/data 10.0.0.5 node1"));
         assert_eq!(settings.get("BAZ"), Some("2"));
         assert_eq!(settings.get("FOO"), Some("bar"), "NONE suppresses what the file says, no more");
-        assert_eq!(settings.setting("BAZ").unwrap().origin, Origin::File { line: 4 });
+        let place = Place { file: 0, line: 4, column: 1 };
+        assert_eq!(settings.setting("BAZ").unwrap().origin, Origin::File(place));
         assert_eq!(settings.setting("FOO").unwrap().origin, Origin::CommandLine);
     }
 

@@ -6,18 +6,22 @@
 
 mod evaluate;
 mod import;
+mod known;
 mod location;
 mod node;
 mod order;
+mod reading;
 mod select;
 mod settings;
 mod source;
 mod syntax;
 
 pub use evaluate::{Evaluation, evaluate};
+pub use known::{KNOWN, Known, Standing, Value};
 pub use location::{Location, Placeholders, debian_arch};
-pub use node::Configuration;
+pub use node::{Configuration, base};
+pub use reading::{Include, Reading, Substitution, Text};
 pub use select::Identity;
 pub use settings::{Origin, Setting, Settings, means_yes};
 pub use source::{Loaded, Source, announce, load, load_from_root};
-pub use syntax::{Problem, Severity};
+pub use syntax::{Document, Entry, Place, Problem, Quoting, Section, Severity};

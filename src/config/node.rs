@@ -36,7 +36,7 @@ impl Configuration {
     /// Fetches the node's lts.conf and evaluates it. Never fails: a node without a configuration
     /// boots, and says that it has none.
     pub fn obtain(plan: &Plan, machine: &Machine, network: &Network) -> Self {
-        let base = base(plan, network);
+        let base = base(plan, network.variables(), network.boot_server());
         let identity = Identity {
             hostname: network.hostname().map(str::to_owned),
             ip: Some(network.lease().address),
@@ -92,10 +92,15 @@ impl Configuration {
     }
 }
 
-/// What is weaker than the file and can be used in it: the lease, then `ltsp.NAME=`.
-fn base(plan: &Plan, network: &Network) -> Vec<(String, String, Origin)> {
-    let server = network.boot_server().map(|server| ("SERVER".to_owned(), server));
-    let lease = network.variables().into_iter().chain(server);
+/// What is weaker than the file and can be used in it: the lease's `variables`, the boot server, then
+/// `ltsp.NAME=`.
+pub fn base(
+    plan: &Plan,
+    variables: Vec<(String, String)>,
+    boot_server: Option<String>,
+) -> Vec<(String, String, Origin)> {
+    let server = boot_server.map(|server| ("SERVER".to_owned(), server));
+    let lease = variables.into_iter().chain(server);
     let lease = lease.map(|(name, value)| (name, value, Origin::Dhcp));
     let typed = plan.settings.iter().cloned();
     lease.chain(typed.map(|(name, value)| (name, value, Origin::CommandLine))).collect()

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;
 
-use super::syntax::{Document, Entry, Problem, Problems, Section, Severity};
+use super::syntax::{Document, Entry, Place, Problem, Problems, Section, Severity};
 use crate::net::Mac;
 
 /// What sections can be named by.
@@ -94,23 +94,23 @@ pub fn effective<'d>(sections: &[&'d Section]) -> Vec<&'d Entry> {
 
 /// Complaints about the file as a whole, for whichever machine it is read.
 pub fn review(document: &Document) -> Vec<Problem> {
-    let mut first: HashMap<String, usize> = HashMap::new();
+    let mut first: HashMap<String, Place> = HashMap::new();
     let mut problems = Problems::default();
     for section in &document.sections {
         match first.get(&section.name.to_ascii_lowercase()) {
-            Some(line) => problems.add(section.line, 1, Severity::Error, || {
+            Some(Place { line, .. }) => problems.add(section.place, Severity::Error, || {
                 format!(
                     "[{}] is already on line {line}, and only the first of a name counts",
                     section.name
                 )
             }),
             None => {
-                first.insert(section.name.to_ascii_lowercase(), section.line);
+                first.insert(section.name.to_ascii_lowercase(), section.place);
             }
         }
         if section.name.eq_ignore_ascii_case("default") {
             for entry in likes(section) {
-                problems.add(entry.line, entry.column, Severity::Warning, || {
+                problems.add(entry.place, Severity::Warning, || {
                     "LIKE does nothing in [default]".into()
                 });
             }
@@ -177,7 +177,7 @@ impl<'i, 'd> Chain<'i, 'd> {
                 match self.index.find(&like.value) {
                     Some(target) => waiting.push_back(target),
                     None => {
-                        self.problems.add(like.line, like.column, Severity::Warning, || {
+                        self.problems.add(like.place, Severity::Warning, || {
                             format!("LIKE: there is no section [{}]", like.value)
                         });
                     }
@@ -212,7 +212,7 @@ fn circles<'d>(index: &Index<'d>, sections: &[&'d Section], problems: &mut Probl
             };
             let Some(target) = index.find(&like.value) else { continue };
             if on_path.contains(&key(target)) {
-                problems.add(like.line, like.column, Severity::Warning, || {
+                problems.add(like.place, Severity::Warning, || {
                     format!(
                         "LIKE: [{}] leads back to itself through [{}]",
                         target.name, section.name

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::Place;
 use super::order::version_order;
 
 /// Names are upper case, except LTSP's one lower-case variable of DHCP, `filename`.
@@ -20,10 +21,7 @@ pub struct Setting {
 /// Where a value came from, for error messages and `landfall plan`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// 1-based line of the configuration file.
-    File {
-        line: usize,
-    },
+    File(Place),
     CommandLine,
     Dhcp,
     /// Derived or default.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::syntax::{Problem, Severity};
+use super::syntax::{Place, Problem, Severity};
 use super::{Evaluation, Origin};
 use crate::directives::Tree;
 use crate::fetch::{Resolve, Url, persistently};
@@ -120,7 +120,7 @@ pub fn announce(loaded: &Loaded, evaluation: &Evaluation) {
         let of_file = evaluation
             .settings
             .iter()
-            .filter(|(_, setting)| matches!(setting.origin, Origin::File { .. }));
+            .filter(|(_, setting)| matches!(setting.origin, Origin::File(_)));
         let sections: Vec<_> = evaluation
             .sections
             .iter()
@@ -174,10 +174,10 @@ fn decode(bytes: Vec<u8>, source: Source) -> Loaded {
                 text: String::from_utf8_lossy(error.as_bytes()).into_owned(),
                 source,
                 problems: vec![Problem {
-                    line,
-                    column,
+                    place: Place { file: 0, line, column },
                     text: "this is not UTF-8; such bytes are lost".into(),
                     severity: Severity::Warning,
+                    help: None,
                 }],
             }
         }
@@ -257,6 +257,6 @@ mod tests {
     fn bytes_that_are_no_text_cost_themselves_and_are_reported() {
         let loaded = decode(b"[default]\nA=\"na\xefve\"\nB=1\n".to_vec(), Source::Nowhere);
         assert_eq!(loaded.text, "[default]\nA=\"na\u{fffd}ve\"\nB=1\n");
-        assert_eq!((loaded.problems[0].line, loaded.problems[0].column), (2, 6));
+        assert_eq!((loaded.problems[0].place.line, loaded.problems[0].place.column), (2, 6));
     }
 }

@@ -21,7 +21,7 @@ pub struct Document {
 pub struct Section {
     /// Without brackets and blanks around it, as typed.
     pub name: String,
-    pub line: usize,
+    pub place: Place,
     pub entries: Vec<Entry>,
 }
 
@@ -31,8 +31,18 @@ pub struct Entry {
     pub key: String,
     pub value: String,
     pub quoting: Quoting,
-    pub line: usize,
     /// Of the key.
+    pub place: Place,
+}
+
+/// Where something stands in the files of a configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// Index into [`super::Reading::files`]; 0 is the file itself, the others are included.
+    pub file: usize,
+    /// 1-based.
+    pub line: usize,
+    /// 1-based, in characters.
     pub column: usize,
 }
 
@@ -47,12 +57,11 @@ pub enum Quoting {
 /// Something in the file that a person should mend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// 1-based.
-    pub line: usize,
-    /// 1-based, in characters.
-    pub column: usize,
+    pub place: Place,
     pub text: String,
     pub severity: Severity,
+    /// What to do about it, where the text does not say so already.
+    pub help: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +74,8 @@ pub enum Severity {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}, column {}: {}", self.line, self.column, self.text)
+        let Place { line, column, .. } = self.place;
+        write!(f, "line {line}, column {column}: {}", self.text)
     }
 }
 
@@ -79,20 +89,16 @@ pub(super) struct Problems(Vec<Problem>);
 
 impl Problems {
     /// `text` is made only if there is room: it may quote long names.
-    pub fn add(
-        &mut self,
-        line: usize,
-        column: usize,
-        severity: Severity,
-        text: impl FnOnce() -> String,
-    ) {
+    pub fn add(&mut self, place: Place, severity: Severity, text: impl FnOnce() -> String) {
         match self.0.len() {
-            ..MOST_PROBLEMS => self.0.push(Problem { line, column, text: text(), severity }),
+            ..MOST_PROBLEMS => {
+                self.0.push(Problem { place, text: text(), severity, help: None });
+            }
             MOST_PROBLEMS => self.0.push(Problem {
-                line,
-                column,
+                place,
                 text: "and more after this; is it an lts.conf at all?".into(),
                 severity: Severity::Error,
+                help: None,
             }),
             _ => {}
         }
@@ -139,7 +145,8 @@ impl Reader {
         while cursor.at_bracket() {
             let (name, fault) = section_name(&mut cursor);
             // A broken header still opens a section: what follows must not go to the one before.
-            self.document.sections.push(Section { name, line: number, entries: Vec::new() });
+            let place = Place { file: 0, line: number, column: 1 };
+            self.document.sections.push(Section { name, place, entries: Vec::new() });
             if let Some(fault) = fault {
                 return self.report(number, fault);
             }
@@ -152,7 +159,8 @@ impl Reader {
             Some(section) => {
                 let (entry, faults) = entry(&mut cursor);
                 if let Some((key, value, quoting)) = entry {
-                    section.entries.push(Entry { key, value, quoting, line: number, column });
+                    let place = Place { file: 0, line: number, column };
+                    section.entries.push(Entry { key, value, quoting, place });
                 }
                 for fault in faults {
                     self.report(number, fault);
@@ -169,7 +177,7 @@ impl Reader {
 
     fn report(&mut self, line: usize, fault: Fault) {
         let Fault { column, text, severity } = fault;
-        self.problems.add(line, column, severity, || text);
+        self.problems.add(Place { file: 0, line, column }, severity, || text);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Facts, Tree};
+use super::{Draft, Facts};
 use crate::config::Settings;
 use crate::error::{Error, Result};
 
@@ -51,8 +51,8 @@ pub fn check(name: &str) -> Result<()> {
     Ok(())
 }
 
-pub fn apply(name: &str, tree: &Tree) -> Result<()> {
-    tree.write("/etc/hostname", &format!("{name}\n"), 0o644)
+pub fn apply(name: &str, draft: &mut Draft<'_>) {
+    draft.write("/etc/hostname", format!("{name}\n"), 0o644);
 }
 
 #[cfg(test)]

@@ -2,16 +2,21 @@
 
 use std::net::IpAddr;
 
-use super::{Facts, Tree};
+use super::{Draft, Facts, View};
 use crate::config::Settings;
 use crate::error::Result;
 
 /// Writes /etc/hosts of a node called `name`; gives the number of HOSTS_ lines.
-pub fn apply(name: &str, settings: &Settings, facts: &Facts, tree: &Tree) -> Result<usize> {
+pub fn apply(
+    name: &str,
+    settings: &Settings,
+    facts: &Facts,
+    draft: &mut Draft<'_>,
+) -> Result<usize> {
     let lines: Vec<_> = settings.family("HOSTS_").into_iter().map(|(_, line)| line).collect();
-    let image = tree.read_text("/etc/hosts.ltsp")?;
+    let image = draft.read_text("/etc/hosts.ltsp")?;
     let text = render(name, settings, facts, image.as_deref(), &lines);
-    tree.write("/etc/hosts", &text, 0o644)?;
+    draft.write("/etc/hosts", text, 0o644);
     Ok(lines.len())
 }
 
@@ -65,6 +70,8 @@ fn domain(settings: &Settings, facts: &Facts) -> Option<String> {
 mod tests {
     use super::*;
     use crate::config::Origin;
+    use crate::directives::Tree;
+    use crate::directives::draft::on;
 
     #[test]
     fn hosts_is_the_file_that_ltsp_wrote_c65() {
@@ -78,7 +85,10 @@ mod tests {
         let tree = Tree::open(folder.path()).unwrap();
         tree.write("/etc/hosts", "10.0.0.7 of-the-image\n", 0o644).unwrap();
         tree.write("/etc/hosts.ltsp", "10.0.0.8 of-the-site\n\n", 0o644).unwrap();
-        assert_eq!(apply("node7", &settings, &Facts::default(), &tree).unwrap(), 1);
+        assert_eq!(
+            on(&tree, |draft| apply("node7", &settings, &Facts::default(), draft)).unwrap(),
+            1
+        );
         assert_eq!(
             tree.read_text("/etc/hosts").unwrap().unwrap(),
             "127.0.0.1 localhost\n\

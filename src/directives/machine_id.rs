@@ -5,8 +5,8 @@
 //! of the boot MAC address, which LTSP put into D-Bus' file (C72): two files that differ would be
 //! two machines. `systemd.machine_id=` on the command line still outranks it, in systemd.
 
-use super::Tree;
 use super::tree::Kind;
+use super::{Draft, View};
 use crate::error::Result;
 use crate::net::Mac;
 
@@ -24,14 +24,14 @@ pub fn choose(mac: Option<Mac>, uuid: Option<[u8; 16]>) -> Option<String> {
     }
 }
 
-pub fn apply(id: &str, tree: &Tree) -> Result<()> {
+pub fn apply(id: &str, draft: &mut Draft<'_>) -> Result<()> {
     let text = format!("{id}\n");
     // A container image may have it as a mount point or a link: replaced in any case.
-    tree.replace(MACHINE_ID, &text, 0o444)?;
+    draft.replace(MACHINE_ID, text.as_str(), 0o444);
     let linked =
-        matches!(tree.kind(DBUS)?, Some(Kind::Link(target)) if target.ends_with("etc/machine-id"));
-    if tree.exists("/var/lib/dbus") && !linked {
-        tree.replace(DBUS, &text, 0o444)?;
+        matches!(draft.kind(DBUS)?, Some(Kind::Link(target)) if target.ends_with("etc/machine-id"));
+    if draft.exists("/var/lib/dbus") && !linked {
+        draft.replace(DBUS, text, 0o444);
     }
     Ok(())
 }
@@ -39,6 +39,8 @@ pub fn apply(id: &str, tree: &Tree) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::directives::Tree;
+    use crate::directives::draft::on;
 
     #[test]
     fn a_node_is_the_same_machine_at_every_boot_c72_c73() {
@@ -59,7 +61,7 @@ mod tests {
                 Some(target) => tree.link(DBUS, target).unwrap(),
                 None => tree.write(DBUS, "old\n", 0o644).unwrap(),
             }
-            apply(&id, &tree).unwrap();
+            on(&tree, |draft| apply(&id, draft)).unwrap();
             for file in [MACHINE_ID, DBUS] {
                 assert_eq!(
                     tree.read_text(file).unwrap().unwrap(),
@@ -74,7 +76,7 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         let tree = Tree::open(folder.path()).unwrap();
-        apply(&id, &tree).unwrap();
+        on(&tree, |draft| apply(&id, draft)).unwrap();
         assert!(!tree.exists("/var"));
     }
 }

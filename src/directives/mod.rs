@@ -8,6 +8,7 @@
 //! Absent on purpose: shells, save for the operator's own PREINIT commands; mounting what fstab
 //! says; anything about the network's links, which is the handover's.
 
+mod draft;
 mod fstab;
 mod hostname;
 mod hosts;
@@ -22,6 +23,7 @@ mod tree;
 
 use std::path::Path;
 
+pub use draft::{Change, Draft, Mode, View, What};
 pub use modules::Load;
 pub use tree::{Kind, Tree};
 
@@ -49,80 +51,130 @@ pub struct Facts {
     pub lts_conf: Option<String>,
 }
 
-/// Applies `settings` to the new root mounted at `root`, in LTSP's order; gives what went wrong,
-/// each already said as a warning.
-///
-/// PREINIT commands run in `root` with what is mounted there: /proc, /sys, /dev and /run must be in
-/// place already. `load` loads a kernel module by name with parameters.
-pub fn apply(settings: &Settings, facts: &Facts, root: &Path, load: Load<'_>) -> Vec<Error> {
+/// What settings come to on one machine, before anything is done.
+#[derive(Debug, Default)]
+pub struct Foreseen {
+    /// The machine's name.
+    pub hostname: Option<String>,
+    /// Kernel modules in order, each with its parameters.
+    pub modules: Vec<(String, String)>,
+    /// INIT_COMMAND_* and PRE_INIT_*: run before the other families look at the root.
+    pub early: Vec<String>,
+    /// What becomes of the root's files, in order.
+    pub changes: Vec<Change>,
+    /// PREINIT_* and POST_INIT_*: run last.
+    pub late: Vec<String>,
+    /// The console's summary.
+    pub done: Vec<String>,
+    /// Families that cannot do what they are asked to, and why.
+    pub errors: Vec<(String, Error)>,
+}
+
+/// Decides everything [`apply`] would do to a root like `image`, and does nothing.
+pub fn foresee(settings: &Settings, facts: &Facts, image: &dyn View) -> Foreseen {
+    let mut draft = Draft::over(image);
     let mut report = Report::default();
-    let Some(tree) = report.take("opening the root", Tree::open(root)) else {
-        return report.errors;
-    };
-    let name = write_names(settings, facts, &tree, &mut report);
+    let hostname = decide_names(settings, facts, &mut draft, &mut report);
+    decide_files(settings, facts, &mut draft, &mut report);
+    let modules = modules::wanted(settings);
+    Foreseen {
+        hostname,
+        modules: modules.iter().map(|(name, with)| (name.to_string(), with.to_string())).collect(),
+        early: preinit::early(settings),
+        late: preinit::late(settings),
+        changes: draft.into_changes(),
+        done: report.done,
+        errors: report.errors,
+    }
+}
+
+/// Applies `settings` to the new root mounted at `root`, in LTSP's order. What goes wrong is said
+/// as a warning, and the rest goes on.
+///
+/// The operator's commands run in `root` with what is mounted there: /proc, /sys, /dev and /run
+/// must be in place already. `load` loads a kernel module by name with parameters.
+pub fn apply(settings: &Settings, facts: &Facts, root: &Path, load: Load<'_>) {
+    let mut report = Report::default();
+    if let Some(tree) = report.take("opening the root", Tree::open(root)) {
+        apply_to(&tree, settings, facts, load, &mut report);
+    }
+    report.say();
+}
+
+fn apply_to(tree: &Tree, settings: &Settings, facts: &Facts, load: Load<'_>, report: &mut Report) {
+    let mut draft = Draft::over(tree);
+    let name = decide_names(settings, facts, &mut draft, report);
+    report.carry_out(draft, tree);
     if let Some(name) = &name {
         let set = rustix::system::sethostname(name.as_bytes())
             .while_doing(|| format!("naming this machine {name}"));
         report.take("HOSTNAME", set);
     }
-    if let Some(loaded) = report.take("MODULE_*", modules::apply(settings, &tree, load)) {
+    if let Some(loaded) = report.take("MODULE_*", modules::apply(settings, tree, load)) {
         report.count(loaded.now, "module", "modules");
         report.count(loaded.later, "module for the real root", "modules for the real root");
     }
-    write_files(settings, facts, &tree, &mut report);
-    let lines = preinit::apply(settings, facts, name.as_deref(), &tree);
+    let early = preinit::early(settings);
+    let lines = preinit::run("INIT_COMMAND", &early, settings, facts, name.as_deref(), tree);
+    if let Some(lines) = report.take("INIT_COMMAND_*", lines) {
+        report.count(lines, "INIT_COMMAND", "INIT_COMMANDs");
+    }
+    // Looks at the root anew: the commands may have changed it.
+    let mut draft = Draft::over(tree);
+    decide_files(settings, facts, &mut draft, report);
+    report.carry_out(draft, tree);
+    let late = preinit::late(settings);
+    let lines = preinit::run("PREINIT", &late, settings, facts, name.as_deref(), tree);
     if let Some(lines) = report.take("PREINIT_*", lines) {
         report.count(lines, "PREINIT command", "PREINIT commands");
     }
-    report.say();
-    report.errors
 }
 
 /// Host name, hosts and resolver; gives the name.
-fn write_names(
+fn decide_names(
     settings: &Settings,
     facts: &Facts,
-    tree: &Tree,
+    draft: &mut Draft<'_>,
     report: &mut Report,
 ) -> Option<String> {
     let name = hostname::choose(settings, facts)
         .filter(|name| report.take("HOSTNAME", hostname::check(name)).is_some());
     if let Some(name) = &name {
-        report.take("HOSTNAME", hostname::apply(name, tree));
-        if let Some(lines) = report.take("HOSTS_*", hosts::apply(name, settings, facts, tree)) {
+        hostname::apply(name, draft);
+        if let Some(lines) = report.take("HOSTS_*", hosts::apply(name, settings, facts, draft)) {
             report.count(lines, "hosts line", "hosts lines");
         }
     }
-    if let Some(Some(file)) = report.take("DNS_SERVER", resolv::apply(settings, facts, tree)) {
+    if let Some(Some(file)) = report.take("DNS_SERVER", resolv::apply(settings, facts, draft)) {
         log::debug!(target: "directives", "the resolver's servers are in {file}");
     }
     name
 }
 
 /// Everything else that is only files.
-fn write_files(settings: &Settings, facts: &Facts, tree: &Tree, report: &mut Report) {
+fn decide_files(settings: &Settings, facts: &Facts, draft: &mut Draft<'_>, report: &mut Report) {
     if let Some(text) = &facts.lts_conf {
-        report.take("lts.conf", tree.write("/etc/lts.conf", text, 0o644));
+        draft.write("/etc/lts.conf", text.as_str(), 0o644);
     }
-    if let Some(Some(lines)) = report.take("FSTAB_*", fstab::apply(settings, tree)) {
+    if let Some(Some(lines)) = report.take("FSTAB_*", fstab::apply(settings, draft)) {
         report.count(lines, "fstab line", "fstab lines");
     }
     if let Some(id) = machine_id::choose(facts.mac, facts.uuid) {
-        report.take("machine-id", machine_id::apply(&id, tree));
+        report.take("machine-id", machine_id::apply(&id, draft));
     }
-    if let Some(lines) = report.take("RCFILE_*", rclocal::apply(settings, tree)) {
+    if let Some(lines) = report.take("RCFILE_*", rclocal::apply(settings, draft)) {
         report.count(lines, "rc.local line", "rc.local lines");
     }
     // Where no configuration was found nobody has had the chance to keep a service, and a node
     // without sshd can only be reached on foot.
     if facts.configured {
         // After fstab, which decides about the services of NFS.
-        let services = services::apply(settings, facts.memory_kib, tree);
+        let services = services::apply(settings, facts.memory_kib, draft);
         if let Some(names) = report.take("RM_SYSTEM_SERVICES", services) {
             report.count(names, "service removed", "services removed");
         }
     }
-    if let Some(Some(zone)) = report.take("TIMEZONE", timezone::apply(settings, tree)) {
+    if let Some(Some(zone)) = report.take("TIMEZONE", timezone::apply(settings, draft)) {
         report.done.push(format!("time zone {zone}"));
     }
 }
@@ -136,21 +188,21 @@ fn server<'a>(settings: &'a Settings, facts: &'a Facts) -> Option<&'a str> {
 #[derive(Debug, Default)]
 struct Report {
     done: Vec<String>,
-    errors: Vec<Error>,
+    /// With the family's name.
+    errors: Vec<(String, Error)>,
 }
 
 impl Report {
-    /// The value, or a warning that names the `family` it belongs to.
+    /// The value; an error is kept with the `family` it belongs to.
     fn take<T>(&mut self, family: &str, result: Result<T>) -> Option<T> {
-        result
-            .map_err(|error| {
-                match error.hint() {
-                    Some(hint) => log::warn!(target: "directives", "{family}: {error} ({hint})"),
-                    None => log::warn!(target: "directives", "{family}: {error}"),
-                }
-                self.errors.push(error);
-            })
-            .ok()
+        result.map_err(|error| self.errors.push((family.to_owned(), error))).ok()
+    }
+
+    /// Does what was decided.
+    fn carry_out(&mut self, draft: Draft<'_>, tree: &Tree) {
+        for error in draft::carry_out(&draft.into_changes(), tree) {
+            self.errors.push(("files".to_owned(), error));
+        }
     }
 
     fn count(&mut self, count: usize, one: &str, several: &str) {
@@ -162,6 +214,12 @@ impl Report {
     }
 
     fn say(&self) {
+        for (family, error) in &self.errors {
+            match error.hint() {
+                Some(hint) => log::warn!(target: "directives", "{family}: {error} ({hint})"),
+                None => log::warn!(target: "directives", "{family}: {error}"),
+            }
+        }
         if !self.done.is_empty() {
             log::info!(target: "directives", "{}", self.done.join(", "));
         }
@@ -197,8 +255,11 @@ mod tests {
         let tree = Tree::open(folder.path()).unwrap();
         tree.write("/etc/rc.local", "#!/bin/sh -e\nexit 0\n", 0o755).unwrap();
         let mut report = Report::default();
-        let name = write_names(&settings, &facts, &tree, &mut report);
-        write_files(&settings, &facts, &tree, &mut report);
+        let name = draft::on(&tree, |draft| {
+            let name = decide_names(&settings, &facts, draft, &mut report);
+            decide_files(&settings, &facts, draft, &mut report);
+            name
+        });
 
         assert_eq!(name.as_deref(), Some("ltsp51205"));
         assert!(report.errors.is_empty(), "{:?}", report.errors);
@@ -220,8 +281,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let tree = Tree::open(folder.path()).unwrap();
         let mut report = Report::default();
-        assert_eq!(write_names(&settings, &Facts::default(), &tree, &mut report), None);
-        write_files(&settings, &Facts::default(), &tree, &mut report);
+        draft::on(&tree, |draft| {
+            assert_eq!(decide_names(&settings, &Facts::default(), draft, &mut report), None);
+            decide_files(&settings, &Facts::default(), draft, &mut report);
+        });
         assert_eq!(report.errors.len(), 2, "{:?}", report.errors);
         assert!(tree.read_text("/etc/fstab").unwrap().unwrap().ends_with("x /y z\n"));
     }

@@ -23,8 +23,7 @@ pub struct Loaded {
 
 pub fn apply(settings: &Settings, tree: &Tree, load: Load<'_>) -> Result<Loaded> {
     let mut later = Vec::new();
-    let wanted: Vec<_> =
-        settings.family("MODULE_").into_iter().filter_map(|(_, line)| split(line)).collect();
+    let wanted = wanted(settings);
     for (name, parameters) in &wanted {
         if let Err(error) = load(name, parameters) {
             log::info!(target: "drivers", "{name} is left to the real root: {error}");
@@ -39,6 +38,11 @@ pub fn apply(settings: &Settings, tree: &Tree, load: Load<'_>) -> Result<Loaded>
         }
     }
     Ok(Loaded { now: wanted.len().saturating_sub(later.len()), later: later.len() })
+}
+
+/// Names and parameters, in order.
+pub fn wanted(settings: &Settings) -> Vec<(&str, &str)> {
+    settings.family("MODULE_").into_iter().filter_map(|(_, line)| split(line)).collect()
 }
 
 fn split(line: &str) -> Option<(&str, &str)> {

@@ -16,18 +16,29 @@ const LONGEST: usize = 128 * 1024 - 1;
 /// Of all arguments and variables together; the kernel's bound is a quarter of the stack's 8 MiB.
 const MOST: usize = 1 << 20;
 
-/// Runs the script and waits for it, visibly; gives the number of its lines.
-pub fn apply(
+/// What runs before the other families look at the root: INIT_COMMAND_* and PRE_INIT_*.
+pub fn early(settings: &Settings) -> Vec<String> {
+    settings.family("INIT_COMMAND_").into_iter().map(|(_, line)| line.to_owned()).collect()
+}
+
+/// What runs last: PREINIT_* and POST_INIT_*.
+pub fn late(settings: &Settings) -> Vec<String> {
+    settings.family("PREINIT_").into_iter().map(|(_, line)| line.to_owned()).collect()
+}
+
+/// Runs `lines` as one script and waits for it, visibly; gives their number.
+pub fn run(
+    what: &str,
+    lines: &[String],
     settings: &Settings,
     facts: &Facts,
     hostname: Option<&str>,
     tree: &Tree,
 ) -> Result<usize> {
-    let lines: Vec<_> = settings.family("PREINIT_").into_iter().map(|(_, line)| line).collect();
     if lines.is_empty() {
         return Ok(0);
     }
-    let doing = || format!("running {} PREINIT commands", lines.len());
+    let doing = || format!("running {} {what} commands", lines.len());
     let script = lines.join("\n");
     if script.len() > LONGEST {
         let why = format!("together they are longer than {LONGEST} bytes");
@@ -39,10 +50,11 @@ pub fn apply(
         return Err(Error::refused(doing(), format!("the root image has no {SHELL}")));
     }
     let environment = environment(settings, facts, hostname);
-    let waiting = console::waiting("preinit", "the PREINIT commands");
+    let commands = format!("the {what} commands");
+    let waiting = console::waiting("preinit", &commands);
     let mut listen = |news: News<'_>| match news {
         News::Line(line) => log::info!(target: "preinit", "{line}"),
-        News::Running => waiting.still("the PREINIT commands"),
+        News::Running => waiting.still(&commands),
     };
     let status = run_in_root(tree.path(), SHELL, &["-c", &script], &environment, &mut listen)?;
     if status.success() {
@@ -97,8 +109,8 @@ mod tests {
         let mut settings = Settings::default();
         settings.insert("IPV4ADDR", "10.0.0.5", Origin::Dhcp);
         settings.insert("filename", "/ltsp/amd64/core.0", Origin::Dhcp);
-        settings.insert("FSTAB_1", "x", Origin::File { line: 1 });
-        settings.insert("HUGE", "x".repeat(LONGEST), Origin::File { line: 2 });
+        settings.insert("FSTAB_1", "x", Origin::File(Default::default()));
+        settings.insert("HUGE", "x".repeat(LONGEST), Origin::File(Default::default()));
         let facts = Facts { server: Some("10.0.0.1".into()), ..Facts::default() };
         let environment = environment(&settings, &facts, Some("node1"));
         let get = |name: &str| {
@@ -118,7 +130,8 @@ mod tests {
         let evaluation = evaluate(text, &[], &Identity::default());
         assert_eq!(evaluation.problems, []);
         let tree = Tree::open(std::path::Path::new("/")).unwrap();
-        apply(&evaluation.settings, &Facts::default(), None, &tree)
+        let settings = &evaluation.settings;
+        super::run("PREINIT", &late(settings), settings, &Facts::default(), None, &tree)
     }
 
     #[test]

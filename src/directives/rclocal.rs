@@ -1,6 +1,6 @@
 //! RCFILE_*: lines of /etc/rc.local, run by systemd once the network is up.
 
-use super::Tree;
+use super::{Draft, View};
 use crate::config::Settings;
 use crate::error::Result;
 
@@ -8,23 +8,23 @@ const RC_LOCAL: &str = "/etc/rc.local";
 const UNIT: &str = "/etc/systemd/system/rc-local.service";
 
 /// Gives the number of lines.
-pub fn apply(settings: &Settings, tree: &Tree) -> Result<usize> {
+pub fn apply(settings: &Settings, draft: &mut Draft<'_>) -> Result<usize> {
     let lines: Vec<_> = settings.family("RCFILE_").into_iter().map(|(_, line)| line).collect();
     if lines.is_empty() {
         return Ok(0);
     }
     // One that is not executable is switched off, and appending to it must not switch it on.
-    let own = match tree.is_executable(RC_LOCAL) {
-        true => tree.read_text(RC_LOCAL)?,
+    let own = match draft.is_executable(RC_LOCAL) {
+        true => draft.read_text(RC_LOCAL)?,
         false => None,
     };
     match own {
-        Some(own) => tree.write(RC_LOCAL, &render(&own, &lines), 0o755)?,
-        None => tree.replace(RC_LOCAL, &render(NEW, &lines), 0o755)?,
+        Some(own) => draft.write(RC_LOCAL, render(&own, &lines), 0o755),
+        None => draft.replace(RC_LOCAL, render(NEW, &lines), 0o755),
     }
-    if tree.exists("/usr/lib/systemd/systemd") && !started_by_the_image(tree) {
-        tree.replace(UNIT, OUR_UNIT, 0o644)?;
-        tree.link("/etc/systemd/system/multi-user.target.wants/rc-local.service", UNIT)?;
+    if draft.exists("/usr/lib/systemd/systemd") && !started_by_the_image(draft) {
+        draft.replace(UNIT, OUR_UNIT, 0o644);
+        draft.link("/etc/systemd/system/multi-user.target.wants/rc-local.service", UNIT);
     }
     Ok(lines.len())
 }
@@ -49,7 +49,7 @@ fn render(own: &str, lines: &[&str]) -> String {
 }
 
 /// systemd's generator starts rc.local when it is executable; newer releases leave it out.
-fn started_by_the_image(tree: &Tree) -> bool {
+fn started_by_the_image(draft: &mut Draft<'_>) -> bool {
     [
         "/usr/lib/systemd/system-generators/systemd-rc-local-generator",
         "/lib/systemd/system-generators/systemd-rc-local-generator",
@@ -57,7 +57,7 @@ fn started_by_the_image(tree: &Tree) -> bool {
         "/etc/systemd/system/multi-user.target.wants/rc-local.service",
     ]
     .iter()
-    .any(|path| tree.exists(path))
+    .any(|path| draft.exists(path))
 }
 
 const OUR_UNIT: &str = "\
@@ -80,6 +80,8 @@ GuessMainPID=no
 mod tests {
     use super::*;
     use crate::config::{Identity, evaluate};
+    use crate::directives::Tree;
+    use crate::directives::draft::on;
 
     fn seed() -> Settings {
         let text = include_str!("../../tests/fixtures/seed-lts.conf");
@@ -105,7 +107,7 @@ mod tests {
     fn the_seeds_seven_lines_end_the_file_in_order_c1c_c70() {
         let folder = tempfile::tempdir().unwrap();
         let tree = Tree::open(folder.path()).unwrap();
-        assert_eq!(apply(&seed(), &tree).unwrap(), 7);
+        assert_eq!(on(&tree, |draft| apply(&seed(), draft)).unwrap(), 7);
         let text = tree.read_text(RC_LOCAL).unwrap().unwrap();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 8);
@@ -122,7 +124,7 @@ mod tests {
         let tree = Tree::open(folder.path()).unwrap();
         tree.write(RC_LOCAL, "#!/bin/sh\nrm -rf /srv\n", 0o644).unwrap();
         tree.write("/usr/lib/systemd/systemd", "", 0o755).unwrap();
-        apply(&seed(), &tree).unwrap();
+        on(&tree, |draft| apply(&seed(), draft)).unwrap();
         let text = tree.read_text(RC_LOCAL).unwrap().unwrap();
         assert!(
             text.starts_with("#!/bin/sh -e\ncp /rofs") && tree.is_executable(RC_LOCAL),

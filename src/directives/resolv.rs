@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use super::tree::Kind;
-use super::{Facts, Tree};
+use super::{Draft, Facts, View};
 use crate::config::Settings;
 use crate::error::Result;
 
@@ -23,29 +23,34 @@ struct Resolver {
 }
 
 /// Gives the file that was written; none if there is nothing to say.
-pub fn apply(settings: &Settings, facts: &Facts, tree: &Tree) -> Result<Option<&'static str>> {
+pub fn apply(
+    settings: &Settings,
+    facts: &Facts,
+    draft: &mut Draft<'_>,
+) -> Result<Option<&'static str>> {
     let resolver = choose(settings, facts);
     if resolver == Resolver::default() {
         return Ok(None);
     }
-    let link = match tree.kind(RESOLV_CONF)? {
+    let link = match draft.kind(RESOLV_CONF)? {
         Some(Kind::Link(target)) => Some(target),
         _ => None,
     };
     let file = match link {
-        Some(target) if target.contains("systemd/resolve/") && resolved_will_run(tree)? => {
-            tree.write(DROP_IN, &resolver.drop_in(), 0o644)?;
+        Some(target) if target.contains("systemd/resolve/") && resolved_will_run(draft)? => {
+            draft.write(DROP_IN, resolver.drop_in(), 0o644);
             DROP_IN
         }
         Some(_)
-            if tree.exists("/sbin/resolvconf") && tree.exists("/etc/resolvconf/resolv.conf.d") =>
+            if draft.exists("/sbin/resolvconf")
+                && draft.exists("/etc/resolvconf/resolv.conf.d") =>
         {
-            tree.write(BASE, &resolver.resolv_conf(), 0o644)?;
+            draft.write(BASE, resolver.resolv_conf(), 0o644);
             BASE
         }
         // Also in place of a link: to wherever it leads, nobody is left who would write there.
         _ => {
-            tree.replace(RESOLV_CONF, &resolver.resolv_conf(), 0o644)?;
+            draft.replace(RESOLV_CONF, resolver.resolv_conf(), 0o644);
             RESOLV_CONF
         }
     };
@@ -53,14 +58,14 @@ pub fn apply(settings: &Settings, facts: &Facts, tree: &Tree) -> Result<Option<&
 }
 
 /// Images link to it and mask the service, now and then.
-fn resolved_will_run(tree: &Tree) -> Result<bool> {
+fn resolved_will_run(draft: &mut Draft<'_>) -> Result<bool> {
     let masked = matches!(
-        tree.kind("/etc/systemd/system/systemd-resolved.service")?,
+        draft.kind("/etc/systemd/system/systemd-resolved.service")?,
         Some(Kind::Link(target)) if target == "/dev/null"
     );
     let there = ["/usr/lib/systemd", "/lib/systemd"]
         .iter()
-        .any(|folder| tree.exists(&format!("{folder}/system/systemd-resolved.service")));
+        .any(|folder| draft.exists(&format!("{folder}/system/systemd-resolved.service")));
     Ok(there && !masked)
 }
 
@@ -122,6 +127,8 @@ impl Resolver {
 mod tests {
     use super::*;
     use crate::config::Origin;
+    use crate::directives::Tree;
+    use crate::directives::draft::on;
     use crate::directives::tests::lease;
 
     #[test]
@@ -178,7 +185,7 @@ mod tests {
             if let Some(target) = mask {
                 tree.link("/etc/systemd/system/systemd-resolved.service", target).unwrap();
             }
-            let file = apply(&settings, &Facts::default(), &tree).unwrap();
+            let file = on(&tree, |draft| apply(&settings, &Facts::default(), draft)).unwrap();
             assert_eq!(file, Some(*expected), "{case}");
             let text = tree.read_text(expected).unwrap().unwrap();
             let lines: Vec<_> = text.lines().skip(1).collect();
@@ -194,7 +201,10 @@ mod tests {
     fn without_anything_to_say_the_images_file_stays() {
         let folder = tempfile::tempdir().unwrap();
         let tree = Tree::open(folder.path()).unwrap();
-        assert_eq!(apply(&Settings::default(), &Facts::default(), &tree).unwrap(), None);
+        assert_eq!(
+            on(&tree, |draft| apply(&Settings::default(), &Facts::default(), draft)).unwrap(),
+            None
+        );
         assert!(!tree.exists(RESOLV_CONF));
     }
 }

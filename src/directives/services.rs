@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Tree;
+use super::{Draft, View};
 use crate::config::Settings;
 use crate::error::Result;
 
@@ -43,16 +43,16 @@ struct Node<'a> {
 }
 
 /// Gives the number of names removed, whether or not the image had them (C1e).
-pub fn apply(settings: &Settings, memory_kib: u64, tree: &Tree) -> Result<usize> {
-    let sessions = tree.names("/usr/share/xsessions")?;
-    let fstab = tree.read_text("/etc/fstab")?.unwrap_or_default();
+pub fn apply(settings: &Settings, memory_kib: u64, draft: &mut Draft<'_>) -> Result<usize> {
+    let sessions = draft.names("/usr/share/xsessions")?;
+    let fstab = draft.read_text("/etc/fstab")?.unwrap_or_default();
     let node = Node {
         memory_kib,
         has_desktop: sessions.iter().any(|name| name.ends_with(".desktop")),
         fstab: &fstab,
     };
     let names = removals(settings, node);
-    let removed = remove(&names, tree)?;
+    let removed = remove(&names, draft)?;
     log::debug!(target: "directives", "services: removed {}", removed.join(" "));
     Ok(names.len())
 }
@@ -87,7 +87,7 @@ fn removals<'a>(settings: &'a Settings, node: Node<'_>) -> BTreeSet<&'a str> {
 type Belongs<'a> = &'a dyn Fn(&str) -> bool;
 
 /// Deletes every file of `names`; gives the paths.
-fn remove(names: &BTreeSet<&str>, tree: &Tree) -> Result<Vec<String>> {
+fn remove(names: &BTreeSet<&str>, draft: &mut Draft<'_>) -> Result<Vec<String>> {
     let scripts = |name: &str| names.contains(name);
     let jobs = |name: &str| name.strip_suffix(".conf").is_some_and(|name| names.contains(name));
     // ???ssh: S02ssh, K01ssh.
@@ -100,12 +100,14 @@ fn remove(names: &BTreeSet<&str>, tree: &Tree) -> Result<Vec<String>> {
     let mut folders: Vec<(String, Belongs<'_>)> = vec![
         ("/etc/init.d".into(), &scripts),
         ("/etc/init".into(), &jobs),
-        // Both, since /lib may still be a folder of its own; as a link, the second finds nothing.
         ("/usr/lib/systemd/system".into(), &units),
-        ("/lib/systemd/system".into(), &units),
         ("/etc/systemd/system".into(), &units),
     ];
-    for name in tree.names("/etc")? {
+    // Of an image whose /usr is not merged.
+    if draft.kind("/lib")? == Some(super::tree::Kind::Directory) {
+        folders.push(("/lib/systemd/system".into(), &units));
+    }
+    for name in draft.names("/etc")? {
         if name.len() == "rc2.d".len() && name.starts_with("rc") && name.ends_with(".d") {
             folders.push((format!("/etc/{name}"), &links));
         }
@@ -113,10 +115,10 @@ fn remove(names: &BTreeSet<&str>, tree: &Tree) -> Result<Vec<String>> {
     let mut removed = Vec::new();
     for (folder, belongs) in folders {
         // Reading a folder once is cheaper over a network than asking for each of 64 names.
-        for name in tree.names(&folder)?.into_iter().filter(|name| belongs(name)) {
+        for name in draft.names(&folder)?.into_iter().filter(|name| belongs(name)) {
             let path = format!("{folder}/{name}");
             // `ssh.service.d` is harmless without its service.
-            if tree.kind(&path)? != Some(super::tree::Kind::Directory) && tree.remove(&path)? {
+            if draft.kind(&path)? != Some(super::tree::Kind::Directory) && draft.remove(&path)? {
                 removed.push(path);
             }
         }
@@ -129,6 +131,8 @@ fn remove(names: &BTreeSet<&str>, tree: &Tree) -> Result<Vec<String>> {
 mod tests {
     use super::*;
     use crate::config::{Identity, evaluate};
+    use crate::directives::Tree;
+    use crate::directives::draft::on;
 
     const NODE: Node<'_> = Node { memory_kib: 64 << 20, has_desktop: false, fstab: "" };
 
@@ -209,7 +213,11 @@ mod tests {
                 tree.write(path, "", 0o644).unwrap();
             }
             let names = ["ssh", "rpcbind"].into();
-            assert_eq!(remove(&names, &tree).unwrap().len(), gone.len(), "merged: {merged}");
+            assert_eq!(
+                on(&tree, |draft| remove(&names, draft)).unwrap().len(),
+                gone.len(),
+                "merged: {merged}"
+            );
             for path in gone {
                 assert!(!tree.exists(path), "{path}, merged: {merged}");
             }

