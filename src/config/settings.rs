@@ -1,6 +1,7 @@
 //! The settings of one node, after selection and import.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use super::Place;
 use super::order::version_order;
@@ -72,14 +73,22 @@ impl Settings {
     /// All settings whose name begins with `prefix` (`FSTAB_`), name and value, in the order in
     /// which LTSP used them: GNU version sort of the text `NAME=value`.
     pub fn family(&self, prefix: &str) -> Vec<(&str, &str)> {
-        let mut members: Vec<_> = self
-            .values
-            .range(prefix.to_owned()..)
-            .take_while(|(name, _)| name.starts_with(prefix))
-            .map(|(name, setting)| {
-                (format!("{name}={}", setting.value), name.as_str(), setting.value.as_str())
-            })
-            .collect();
+        self.family_of(&[prefix])
+    }
+
+    /// The same for a family of several names: all members in the order that they would have if
+    /// their names began with the first of `prefixes`.
+    pub fn family_of(&self, prefixes: &[&str]) -> Vec<(&str, &str)> {
+        let canonical = prefixes.first().copied().unwrap_or_default();
+        let mut members = Vec::new();
+        for prefix in prefixes {
+            let from = self.values.range::<str, _>((Bound::Included(*prefix), Bound::Unbounded));
+            for (name, setting) in from {
+                let Some(rest) = name.strip_prefix(prefix) else { break };
+                let line = format!("{canonical}{rest}={}", setting.value);
+                members.push((line, name.as_str(), setting.value.as_str()));
+            }
+        }
         members.sort_by(|(a, ..), (b, ..)| version_order(a.as_bytes(), b.as_bytes()));
         members.into_iter().map(|(_, name, value)| (name, value)).collect()
     }
