@@ -143,11 +143,10 @@ pub fn base(
     let server = boot_server.map(|server| ("SERVER".to_owned(), server));
     let lease = variables.into_iter().chain(server);
     let lease = lease.map(|(name, value)| (name, value, Origin::Dhcp));
-    let typed = |words: &[(String, String)]| {
-        let words = words.to_vec().into_iter();
-        words.map(|(name, value)| (name, value, Origin::CommandLine))
-    };
-    typed(&plan.variables).chain(lease).chain(typed(&plan.settings)).collect()
+    let typed =
+        |(name, value): &(String, String)| (name.clone(), value.clone(), Origin::CommandLine);
+    let weak = plan.variables.iter().map(typed);
+    weak.chain(lease).chain(plan.settings.iter().map(typed)).collect()
 }
 
 fn urls(
@@ -183,4 +182,36 @@ fn urls(
         arch: std::env::consts::ARCH,
     };
     location.candidates()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cmdline::Request;
+    use crate::config::evaluate;
+    use crate::machine::Identity as Machine;
+
+    #[test]
+    fn words_are_weaker_than_dhcp_and_dhcp_than_ltsp_words_and_those_than_the_file_c53() {
+        let line =
+            "A=word B=word C=word D=word E=word E=again ltsp.c=ltsp ltsp.d=ltsp ltsp.foo=bar";
+        let plan = Plan::decide(Request::read(line), &Machine::default());
+        let lease = ["B", "C", "D", "IPV4ADDR"].map(|name| (name.to_owned(), "dhcp".to_owned()));
+        let base = base(&plan, lease.to_vec(), Some("10.0.0.1".to_owned()));
+        let text = "[default]\nD=file\nSEEN=\"$A $B $C $E $SERVER\"\n";
+        let settings = evaluate(text, &base, &Identity::default()).settings;
+        let expected = [
+            ("A", "word"),
+            ("B", "dhcp"),
+            ("C", "ltsp"),
+            ("D", "file"),
+            ("E", "again"),
+            ("FOO", "bar"),
+            ("IPV4ADDR", "dhcp"),
+            ("SEEN", "word dhcp ltsp again 10.0.0.1"),
+            ("SERVER", "10.0.0.1"),
+        ];
+        let got: Vec<_> = settings.iter().map(|(name, s)| (name, s.value.as_str())).collect();
+        assert_eq!(got, expected);
+    }
 }
