@@ -49,14 +49,17 @@ pub fn run() -> Result<Infallible, Box<Failure>> {
         // First, so that PREINIT commands may have the last word on these files too.
         network.leave_to(new_root.path());
         let facts = facts(&machine, &network, &config);
-        let load = |module: &str, parameters: &str| {
+        let load_with = |module: &str, parameters: &str| {
             // A bare parameter is a switch, and 1 is how the kernel writes it.
             let options = words(parameters).into_iter();
             let options: Vec<_> =
                 options.map(|word| (word.key, word.value.unwrap_or("1"))).collect();
             machine.drivers.require_with(module, &options)
         };
-        directives::apply(config.settings(), &facts, new_root.path(), &load);
+        let swap = directives::apply(config.settings(), &facts, new_root.path(), &load_with);
+        if let Some(swap) = swap {
+            root::attach_swap(&swap, &resolve, &load, new_root.path());
+        }
         Ok(())
     })?;
     boot.note_choices(&config, &network, &new_root);
