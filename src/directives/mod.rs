@@ -11,6 +11,8 @@
 mod accounts;
 pub mod containers;
 mod covered;
+#[cfg(test)]
+mod declarative;
 mod draft;
 pub mod file;
 pub mod fstab;

@@ -10,6 +10,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::nbd::client::Connection;
 use super::nbd::device::{self, Use};
 use super::nbd::negotiate::Export;
 use super::nbd::protocol::Flags;
@@ -70,26 +71,10 @@ fn try_attach(
     load("nbd", NBD_OPTIONS)?;
     let patience = if plan.asked { ASKED } else { BY_ITSELF };
     let mut connection = server::connect_within(&plan.export, resolve, patience)?;
-    let export = connection.export().clone();
-    let whose = format!("\"{}\" of {}", export.name, connection.peer());
-    let doing = || format!("using {whose} for swap");
-    check_export(&export).map_err(|error| Error::new(doing(), error))?;
-
-    let page = rustix::param::page_size();
-    let mut head = vec![0; HEAD.min(usize::try_from(export.size_bytes).unwrap_or(HEAD))];
-    connection.read_at(0, &mut head)?;
-    let pages = export.size_bytes / page as u64;
-    let is_area = is_swap_area(&head, page, pages).map_err(|error| Error::new(doing(), error))?;
-    if !is_area {
-        let contents = probe::identify(&head);
-        let table = partitions::read(&mut connection, &head);
-        refuse_files(&contents, !matches!(table, Ok(None)))
-            .map_err(|error| Error::new(doing(), error))?;
-    }
-    if !is_area && !plan.encrypted {
-        connection.write(0, &header(page, pages, random_uuid()))?;
-    }
-    let size = Size(export.size_bytes);
+    let whose = format!("\"{}\" of {}", connection.export().name, connection.peer());
+    let size = Size(connection.export().size_bytes);
+    make_ready(&mut connection, plan.encrypted)
+        .map_err(|error| Error::new(format!("using {whose} for swap"), error))?;
     device::connect(INDEX, connection, Use::Swap)?;
     let name = plan.device();
     if plan.encrypted {
@@ -100,6 +85,26 @@ fn try_attach(
         return Err(error);
     }
     Ok(format!("{name} is {whose}, {size}"))
+}
+
+/// Looks at an export, and makes it a swap area if it is none; one that will be encrypted is only
+/// looked at.
+pub(super) fn make_ready(connection: &mut Connection, encrypted: bool) -> Result<()> {
+    let size = connection.export().size_bytes;
+    check_export(connection.export())?;
+    let page = rustix::param::page_size();
+    let pages = size / page as u64;
+    let mut head = vec![0; HEAD.min(usize::try_from(size).unwrap_or(HEAD))];
+    connection.read_at(0, &mut head)?;
+    if is_swap_area(&head, page, pages)? {
+        return Ok(());
+    }
+    let table = partitions::read(connection, &head);
+    refuse_files(&probe::identify(&head), !matches!(table, Ok(None)))?;
+    if encrypted {
+        return Ok(());
+    }
+    connection.write(0, &header(page, pages, random_uuid()))
 }
 
 /// Enough for every signature that is known, and for a header in a page of 64 KiB.
