@@ -262,7 +262,7 @@ fn decide_operators_files(
         report.done.push("host keys of its own".to_owned());
     }
     let (files, mut problems) = file::apply(settings, covered, draft);
-    report.count(files, "file", "files");
+    report.count(files, "file written", "files written");
     report.errors.append(&mut problems);
 }
 
