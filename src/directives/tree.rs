@@ -19,7 +19,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-pub use copy::{DEEPEST, MOST_ENTRIES};
+pub use copy::{DEEPEST, INTO_ITSELF, MOST_ENTRIES};
 
 use crate::error::{Error, Result, WhileDoing};
 

@@ -94,6 +94,7 @@ fn seen(view: &dyn View, path: &str) -> impl PartialEq + std::fmt::Debug {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn what_the_draft_shows_is_what_is_found_afterwards(
         image in prop::collection::vec(step(), 0..16),

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use rustix::io::Errno;
 
 use super::View;
-use crate::directives::tree::{DEEPEST, Kind, MOST_ENTRIES};
+use crate::directives::tree::{DEEPEST, INTO_ITSELF, Kind, MOST_ENTRIES};
 use crate::error::{Cause, Error, Result};
 
 /// What has become of one path that no link is part of.
@@ -216,7 +216,8 @@ impl<'v> Model<'v> {
             Ok(target) => target,
             Err(stop) => return failed(stop),
         };
-        let mut copying = Copying { entries: 0, full: false, errors: Vec::new() };
+        let mut copying =
+            Copying { target: target.clone(), entries: 0, full: false, errors: Vec::new() };
         self.copy_folder(&source, &target, from, to, 1, &mut copying);
         copying.errors
     }
@@ -232,6 +233,9 @@ impl<'v> Model<'v> {
         copying: &mut Copying,
     ) {
         let doing = |from: &str| format!("copying {from} of the new root");
+        if source == copying.target {
+            return copying.errors.push(Error::refused(doing(from), INTO_ITSELF));
+        }
         let mut names = match self.names(source) {
             Ok(names) => names,
             Err(error) => return copying.errors.push(error),
@@ -343,6 +347,8 @@ impl<'v> Model<'v> {
 }
 
 struct Copying {
+    /// Place of the directory to which everything goes.
+    target: String,
     entries: usize,
     /// A bound was reached.
     full: bool,

@@ -27,6 +27,8 @@ pub const MOST_ENTRIES: usize = 65_536;
 pub const DEEPEST: usize = 64;
 /// The copy is in memory, like everything that is written to the new root.
 const MOST_BYTES: u64 = 1 << 30;
+/// Why a folder in which the copy itself lies is not copied.
+pub const INTO_ITSELF: &str = "it would be copied into itself";
 
 impl Tree {
     /// Copies everything below `from` to `to`: files, directories and links with their owners,
@@ -46,8 +48,15 @@ impl Tree {
             }
             result => result.while_doing(doing)?,
         };
-        let mut copying =
-            Copying { tree: self, entries: 0, bytes: 0, full: false, first: None, failures: 0 };
+        let mut copying = Copying {
+            tree: self,
+            target: identity(&target).while_doing(doing)?,
+            entries: 0,
+            bytes: 0,
+            full: false,
+            first: None,
+            failures: 0,
+        };
         copying.folder(&source, &target, Path::new(from), Path::new(to), 1);
         match (copying.first, copying.failures.saturating_sub(1)) {
             (None, _) => Ok(()),
@@ -59,6 +68,8 @@ impl Tree {
 
 struct Copying<'t> {
     tree: &'t Tree,
+    /// Device and number of the directory to which everything goes.
+    target: (u64, u64),
     entries: usize,
     bytes: u64,
     /// A bound was reached.
@@ -69,10 +80,13 @@ struct Copying<'t> {
 
 impl Copying<'_> {
     fn folder(&mut self, source: &OwnedFd, target: &OwnedFd, from: &Path, to: &Path, depth: usize) {
-        // Before anything is written: what this copy itself puts here is none of the source.
-        let names = match names(source) {
-            Ok(names) => names,
-            Err(errno) => return self.failed(from, errno),
+        let listed = identity(source).and_then(|it| Ok((it, names(source)?)));
+        let names = match listed {
+            Ok((it, _)) if it == self.target => {
+                return self.note(Error::refused(doing(from), INTO_ITSELF));
+            }
+            Ok((_, names)) => names,
+            Err(errno) => return self.note(Error::new(doing(from), errno)),
         };
         for name in names {
             if self.full {
@@ -82,8 +96,7 @@ impl Copying<'_> {
             if self.entries > MOST_ENTRIES || depth > DEEPEST {
                 self.full = true;
                 let why = format!("there are more than {MOST_ENTRIES}, or {DEEPEST} levels of them");
-                let doing = format!("copying {} of the new root", from.display());
-                return self.note(Error::refused(doing, why));
+                return self.note(Error::refused(doing(from), why));
             }
             let (from, to) = (from.join(&name), to.join(&name));
             let name = Path::new(&name);
@@ -124,14 +137,14 @@ impl Copying<'_> {
         stat: &Stat,
     ) -> rustix::io::Result<(OwnedFd, OwnedFd)> {
         let folder = OFlags::RDONLY | OFlags::DIRECTORY;
-        let source =
-            openat(source, name, folder | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let itself = folder | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let source = openat(source, name, itself, Mode::empty())?;
         // By its whole path, so that links on the way are those of the root.
         let there = match self.tree.at(to, folder) {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
                 unlink(target, name)?;
                 mkdirat(target, name, Mode::RWXU)?;
-                self.tree.at(to, folder)?
+                openat(target, name, itself, Mode::empty())?
             }
             result => result?,
         };
@@ -176,14 +189,14 @@ impl Copying<'_> {
         futimens(&copy, &times).while_doing(doing)
     }
 
-    fn failed(&mut self, from: &Path, errno: Errno) {
-        self.note(Error::new(doing(from), errno));
-    }
-
     fn note(&mut self, error: Error) {
         self.failures = self.failures.saturating_add(1);
         self.first.get_or_insert(error);
     }
+}
+
+fn identity(fd: &OwnedFd) -> rustix::io::Result<(u64, u64)> {
+    fstat(fd).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 fn doing(from: &Path) -> String {
@@ -304,9 +317,10 @@ mod tests {
         let (_folder, tree) = tree();
         tree.make_directory(&format!("/o{}", "/d".repeat(DEEPEST + 2)), 0o755, None).unwrap();
         assert!(tree.copy_tree("/o", "/").unwrap_err().to_string().contains("64 levels"));
-        // Into itself: as far as it goes.
-        tree.make_directory("/a/b", 0o755, None).unwrap();
-        assert!(tree.copy_tree("/a", "/a/b").is_err());
+        tree.write("/a/b/file", "", 0o644).unwrap();
+        let error = tree.copy_tree("/a", "/a/b").unwrap_err().to_string();
+        assert_eq!(error, "copying /a/b of the new root: refused: it would be copied into itself");
+        assert!(tree.copy_tree("/", "/").is_err());
         assert!(tree.copy_tree("/nowhere", "/").is_err());
     }
 }
