@@ -247,9 +247,8 @@ impl View for Draft<'_> {
         match self.model.find(path) {
             Ok(Place { path, kind: Some(Kind::Directory) }) => self.model.names(&path),
             Ok(_) => Ok(Vec::new()),
-            Err(stop) => {
-                nothing(stop, || format!("listing {path} of the new root")).map(Option::unwrap_or_default)
-            }
+            Err(stop) => nothing(stop, || format!("listing {path} of the new root"))
+                .map(Option::unwrap_or_default),
         }
     }
 }

@@ -23,7 +23,8 @@ fn path() -> impl Strategy<Value = String> {
 }
 
 fn target() -> impl Strategy<Value = String> {
-    let odd = prop::sample::select(vec!["a", "../b", "..", ".", "/", "b/c", "../../c/a", "nowhere"]);
+    let odd =
+        prop::sample::select(vec!["a", "../b", "..", ".", "/", "b/c", "../../c/a", "nowhere"]);
     prop_oneof![path(), odd.prop_map(str::to_owned)]
 }
 

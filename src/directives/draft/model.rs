@@ -203,7 +203,8 @@ impl<'v> Model<'v> {
 
     /// Gives everything that could not be copied.
     pub fn copy_tree(&mut self, from: &str, to: &str) -> Vec<Error> {
-        let failed = |stop| vec![Error::new(format!("copying {from} of the new root to {to}"), stop)];
+        let failed =
+            |stop| vec![Error::new(format!("copying {from} of the new root to {to}"), stop)];
         let source = match self.find_folder(from) {
             Ok(source) => source,
             Err(stop) => return failed(stop),
@@ -248,7 +249,8 @@ impl<'v> Model<'v> {
             copying.entries = copying.entries.saturating_add(1);
             if copying.entries > MOST_ENTRIES || depth > DEEPEST {
                 copying.full = true;
-                let why = format!("there are more than {MOST_ENTRIES}, or {DEEPEST} levels of them");
+                let why =
+                    format!("there are more than {MOST_ENTRIES}, or {DEEPEST} levels of them");
                 return copying.errors.push(Error::refused(doing(from), why));
             }
             let (source, target) = (below(source, &name), below(target, &name));

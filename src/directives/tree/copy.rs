@@ -95,7 +95,8 @@ impl Copying<'_> {
             self.entries = self.entries.saturating_add(1);
             if self.entries > MOST_ENTRIES || depth > DEEPEST {
                 self.full = true;
-                let why = format!("there are more than {MOST_ENTRIES}, or {DEEPEST} levels of them");
+                let why =
+                    format!("there are more than {MOST_ENTRIES}, or {DEEPEST} levels of them");
                 return self.note(Error::refused(doing(from), why));
             }
             let (from, to) = (from.join(&name), to.join(&name));
@@ -104,17 +105,16 @@ impl Copying<'_> {
                 Err(errno) => Err(Error::new(doing(&from), errno)),
                 Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
                     FileType::RegularFile => self.file(source, target, name, &from),
-                    FileType::Symlink => link(source, target, name, &stat)
-                        .while_doing(|| doing(&from)),
-                    FileType::Directory => {
-                        match self.enter(source, target, name, &to, &stat) {
-                            Ok((source, target)) => {
-                                self.folder(&source, &target, &from, &to, depth.saturating_add(1));
-                                Ok(())
-                            }
-                            Err(errno) => Err(Error::new(doing(&from), errno)),
-                        }
+                    FileType::Symlink => {
+                        link(source, target, name, &stat).while_doing(|| doing(&from))
                     }
+                    FileType::Directory => match self.enter(source, target, name, &to, &stat) {
+                        Ok((source, target)) => {
+                            self.folder(&source, &target, &from, &to, depth.saturating_add(1));
+                            Ok(())
+                        }
+                        Err(errno) => Err(Error::new(doing(&from), errno)),
+                    },
                     other => {
                         log::debug!(target: "directives", "{} is a {other:?}; not copied", from.display());
                         Ok(())
@@ -152,13 +152,7 @@ impl Copying<'_> {
         Ok((source, there))
     }
 
-    fn file(
-        &mut self,
-        source: &OwnedFd,
-        target: &OwnedFd,
-        name: &Path,
-        from: &Path,
-    ) -> Result<()> {
+    fn file(&mut self, source: &OwnedFd, target: &OwnedFd, name: &Path, from: &Path) -> Result<()> {
         let doing = || doing(from);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let source = openat(source, name, flags, Mode::empty()).while_doing(doing)?;
