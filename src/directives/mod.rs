@@ -64,6 +64,8 @@ pub struct Foreseen {
     pub changes: Vec<Change>,
     /// PREINIT_* and POST_INIT_*: run last.
     pub late: Vec<String>,
+    /// Services that are removed, whether or not the image has them.
+    pub services: Vec<String>,
     /// The console's summary.
     pub done: Vec<String>,
     /// Families that cannot do what they are asked to, and why.
@@ -83,6 +85,7 @@ pub fn foresee(settings: &Settings, facts: &Facts, image: &dyn View) -> Foreseen
         early: preinit::early(settings),
         late: preinit::late(settings),
         changes: draft.into_changes(),
+        services: report.services,
         done: report.done,
         errors: report.errors,
     }
@@ -171,7 +174,8 @@ fn decide_files(settings: &Settings, facts: &Facts, draft: &mut Draft<'_>, repor
         // After fstab, which decides about the services of NFS.
         let services = services::apply(settings, facts.memory_kib, draft);
         if let Some(names) = report.take("RM_SYSTEM_SERVICES", services) {
-            report.count(names, "service removed", "services removed");
+            report.count(names.len(), "service removed", "services removed");
+            report.services = names;
         }
     }
     if let Some(Some(zone)) = report.take("TIMEZONE", timezone::apply(settings, draft)) {
@@ -187,6 +191,7 @@ fn server<'a>(settings: &'a Settings, facts: &'a Facts) -> Option<&'a str> {
 /// What was done and what was not.
 #[derive(Debug, Default)]
 struct Report {
+    services: Vec<String>,
     done: Vec<String>,
     /// With the family's name.
     errors: Vec<(String, Error)>,

@@ -20,9 +20,7 @@ use crate::sys::{loop_device, partition};
 use nbd::client::{Connection, Peer};
 use nbd::device;
 use probe::FileSystem;
-use room::Memory;
 use server::Backoff;
-use size::Size;
 
 mod chunks;
 pub mod nbd;
@@ -37,7 +35,9 @@ mod server;
 mod size;
 
 pub use plan::{NbdExport, RamMode, RootPlan, RootSource};
+pub use room::{Memory, fits};
 pub use server::Resolve;
+pub use size::Size;
 
 /// Loads a kernel module, with parameters that the command line may overrule; a module that is
 /// loaded or built in is loaded already.
