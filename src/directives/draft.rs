@@ -26,6 +26,15 @@ pub trait View {
     /// The names in a directory, in no order; none if there is no such directory.
     fn names(&self, path: &str) -> Result<Vec<String>>;
 
+    /// The bytes of a regular file, without following a last link; 0 for anything else. A view that
+    /// can tell without reading should.
+    fn length(&self, path: &str) -> Result<u64> {
+        Ok(match self.kind(path)? {
+            Some(Kind::File { .. }) => self.read(path)?.map_or(0, |bytes| bytes.len() as u64),
+            _ => 0,
+        })
+    }
+
     /// Like [`View::read`], for files that are text by nature.
     fn read_text(&self, path: &str) -> Result<Option<String>> {
         Ok(self.read(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
@@ -208,6 +217,14 @@ impl View for Draft<'_> {
         }
         Ok(names)
     }
+
+    fn length(&self, path: &str) -> Result<u64> {
+        match self.changed(path) {
+            Some(What::File { contents, .. }) => Ok(contents.len() as u64),
+            Some(What::Copied { .. }) | None => self.image.length(path),
+            Some(_) => Ok(0),
+        }
+    }
 }
 
 /// Where a link at `path` leads.
@@ -237,6 +254,10 @@ impl View for Tree {
 
     fn names(&self, path: &str) -> Result<Vec<String>> {
         Tree::names(self, path)
+    }
+
+    fn length(&self, path: &str) -> Result<u64> {
+        Tree::length(self, path)
     }
 }
 

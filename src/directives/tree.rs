@@ -172,6 +172,21 @@ impl Tree {
         }
     }
 
+    /// The bytes of a regular file, without following a last link; 0 for anything else.
+    pub fn length(&self, path: &str) -> Result<u64> {
+        let stat = || {
+            let (parent, name) = self.parent(path, Missing::Leave)?;
+            statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        };
+        match stat() {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_file() => {
+                Ok(u64::try_from(stat.st_size).unwrap_or_default())
+            }
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Ok(0),
+            Err(errno) => Err(Error::new(format!("looking at {path} of the new root"), errno)),
+        }
+    }
+
     /// Whether something is at `path`, links followed.
     pub fn exists(&self, path: &str) -> bool {
         self.at(path, OFlags::PATH).is_ok()
