@@ -99,7 +99,7 @@ fn apply(
     }
     for entry in effective(&selection.sections) {
         if let Some(value) = import.value(entry, shell) {
-            import.settings.insert(entry.key.clone(), value, Origin::File(entry.place));
+            import.settings.insert(entry.key.as_str(), value, Origin::File(entry.place));
         }
     }
     let Import { settings, deferred, problems, .. } = import;
@@ -124,7 +124,7 @@ impl Import {
     /// The value of an entry; `None` if it is not in force, or not yet.
     fn value(&mut self, entry: &Entry, shell: &mut Shell<'_, '_>) -> Option<String> {
         if entry.quoting == Quoting::Single {
-            return Some(entry.value.clone());
+            return Some(entry.value.to_string());
         }
         if self.room == 0 && entry.value.contains(['$', '`']) {
             self.error(entry, "all variables together are longer than 16 MiB");
@@ -177,7 +177,7 @@ impl Import {
     }
 
     fn defer(&mut self, entry: &Entry) {
-        self.deferred.insert(entry.key.clone());
+        self.deferred.insert(entry.key.to_string());
     }
 
     fn run(&mut self, entry: &Entry, raw: &str, shell: &mut Shell<'_, '_>) -> Option<String> {

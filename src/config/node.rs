@@ -87,7 +87,7 @@ impl Configuration {
         if waiting.is_empty() {
             return;
         }
-        log::info!(target: "config", "a shell of the root says what {} is", waiting.join(", "));
+        log::info!(target: "config", "asking a shell of the root for {}", waiting.join(", "));
         let (base, identity) = (&self.base, &self.identity);
         let evaluation = self.reading.evaluate(base, identity, Substitution::Run(shell));
         let said = &self.evaluation.problems;

@@ -128,7 +128,7 @@ impl Index {
         index.by_name.reserve(document.sections.len());
         let mut problems = Problems::new(bound);
         for (number, section) in document.sections.iter().enumerate() {
-            if section.name.contains(['*', '?', '[', '\\']) {
+            if section.name.bytes().any(|byte| matches!(byte, b'*' | b'?' | b'[' | b'\\')) {
                 index.patterns.push(number);
             }
             let first = *index.by_name.entry(section.name.to_ascii_lowercase()).or_insert(number);

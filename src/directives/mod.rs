@@ -94,6 +94,8 @@ pub struct Foreseen {
     pub changes: Vec<Change>,
     /// PREINIT_* and POST_INIT_*: run last.
     pub late: Vec<String>,
+    /// Services that are removed, whether or not the image has them.
+    pub services: Vec<String>,
     /// The boot server's swap, which is connected after all that.
     pub swap: Option<SwapPlan>,
     /// What the fstab keeps in memory while the node runs.
@@ -118,6 +120,7 @@ pub fn foresee(settings: &Settings, facts: &Facts, image: &dyn View) -> Foreseen
         early: preinit::early(settings),
         late: preinit::late(settings),
         changes: draft.into_changes(),
+        services: report.services,
         swap: report.swap,
         in_memory: report.in_memory,
         done: report.done,
@@ -230,7 +233,8 @@ fn decide_services(settings: &Settings, facts: &Facts, draft: &mut Draft<'_>, re
     if facts.configured {
         let services = services::apply(settings, facts.memory_kib, draft);
         if let Some(names) = report.take("RM_SYSTEM_SERVICES", services) {
-            report.count(names, "service removed", "services removed");
+            report.count(names.len(), "service removed", "services removed");
+            report.services = names;
         }
     }
     let disabled = report.take_each("DISABLE_SYSTEM_SERVICES", disable::disable(settings, draft));
@@ -312,6 +316,7 @@ fn server<'a>(settings: &'a Settings, facts: &'a Facts) -> Option<&'a str> {
 /// What was done and what was not.
 #[derive(Debug, Default)]
 struct Report {
+    services: Vec<String>,
     done: Vec<String>,
     /// With the family's name.
     errors: Vec<(String, Error)>,

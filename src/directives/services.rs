@@ -43,8 +43,8 @@ struct Node<'a> {
     fstab: &'a str,
 }
 
-/// Gives the number of names removed, whether or not the image had them (C1e).
-pub fn apply(settings: &Settings, memory_kib: u64, draft: &mut Draft<'_>) -> Result<usize> {
+/// Gives the names removed, whether or not the image had them (C1e).
+pub fn apply(settings: &Settings, memory_kib: u64, draft: &mut Draft<'_>) -> Result<Vec<String>> {
     let sessions = draft.names("/usr/share/xsessions")?;
     let fstab = draft.read_text("/etc/fstab")?.unwrap_or_default();
     let node = Node {
@@ -55,7 +55,7 @@ pub fn apply(settings: &Settings, memory_kib: u64, draft: &mut Draft<'_>) -> Res
     let names = removals(settings, node);
     let removed = remove(&names, draft)?;
     log::debug!(target: "directives", "services: removed {}", removed.join(" "));
-    Ok(names.len())
+    Ok(names.into_iter().map(str::to_owned).collect())
 }
 
 fn removals<'a>(settings: &'a Settings, node: Node<'_>) -> BTreeSet<&'a str> {

@@ -22,9 +22,7 @@ use crate::sys::{loop_device, partition};
 use nbd::client::{Connection, Peer};
 use nbd::device;
 use probe::FileSystem;
-use room::Memory;
 use server::Backoff;
-use size::Size;
 
 mod chunks;
 pub mod nbd;
@@ -40,7 +38,9 @@ mod size;
 mod swap;
 
 pub use plan::{NbdExport, RamMode, RootPlan, RootSource};
+pub use room::{Memory, fits};
 pub use server::Resolve;
+pub use size::Size;
 pub use swap::{SwapPlan, attach as attach_swap};
 
 /// Loads a kernel module, with parameters that the command line may overrule; a module that is
