@@ -47,7 +47,7 @@ pub fn run() -> Result<Infallible, Box<Failure>> {
         let _waiting = new_root.waiting();
         handover::bind_api_mounts(&new_root)?;
         // First, so that PREINIT commands may have the last word on these files too.
-        network.leave_to(new_root.path());
+        network.leave_to(new_root.path(), directives::wishes(config.settings()));
         let facts = facts(&machine, &network, &config);
         let load = |module: &str, parameters: &str| {
             // A bare parameter is a switch, and 1 is how the kernel writes it.

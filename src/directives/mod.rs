@@ -33,13 +33,13 @@ pub mod units;
 
 use std::path::Path;
 
-pub use draft::{Change, Draft, Mode, View, What};
+pub use draft::{Change, Draft, Mode, View, What, carry_out};
 pub use modules::Load;
 pub use tree::{Kind, Tree};
 
-use crate::config::Settings;
+use crate::config::{Origin, Settings};
 use crate::error::{Error, Result, WhileDoing};
-use crate::net::{Lease, Mac};
+use crate::net::{Lease, Mac, Wishes};
 
 /// What the boot has found out, besides settings.
 #[derive(Clone, Debug, Default)]
@@ -211,6 +211,20 @@ fn decide_services(settings: &Settings, facts: &Facts, draft: &mut Draft<'_>, re
     report.count(masked, "service masked", "services masked");
     let enabled = report.take_each("ENABLE_SYSTEM_SERVICES", enable::apply(settings, draft));
     report.count(enabled, "service enabled", "services enabled");
+}
+
+/// What settings want of the boot link in the running system.
+pub fn wishes(settings: &Settings) -> Wishes<'_> {
+    // DHCP's variables are settings, too.
+    let is_set = |name: &str| {
+        settings.filled(name).is_some()
+            && settings.setting(name).is_some_and(|setting| setting.origin != Origin::Dhcp)
+    };
+    Wishes {
+        method: settings.filled("NET_DEVICE_METHOD"),
+        own_dns: is_set("DNS_SERVER"),
+        own_ntp: is_set("TIMESERVER"),
+    }
 }
 
 /// The boot server, as a setting or as the network said.

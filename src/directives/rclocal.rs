@@ -48,7 +48,8 @@ fn render(own: &str, lines: &[&str]) -> String {
     text
 }
 
-/// systemd's generator starts rc.local when it is executable; newer releases leave it out.
+/// systemd's generator starts rc.local when it is executable. Debian 12 (systemd 252) and 13 (257)
+/// have it in their package systemd; builds without support for sysvinit leave it out.
 fn started_by_the_image(draft: &mut Draft<'_>) -> bool {
     [
         "/usr/lib/systemd/system-generators/systemd-rc-local-generator",

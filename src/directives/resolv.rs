@@ -1,19 +1,26 @@
 //! DNS_SERVER, SEARCH_DOMAIN: the resolver of the running system.
 //!
-//! Three owners are possible. systemd-resolved gets a drop-in, because its own file below /run is
+//! Four owners are possible. systemd-resolved gets a drop-in, because its own file below /run is
 //! written by itself later (LTSP wrote through the link, into nothing). Debian's resolvconf gets
-//! its `base` file. Otherwise /etc/resolv.conf is ours, as a file of its own.
+//! its `base` file. openresolv, which writes /etc/resolv.conf anew whenever a link reports to it,
+//! gets its configuration and the file. Otherwise /etc/resolv.conf is ours, as a file of its own;
+//! a systemd-resolved that finds such a file reads it and leaves it alone.
+//!
+//! Debian 13 differs from 12 only in paths: resolved is a package of its own in both, with
+//! a `/usr/sbin/resolvconf` that is resolvectl, and which needs neither file.
 
 use std::net::IpAddr;
 
-use super::tree::Kind;
-use super::{Draft, Facts, View};
+use super::units::{self, Unit};
+use super::{Draft, Facts, Kind, View};
 use crate::config::Settings;
 use crate::error::Result;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const DROP_IN: &str = "/etc/systemd/resolved.conf.d/landfall.conf";
 const BASE: &str = "/etc/resolvconf/resolv.conf.d/base";
+const OPENRESOLV: &str = "/etc/resolvconf.conf";
+const RESOLVED: &str = "systemd-resolved.service";
 
 /// What the resolver shall know.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -36,20 +43,22 @@ pub fn apply(
         Some(Kind::Link(target)) => Some(target),
         _ => None,
     };
+    let has_resolvconf =
+        ["/sbin/resolvconf", "/usr/sbin/resolvconf"].iter().any(|path| draft.exists(path));
     let file = match link {
-        Some(target) if target.contains("systemd/resolve/") && resolved_will_run(draft)? => {
+        Some(target) if is_resolveds(&target) && resolved_will_run(draft)? => {
             draft.write(DROP_IN, resolver.drop_in(), 0o644);
             DROP_IN
         }
-        Some(_)
-            if draft.exists("/sbin/resolvconf")
-                && draft.exists("/etc/resolvconf/resolv.conf.d") =>
-        {
+        Some(_) if has_resolvconf && draft.exists("/etc/resolvconf/resolv.conf.d") => {
             draft.write(BASE, resolver.resolv_conf(), 0o644);
             BASE
         }
         // Also in place of a link: to wherever it leads, nobody is left who would write there.
         _ => {
+            if has_resolvconf && let Some(own) = draft.read_text(OPENRESOLV)? {
+                draft.write(OPENRESOLV, format!("{own}\n{}", resolver.openresolv()), 0o644);
+            }
             draft.replace(RESOLV_CONF, resolver.resolv_conf(), 0o644);
             RESOLV_CONF
         }
@@ -57,16 +66,15 @@ pub fn apply(
     Ok(Some(file))
 }
 
-/// Images link to it and mask the service, now and then.
-fn resolved_will_run(draft: &mut Draft<'_>) -> Result<bool> {
-    let masked = matches!(
-        draft.kind("/etc/systemd/system/systemd-resolved.service")?,
-        Some(Kind::Link(target)) if target == "/dev/null"
-    );
-    let there = ["/usr/lib/systemd", "/lib/systemd"]
-        .iter()
-        .any(|folder| draft.exists(&format!("{folder}/system/systemd-resolved.service")));
-    Ok(there && !masked)
+/// Its own files below /run, and the one for images whose /etc cannot be written.
+fn is_resolveds(target: &str) -> bool {
+    target.contains("systemd/resolve/") || target.ends_with("lib/systemd/resolv.conf")
+}
+
+/// Images link to it and mask the service, or do not start it, now and then.
+fn resolved_will_run(draft: &Draft<'_>) -> Result<bool> {
+    let there = matches!(units::find(draft, RESOLVED)?, Unit::File(_));
+    Ok(there && units::is_enabled(draft, RESOLVED))
 }
 
 fn choose(settings: &Settings, facts: &Facts) -> Resolver {
@@ -94,6 +102,15 @@ fn choose(settings: &Settings, facts: &Facts) -> Resolver {
         .or_else(|| lease.map(|lease| lease.search.clone()).filter(|search| !search.is_empty()))
         .or_else(|| Some(vec![lease?.domain.clone()?]))
         .unwrap_or_default();
+    let mut search = search;
+    // From the network, and on their way into a shell's file.
+    search.retain(|domain| {
+        let plain = domain.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+        if !plain {
+            log::warn!(target: "directives", "SEARCH_DOMAIN: {domain:?} is not a domain; left out");
+        }
+        plain
+    });
     Resolver { servers, search }
 }
 
@@ -111,13 +128,26 @@ impl Resolver {
         text
     }
 
+    /// An empty line takes back what the image's own files say, to which ours would only be added.
     fn drop_in(&self) -> String {
         let mut text = format!("{HEADER}[Resolve]\n");
         if !self.servers.is_empty() {
-            text += &format!("DNS={}\n", self.servers.join(" "));
+            text += &format!("DNS=\nDNS={}\n", self.servers.join(" "));
         }
         if !self.search.is_empty() {
-            text += &format!("Domains={}\n", self.search.join(" "));
+            text += &format!("Domains=\nDomains={}\n", self.search.join(" "));
+        }
+        text
+    }
+
+    /// Lines for a shell. What it prepends comes before everything that links report.
+    fn openresolv(&self) -> String {
+        let mut text = HEADER.to_owned();
+        if !self.search.is_empty() {
+            text += &format!("search_domains=\"{}\"\n", self.search.join(" "));
+        }
+        if !self.servers.is_empty() {
+            text += &format!("name_servers=\"{}\"\n", self.servers.join(" "));
         }
         text
     }
@@ -139,6 +169,7 @@ mod tests {
             ("C66", &[("IPV4DNS0", "10.0.0.1"), ("IPV4DNS1", "0.0.0.0")], &["10.0.0.1"], &["example.org"]),
             ("2.2", &[], &["10.0.0.53"], &["example.org"]),
             ("2.2", &[("SEARCH_DOMAIN", "a.org b.org")], &["10.0.0.53"], &["a.org", "b.org"]),
+            ("",    &[("SEARCH_DOMAIN", "a.org $(reboot)")], &["10.0.0.53"], &["a.org"]),
             ("",    &[("DNS_SERVER", "ns.example.org 10.0.0.2")], &["10.0.0.2"], &["example.org"]),
         ];
         let mut of_dhcp = lease([10, 0, 0, 5], 24);
@@ -161,14 +192,22 @@ mod tests {
     fn whoever_owns_resolv_conf_is_told_c67() {
         let stub = Some("../run/systemd/resolve/stub-resolv.conf");
         let resolved = "/usr/lib/systemd/system/systemd-resolved.service";
+        let enabled = "/etc/systemd/system/sysinit.target.wants/systemd-resolved.service";
         let cases: &[(&str, Option<&str>, &[&str], Option<&str>, &str)] = &[
-            ("plain file",            None, &[RESOLV_CONF], None, RESOLV_CONF),
-            ("nothing there",         None, &[], None, RESOLV_CONF),
-            ("resolved",              stub, &[resolved], None, DROP_IN),
-            ("resolved is masked",    stub, &[resolved], Some("/dev/null"), RESOLV_CONF),
-            ("resolved is not there", stub, &[], None, RESOLV_CONF),
-            ("resolvconf",            Some("/run/resolvconf/resolv.conf"), &["/sbin/resolvconf", BASE], None, BASE),
-            ("another link",          Some("/run/NetworkManager/resolv.conf"), &[], None, RESOLV_CONF),
+            ("plain file",              None, &[RESOLV_CONF], None, RESOLV_CONF),
+            ("nothing there",           None, &[], None, RESOLV_CONF),
+            ("resolved",                stub, &[resolved, enabled], None, DROP_IN),
+            ("resolved, trixie",        stub, &[resolved, enabled, "/usr/sbin/resolvconf"], None, DROP_IN),
+            ("resolved's static file",  Some("../usr/lib/systemd/resolv.conf"), &[resolved, enabled], None, DROP_IN),
+            ("resolved reads the file", None, &[RESOLV_CONF, resolved, enabled], None, RESOLV_CONF),
+            ("resolved is masked",      stub, &[resolved, enabled], Some("/dev/null"), RESOLV_CONF),
+            ("resolved is disabled",    stub, &[resolved], None, RESOLV_CONF),
+            ("resolved is not there",   stub, &[], None, RESOLV_CONF),
+            ("resolvconf",              Some("/run/resolvconf/resolv.conf"), &["/sbin/resolvconf", BASE], None, BASE),
+            ("resolvconf, trixie",      Some("../run/resolvconf/resolv.conf"), &["/usr/sbin/resolvconf", BASE], None, BASE),
+            ("resolvconf, not linked",  None, &[RESOLV_CONF, "/usr/sbin/resolvconf", BASE], None, RESOLV_CONF),
+            ("openresolv",              None, &[RESOLV_CONF, "/usr/sbin/resolvconf", OPENRESOLV], None, RESOLV_CONF),
+            ("another link",            Some("/run/NetworkManager/resolv.conf"), &[], None, RESOLV_CONF),
         ];
         let mut settings = Settings::default();
         settings.insert("DNS_SERVER", "10.0.0.2 10.0.0.3", Origin::Agent);
@@ -190,10 +229,15 @@ mod tests {
             let text = tree.read_text(expected).unwrap().unwrap();
             let lines: Vec<_> = text.lines().skip(1).collect();
             let wanted: &[&str] = match *expected {
-                DROP_IN => &["[Resolve]", "DNS=10.0.0.2 10.0.0.3", "Domains=a.org b.org"],
+                DROP_IN => &["[Resolve]", "DNS=", "DNS=10.0.0.2 10.0.0.3", "Domains=", "Domains=a.org b.org"],
                 _ => &["search a.org b.org", "nameserver 10.0.0.2", "nameserver 10.0.0.3"],
             };
             assert_eq!(lines, wanted, "{case}");
+            if files.contains(&OPENRESOLV) {
+                let text = tree.read_text(OPENRESOLV).unwrap().unwrap();
+                let ours = "search_domains=\"a.org b.org\"\nname_servers=\"10.0.0.2 10.0.0.3\"\n";
+                assert!(text.starts_with("of the image\n") && text.ends_with(ours), "{text}");
+            }
         }
     }
 
