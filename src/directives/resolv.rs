@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use super::units::{self, Unit};
 use super::{Draft, Facts, Kind, View};
 use crate::config::Settings;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const DROP_IN: &str = "/etc/systemd/resolved.conf.d/landfall.conf";
@@ -29,16 +29,21 @@ struct Resolver {
     search: Vec<String>,
 }
 
-/// Gives the file that was written; none if there is nothing to say.
+/// Gives the file that was written, none if there is nothing to say; and the words that were left
+/// out for making no sense.
 pub fn apply(
     settings: &Settings,
     facts: &Facts,
     draft: &mut Draft<'_>,
-) -> Result<Option<&'static str>> {
-    let resolver = choose(settings, facts);
-    if resolver == Resolver::default() {
-        return Ok(None);
+) -> Result<(Option<&'static str>, Vec<Error>)> {
+    let (resolver, wrong) = choose(settings, facts);
+    match resolver == Resolver::default() {
+        true => Ok((None, wrong)),
+        false => Ok((Some(write(&resolver, draft)?), wrong)),
     }
+}
+
+fn write(resolver: &Resolver, draft: &mut Draft<'_>) -> Result<&'static str> {
     let link = match draft.kind(RESOLV_CONF)? {
         Some(Kind::Link(target)) => Some(target),
         _ => None,
@@ -63,7 +68,7 @@ pub fn apply(
             RESOLV_CONF
         }
     };
-    Ok(Some(file))
+    Ok(file)
 }
 
 /// Its own files below /run, and the one for images whose /etc cannot be written.
@@ -77,7 +82,7 @@ fn resolved_will_run(draft: &Draft<'_>) -> Result<bool> {
     Ok(there && units::is_enabled(draft, RESOLVED))
 }
 
-fn choose(settings: &Settings, facts: &Facts) -> Resolver {
+fn choose(settings: &Settings, facts: &Facts) -> (Resolver, Vec<Error>) {
     let lease = facts.lease.as_ref();
     let words = |name: &str| -> Option<Vec<String>> {
         let words: Vec<_> = settings.list(name).into_iter().map(str::to_owned).collect();
@@ -89,29 +94,27 @@ fn choose(settings: &Settings, facts: &Facts) -> Resolver {
     };
     let of_lease = || Some(lease?.dns.iter().map(ToString::to_string).collect());
     let mut servers = words("DNS_SERVER").or_else(numbered).or_else(of_lease).unwrap_or_default();
-    servers.retain(|server| match server.parse::<IpAddr>() {
-        // klibc writes 0.0.0.0 for "none".
-        Ok(address) => !address.is_unspecified(),
-        Err(_) => {
-            log::warn!(target: "directives", "DNS_SERVER: {server:?} is not an address; left out");
-            false
-        }
-    });
-    let search = words("SEARCH_DOMAIN")
+    let mut search = words("SEARCH_DOMAIN")
         .or_else(|| words("DNSDOMAIN"))
         .or_else(|| lease.map(|lease| lease.search.clone()).filter(|search| !search.is_empty()))
         .or_else(|| Some(vec![lease?.domain.clone()?]))
         .unwrap_or_default();
-    let mut search = search;
+    let mut wrong = Vec::new();
+    let mut leave_out = |what: &str, word: &str, why: &str| {
+        wrong.push(Error::invalid(format!("reading {what} {word:?}"), why));
+        false
+    };
+    servers.retain(|server| match server.parse::<IpAddr>() {
+        // klibc writes 0.0.0.0 for "none".
+        Ok(address) => !address.is_unspecified(),
+        Err(_) => leave_out("the name server", server, "it is not an address; left out"),
+    });
     // From the network, and on their way into a shell's file.
     search.retain(|domain| {
         let plain = domain.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-        if !plain {
-            log::warn!(target: "directives", "SEARCH_DOMAIN: {domain:?} is not a domain; left out");
-        }
-        plain
+        plain || leave_out("the search domain", domain, "it is not a domain; left out")
     });
-    Resolver { servers, search }
+    (Resolver { servers, search }, wrong)
 }
 
 const HEADER: &str = "# Written by landfall at boot, from lts.conf and DHCP.\n";
@@ -181,7 +184,7 @@ mod tests {
             for (name, value) in *values {
                 settings.insert(*name, *value, Origin::Agent);
             }
-            let resolver = choose(&settings, &facts);
+            let (resolver, _) = choose(&settings, &facts);
             assert_eq!(resolver.servers, *servers, "{row}: {values:?}");
             assert_eq!(resolver.search, *search, "{row}: {values:?}");
         }
@@ -225,7 +228,7 @@ mod tests {
                 tree.link("/etc/systemd/system/systemd-resolved.service", target).unwrap();
             }
             let file = on(&tree, |draft| apply(&settings, &Facts::default(), draft)).unwrap();
-            assert_eq!(file, Some(*expected), "{case}");
+            assert_eq!(file.0, Some(*expected), "{case}");
             let text = tree.read_text(expected).unwrap().unwrap();
             let lines: Vec<_> = text.lines().skip(1).collect();
             let wanted: &[&str] = match *expected {
@@ -245,10 +248,9 @@ mod tests {
     fn without_anything_to_say_the_images_file_stays() {
         let folder = tempfile::tempdir().unwrap();
         let tree = Tree::open(folder.path()).unwrap();
-        assert_eq!(
-            on(&tree, |draft| apply(&Settings::default(), &Facts::default(), draft)).unwrap(),
-            None
-        );
+        let nothing =
+            on(&tree, |draft| apply(&Settings::default(), &Facts::default(), draft)).unwrap();
+        assert!(nothing.0.is_none() && nothing.1.is_empty());
         assert!(!tree.exists(RESOLV_CONF));
     }
 }
