@@ -43,6 +43,8 @@ enum Verb {
         /// Only the tests with this word in their name.
         word: Option<String>,
     },
+    /// Makes what boot tests need, and runs none.
+    Prepare,
     /// Builds an initramfs for Debian kernels.
     Image(image::Options),
     /// Measures a boot: seconds and instructions to the real init, sizes, copy rate.
@@ -74,6 +76,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Demo { exit, prepared: false } => demo::prepare_and_run(exit),
         Verb::Demo { exit, prepared: true } => demo::run(exit),
         Verb::Test { word } => test::run(word.as_deref()),
+        Verb::Prepare => test::prepare().map(drop),
         Verb::Image(options) => image::run(&options),
         Verb::Bench { prepared: false } => bench::prepare_and_run(),
         Verb::Bench { prepared: true } => bench::run(),

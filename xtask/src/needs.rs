@@ -24,9 +24,10 @@ const MACHINES: &[Need] = &[
     ("mksquashfs", "squashfs-tools"),
 ];
 
-/// For fetching Debian's kernels.
+/// For fetching Debian's kernels and packages. Keyrings of before Debian 13 lack the keys of its
+/// archive, and this file; an upgrade of the package within Debian 12 brings both.
 const KERNELS: &[Need] =
-    &[("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring")];
+    &[("/usr/share/keyrings/debian-archive-trixie-stable.gpg", "debian-archive-keyring")];
 
 const DEMO: &[Need] = &[("dnsmasq", "dnsmasq-base"), ("nbd-server", "nbd-server")];
 

@@ -20,12 +20,7 @@ pub fn run(word: Option<&str>) -> Result<()> {
     if word.is_none() {
         agent::link_for_aarch64()?;
     }
-    let size = agent::build()?;
-    agent::build_probe()?;
-    for kernel in Kernel::ALL {
-        kernels::prepare(kernel)?;
-    }
-    debian::prepare()?;
+    let size = prepare()?;
     let accel = say::step("asking whether KVM works here", || Ok(Accel::best()))?;
     let boots = Instant::now();
     say::step(&format!("boot tests, on {}", accel.name()), || boot_tests(word, accel))?;
@@ -35,6 +30,18 @@ pub fn run(word: Option<&str>) -> Result<()> {
         boots.elapsed().as_secs_f32()
     );
     Ok(())
+}
+
+/// Makes everything that boot tests need, as far as it is not there; the agent's size in bytes.
+pub fn prepare() -> Result<u64> {
+    needs::tests()?;
+    let size = agent::build()?;
+    agent::build_probe()?;
+    for kernel in Kernel::ALL {
+        kernels::prepare(kernel)?;
+    }
+    debian::prepare()?;
+    Ok(size)
 }
 
 /// Behind the package selection, this lets only matching tests run.
