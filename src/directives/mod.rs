@@ -47,7 +47,7 @@ pub mod zram;
 use std::path::Path;
 
 pub use containers::InMemory;
-pub use draft::{Change, Draft, Mode, View, What};
+pub use draft::{Change, Draft, Mode, View, What, carry_out};
 pub use environment::leave_environment;
 pub use modules::Load;
 pub use substitution::shell_of;
