@@ -5,6 +5,7 @@ mod agent;
 mod bench;
 mod debian;
 mod demo;
+mod fuzz;
 mod image;
 mod kernels;
 mod mirror;
@@ -47,6 +48,8 @@ enum Verb {
     Prepare,
     /// Builds an initramfs for Debian kernels.
     Image(image::Options),
+    /// Looks for texts that break a promise of the parsers.
+    Fuzz(fuzz::Options),
     /// Measures a boot: seconds and instructions to the real init, sizes, copy rate.
     Bench {
         #[arg(long, hide = true)]
@@ -78,6 +81,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Test { word } => test::run(word.as_deref()),
         Verb::Prepare => test::prepare().map(drop),
         Verb::Image(options) => image::run(&options),
+        Verb::Fuzz(options) => fuzz::run(&options),
         Verb::Bench { prepared: false } => bench::prepare_and_run(),
         Verb::Bench { prepared: true } => bench::run(),
         Verb::Wired { program } => namespace::become_wired(&program),

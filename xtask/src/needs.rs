@@ -16,6 +16,8 @@ type Need = (&'static str, &'static str);
 
 pub const BUILD: &[Need] = &[("cc", "gcc"), ("clang", "clang"), ("llvm-ar", "llvm")];
 
+const FUZZ: &[Need] = &[("clang++", "clang")];
+
 const MACHINES: &[Need] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("ip", "iproute2"),
@@ -57,9 +59,14 @@ pub fn demo() -> Result<()> {
     rust_targets(&["x86_64-unknown-linux-musl"])
 }
 
+/// For the fuzzers: clang compiles libFuzzer too, and brings the C++ library along.
+pub fn fuzz() -> Result<()> {
+    install(&missing(&[BUILD, FUZZ]))
+}
+
 /// For everything that the tests do.
 pub fn tests() -> Result<()> {
-    let mut packages = missing(&[BUILD, KERNELS, MACHINES, DEMO, TESTS, ordinary_user()]);
+    let mut packages = missing(&[BUILD, FUZZ, KERNELS, MACHINES, DEMO, TESTS, ordinary_user()]);
     if !is_static(Path::new("/bin/busybox")) {
         packages.push("busybox-static");
     }

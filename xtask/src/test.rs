@@ -4,10 +4,13 @@ use std::env;
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use landfall_tests::{Accel, Kernel, workshop};
 
-use crate::{agent, debian, kernels, namespace, needs, say};
+use crate::{agent, debian, fuzz, kernels, namespace, needs, say};
+
+/// For each target; long enough for what a change of a grammar breaks at once.
+const SECONDS_OF_FUZZING: u32 = 10;
 
 pub fn run(word: Option<&str>) -> Result<()> {
     let started = Instant::now();
@@ -18,6 +21,7 @@ pub fn run(word: Option<&str>) -> Result<()> {
     })?;
     say::step("unit tests against real servers and the real kernel", || real_tests(word))?;
     if word.is_none() {
+        fuzz::look(SECONDS_OF_FUZZING)?;
         agent::link_for_aarch64()?;
     }
     let size = prepare()?;
@@ -82,9 +86,6 @@ fn boot_tests(word: Option<&str>, accel: Accel) -> Result<()> {
 
 /// `CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER`, for whatever the host is.
 fn runner_variable() -> Result<String> {
-    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let version = say::run_quietly(Command::new(rustc).arg("-vV"))?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    let host = host.context("rustc names no host")?.to_uppercase().replace('-', "_");
+    let host = agent::host()?.to_uppercase().replace('-', "_");
     Ok(format!("CARGO_TARGET_{host}_RUNNER"))
 }
