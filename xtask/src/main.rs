@@ -5,6 +5,7 @@ mod agent;
 mod bench;
 mod debian;
 mod demo;
+mod desk;
 mod fuzz;
 mod image;
 mod kernels;
@@ -50,7 +51,8 @@ enum Verb {
     Image(image::Options),
     /// Looks for texts that break a promise of the parsers.
     Fuzz(fuzz::Options),
-    /// Measures a boot: seconds and instructions to the real init, sizes, copy rate.
+    /// Measures sizes, check and plan of a large file, and a boot: seconds and instructions to the
+    /// real init, copy rate.
     Bench {
         #[arg(long, hide = true)]
         prepared: bool,
