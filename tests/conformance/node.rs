@@ -42,9 +42,7 @@ struct Node {
     lease: Lease,
     boot_server: Option<String>,
     base: Vec<(String, String, Origin)>,
-    /// With the problems of the bytes.
     evaluation: Evaluation,
-    problems: Vec<config::Problem>,
     foreseen: Foreseen,
     /// The image after the changes.
     root: Tree,
@@ -79,7 +77,7 @@ impl Node {
         let folder = tempfile::tempdir().expect("a folder");
         let root = image(case, &folder.path().join("root"));
         let loaded = load(case, folder.path());
-        let evaluation = config::evaluate(&loaded.text, &base, &identity);
+        let evaluation = config::evaluate(&loaded.text.text, &base, &identity);
         let facts = Facts {
             server: boot_server.clone(),
             device: Some("eth0".to_owned()),
@@ -93,18 +91,7 @@ impl Node {
         let foreseen = directives::foresee(&evaluation.settings, &facts, &root);
         let errors = directives::carry_out(&foreseen.changes, &root);
         assert!(errors.is_empty(), "{errors:?}");
-        let problems = loaded.problems.into_iter().chain(evaluation.problems.clone()).collect();
-        Self {
-            plan,
-            lease,
-            boot_server,
-            base,
-            evaluation,
-            problems,
-            foreseen,
-            root,
-            _folder: folder,
-        }
+        Self { plan, lease, boot_server, base, evaluation, foreseen, root, _folder: folder }
     }
 
     fn check_settings(&self, expect: &Expect, faults: &mut Faults) {
@@ -125,10 +112,11 @@ impl Node {
                 faults.compare(&format!("{name} as a boolean"), &settings.is_true(name), &wanted);
             }
         }
-        let said: Vec<_> = self.problems.iter().map(ToString::to_string).collect();
+        let problems = &self.evaluation.problems;
+        let said: Vec<_> = problems.iter().map(ToString::to_string).collect();
         faults.check(
-            self.problems.len() == expect.problems.len()
-                && self.problems.iter().zip(&expect.problems).all(|(got, wanted)| {
+            problems.len() == expect.problems.len()
+                && problems.iter().zip(&expect.problems).all(|(got, wanted)| {
                     got.place.line == wanted.line && got.to_string().contains(&wanted.word)
                 }),
             || {
