@@ -25,5 +25,5 @@ pub use piece::Piece;
 pub use reading::{Include, Reading, Substitution, Text, include_from_disk};
 pub use select::Identity;
 pub use settings::{Origin, Setting, Settings, means_yes};
-pub use source::{Loaded, Source};
+pub use source::{Loaded, Source, load};
 pub use syntax::{Bound, Document, Entry, Place, Problem, Quoting, Section, Severity};
