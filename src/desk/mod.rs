@@ -4,7 +4,9 @@
 //! Nothing here writes a file, changes the machine or speaks to a network.
 
 pub mod check;
+mod image;
 pub mod plan;
+pub mod squashfs;
 
 use std::process::ExitCode;
 

@@ -8,32 +8,58 @@
 //! Absent on purpose: shells, save for the operator's own PREINIT commands; mounting what fstab
 //! says; anything about the network's links, which is the handover's.
 
+mod accounts;
+mod clock;
+pub mod containers;
+mod covered;
+mod cron;
+#[cfg(test)]
+mod declarative;
+mod disable;
 mod draft;
+mod enable;
 mod environment;
-mod fstab;
+pub mod file;
+pub mod fstab;
 mod hostname;
 mod hosts;
+mod image_files;
+mod inittab;
+mod keyboard;
 mod machine_id;
 mod modules;
+mod mounts;
+mod overlay_dir;
 mod preinit;
 mod rclocal;
 mod resolv;
 mod services;
+pub mod ssh;
 mod substitution;
+mod swap;
+mod sysctl;
+mod syslog;
 mod timezone;
 mod tree;
+pub mod units;
+pub mod zram;
 
 use std::path::Path;
 
+pub use containers::InMemory;
 pub use draft::{Change, Draft, Mode, View, What};
 pub use environment::leave_environment;
 pub use modules::Load;
 pub use substitution::shell_of;
 pub use tree::{Kind, Tree};
 
+use covered::Covered;
+use mounts::Mounts;
+
 use crate::config::Settings;
 use crate::error::{Error, Result, WhileDoing};
 use crate::net::{Lease, Mac};
+use crate::root::SwapPlan;
 
 /// What the boot has found out, besides settings.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +94,12 @@ pub struct Foreseen {
     pub changes: Vec<Change>,
     /// PREINIT_* and POST_INIT_*: run last.
     pub late: Vec<String>,
+    /// Services that are removed, whether or not the image has them.
+    pub services: Vec<String>,
+    /// The boot server's swap, which is connected after all that.
+    pub swap: Option<SwapPlan>,
+    /// What the fstab keeps in memory while the node runs.
+    pub in_memory: Vec<InMemory>,
     /// The console's summary.
     pub done: Vec<String>,
     /// Families that cannot do what they are asked to, and why.
@@ -80,6 +112,7 @@ pub fn foresee(settings: &Settings, facts: &Facts, image: &dyn View) -> Foreseen
     let mut report = Report::default();
     let hostname = decide_names(settings, facts, &mut draft, &mut report);
     decide_files(settings, facts, &mut draft, &mut report);
+    report.take_each("files", ((), draft.take_errors()));
     let modules = modules::wanted(settings);
     Foreseen {
         hostname,
@@ -87,22 +120,26 @@ pub fn foresee(settings: &Settings, facts: &Facts, image: &dyn View) -> Foreseen
         early: preinit::early(settings),
         late: preinit::late(settings),
         changes: draft.into_changes(),
+        services: report.services,
+        swap: report.swap,
+        in_memory: report.in_memory,
         done: report.done,
         errors: report.errors,
     }
 }
 
 /// Applies `settings` to the new root mounted at `root`, in LTSP's order. What goes wrong is said
-/// as a warning, and the rest goes on.
+/// as a warning, and the rest goes on. Gives the swap that the caller must connect.
 ///
 /// The operator's commands run in `root` with what is mounted there: /proc, /sys, /dev and /run
 /// must be in place already. `load` loads a kernel module by name with parameters.
-pub fn apply(settings: &Settings, facts: &Facts, root: &Path, load: Load<'_>) {
+pub fn apply(settings: &Settings, facts: &Facts, root: &Path, load: Load<'_>) -> Option<SwapPlan> {
     let mut report = Report::default();
     if let Some(tree) = report.take("opening the root", Tree::open(root)) {
         apply_to(&tree, settings, facts, load, &mut report);
     }
     report.say();
+    report.swap
 }
 
 fn apply_to(tree: &Tree, settings: &Settings, facts: &Facts, load: Load<'_>, report: &mut Report) {
@@ -160,27 +197,115 @@ fn decide_files(settings: &Settings, facts: &Facts, draft: &mut Draft<'_>, repor
     if let Some(text) = &facts.lts_conf {
         draft.write("/etc/lts.conf", text.as_str(), 0o644);
     }
-    if let Some(Some(lines)) = report.take("FSTAB_*", fstab::apply(settings, draft)) {
-        report.count(lines, "fstab line", "fstab lines");
+    if let Some(lines) = report.take("CRONTAB_*", cron::apply(settings, draft)) {
+        report.count(lines, "cron line", "cron lines");
     }
+    report.take("XKBLAYOUT", keyboard::apply(settings, draft));
+    report.take("DISABLE_GETTYS", inittab::apply(settings, draft));
+    let mut covered = decide_mounts(settings, facts, draft, report);
+    decide_swap(settings, facts, draft, report);
     if let Some(id) = machine_id::choose(facts.mac, facts.uuid) {
         report.take("machine-id", machine_id::apply(&id, draft));
+    }
+    if let Some(Some(folder)) = report.take("OVERLAY_DIR", overlay_dir::apply(settings, draft)) {
+        report.done.push(format!("{folder} copied"));
     }
     if let Some(lines) = report.take("RCFILE_*", rclocal::apply(settings, draft)) {
         report.count(lines, "rc.local line", "rc.local lines");
     }
-    // Where no configuration was found nobody has had the chance to keep a service, and a node
-    // without sshd can only be reached on foot.
-    if facts.configured {
-        // After fstab, which decides about the services of NFS.
-        let services = services::apply(settings, facts.memory_kib, draft);
-        if let Some(names) = report.take("RM_SYSTEM_SERVICES", services) {
-            report.count(names, "service removed", "services removed");
-        }
-    }
     if let Some(Some(zone)) = report.take("TIMEZONE", timezone::apply(settings, draft)) {
         report.done.push(format!("time zone {zone}"));
     }
+    report.take("TIMESERVER", clock::time_servers(settings, facts, draft));
+    report.take("HWCLOCK", clock::hardware_clock(settings, draft));
+    report.take("SYSLOG_HOST", syslog::apply(settings, draft));
+    let parameters = report.take_each("SYSCTL_*", sysctl::apply(settings, draft));
+    report.count(parameters, "kernel parameter", "kernel parameters");
+    decide_operators_files(settings, &mut covered, draft, report);
+    report.take("files below mounts", covered.decide(draft));
+    decide_services(settings, facts, draft, report);
+}
+
+/// Last, so that units which other families bring count.
+fn decide_services(settings: &Settings, facts: &Facts, draft: &mut Draft<'_>, report: &mut Report) {
+    // Where no configuration was found nobody has had the chance to keep a service, and a node
+    // without sshd can only be reached on foot.
+    if facts.configured {
+        let services = services::apply(settings, facts.memory_kib, draft);
+        if let Some(names) = report.take("RM_SYSTEM_SERVICES", services) {
+            report.count(names.len(), "service removed", "services removed");
+            report.services = names;
+        }
+    }
+    let disabled = report.take_each("DISABLE_SYSTEM_SERVICES", disable::disable(settings, draft));
+    report.count(disabled, "service disabled", "services disabled");
+    let masked = report.take_each("MASK_SYSTEM_SERVICES", disable::mask(settings, draft));
+    report.count(masked, "service masked", "services masked");
+    let enabled = report.take_each("ENABLE_SYSTEM_SERVICES", enable::apply(settings, draft));
+    report.count(enabled, "service enabled", "services enabled");
+}
+
+/// /etc/fstab, and what it will hide.
+fn decide_mounts(
+    settings: &Settings,
+    facts: &Facts,
+    draft: &mut Draft<'_>,
+    report: &mut Report,
+) -> Covered {
+    let written = report.take("FSTAB_*", fstab::apply(settings, facts, draft));
+    let fstab = report.take("FSTAB_*", draft.read_text("/etc/fstab")).flatten();
+    let mut covered = Covered::under(Mounts::of(&fstab.unwrap_or_default(), draft));
+    match written {
+        Some(Some(mut written)) => {
+            report.count(written.lines, "fstab line", "fstab lines");
+            written.containers.restore(&mut covered, draft);
+            report.done.extend(written.containers.summary(facts));
+            report.in_memory = written.containers.in_memory(facts);
+            report.errors.append(&mut written.problems);
+            report.errors.append(&mut written.containers.problems);
+        }
+        // The image's own fstab stays, and nothing is added to it.
+        Some(None) if settings.filled("CONTAINER_DIRS").is_some() => report.errors.push((
+            "CONTAINER_DIRS".to_owned(),
+            Error::refused("adding lines to /etc/fstab", "CONFIGURE_FSTAB leaves it to the image"),
+        )),
+        Some(None) | None => {}
+    }
+    covered
+}
+
+fn decide_swap(settings: &Settings, facts: &Facts, draft: &mut Draft<'_>, report: &mut Report) {
+    if let Some(swap) = report.take("swap", swap::apply(settings, facts, draft)) {
+        let how = if swap.encrypted { "encrypted swap" } else { "swap" };
+        if swap.local {
+            report.done.push(format!("{how} on local partitions"));
+        }
+        report.swap = swap.nbd;
+    }
+    if let Some(Some(size)) = report.take("ZRAM_SWAP", zram::apply(settings, draft)) {
+        report.done.push(format!("{size} of compressed swap"));
+    }
+}
+
+/// Files that the configuration brings or keeps, after all that have a family of their own.
+fn decide_operators_files(
+    settings: &Settings,
+    covered: &mut Covered,
+    draft: &mut Draft<'_>,
+    report: &mut Report,
+) {
+    let (files, mut problems) = image_files::apply(settings, covered, draft);
+    report.count(files, "file kept from the image", "files kept from the image");
+    report.errors.append(&mut problems);
+    let (keys, mut problems) = ssh::authorize(settings, covered, draft);
+    report.count(keys, "authorized key", "authorized keys");
+    report.errors.append(&mut problems);
+    if report.take("SSH_HOST_KEYS", ssh::host_keys(settings, covered, draft)) == Some(true) {
+        report.done.push("host keys of its own".to_owned());
+    }
+    let (files, mut problems) = file::apply(settings, covered, draft);
+    report.count(files, "file written", "files written");
+    report.errors.append(&mut problems);
 }
 
 /// The boot server, as a setting or as the network said.
@@ -191,15 +316,24 @@ fn server<'a>(settings: &'a Settings, facts: &'a Facts) -> Option<&'a str> {
 /// What was done and what was not.
 #[derive(Debug, Default)]
 struct Report {
+    services: Vec<String>,
     done: Vec<String>,
     /// With the family's name.
     errors: Vec<(String, Error)>,
+    swap: Option<SwapPlan>,
+    in_memory: Vec<InMemory>,
 }
 
 impl Report {
     /// The value; an error is kept with the `family` it belongs to.
     fn take<T>(&mut self, family: &str, result: Result<T>) -> Option<T> {
         result.map_err(|error| self.errors.push((family.to_owned(), error))).ok()
+    }
+
+    /// What was done; every error is kept.
+    fn take_each<T>(&mut self, family: &str, (value, errors): (T, Vec<Error>)) -> T {
+        self.errors.extend(errors.into_iter().map(|error| (family.to_owned(), error)));
+        value
     }
 
     /// Does what was decided.
@@ -289,7 +423,8 @@ mod tests {
             assert_eq!(decide_names(&settings, &Facts::default(), draft, &mut report), None);
             decide_files(&settings, &Facts::default(), draft, &mut report);
         });
-        assert_eq!(report.errors.len(), 2, "{:?}", report.errors);
+        let names: Vec<_> = report.errors.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["HOSTNAME", "FSTAB_1", "TIMEZONE"], "{:?}", report.errors);
         assert!(tree.read_text("/etc/fstab").unwrap().unwrap().ends_with("x /y z\n"));
     }
 }

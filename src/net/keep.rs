@@ -17,9 +17,7 @@ mod networkd;
 use std::fs;
 use std::path::Path;
 
-use serde::Serialize;
-
-use super::{Addressing, Lease, Mac, Network, NetworkPlan};
+use super::{Addressing, Lease, LeaseFile, Mac, Network, NetworkPlan};
 use crate::directives::Tree;
 use crate::error::{Result, WhileDoing};
 
@@ -153,24 +151,13 @@ fn klibc_file(variables: &[(String, String)]) -> String {
         .collect()
 }
 
-/// For anybody with jq.
-#[derive(Serialize)]
-struct LeaseFile<'a> {
-    link: &'a str,
-    mac: String,
-    dhcp: bool,
-    boot_server: Option<String>,
-    #[serde(flatten)]
-    lease: &'a Lease,
-}
-
 fn lease_file(port: &Port<'_>, boot_server: Option<String>) -> String {
     let file = LeaseFile {
-        link: port.link,
-        mac: port.mac.to_string(),
+        link: port.link.to_owned(),
+        mac: port.mac,
         dhcp: port.is_dhcp(),
         boot_server,
-        lease: port.lease,
+        lease: port.lease.clone(),
     };
     // Strings and numbers: there is nothing in it that JSON could not say.
     serde_json::to_string_pretty(&file).unwrap_or_default() + "\n"
@@ -238,6 +225,8 @@ pub mod tests {
         let port = Port { link: "eth0", mac: NODE, plan: &plan, lease: &lease };
         let text = lease_file(&port, Some("10.0.0.1".into()));
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let read: LeaseFile = serde_json::from_str(&text).unwrap();
+        assert_eq!((read.link.as_str(), read.mac, read.lease), ("eth0", NODE, lease));
         assert_eq!(value["mac"], "52:54:00:aa:bb:cc");
         assert_eq!(value["address"], "10.0.0.5");
         assert_eq!(value["lease_seconds"], 60);

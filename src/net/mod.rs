@@ -38,7 +38,7 @@ mod worker;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-pub use lease::{Lease, Route};
+pub use lease::{Lease, LeaseFile, Route};
 pub use mac::Mac;
 pub use plan::{Addressing, LinkChoice, NetworkPlan};
 
@@ -179,7 +179,8 @@ impl Network {
     }
 }
 
-fn boot_server(plan: &NetworkPlan, lease: &Lease) -> Option<String> {
+/// [`Network::boot_server`] of a lease that was read, not fetched.
+pub fn boot_server(plan: &NetworkPlan, lease: &Lease) -> Option<String> {
     // `sname` is in tftp_server only when there is no siaddr, so this is LTSP's order.
     let shown = |address: Option<Ipv4Addr>| address.map(|address| address.to_string());
     plan.boot_server

@@ -1,0 +1,398 @@
+//! One node's plan: the decisions of a boot, made by the code of the boot, in the order of the boot.
+
+use std::collections::BTreeSet;
+
+use super::document::{
+    self, Commands, Configuration, Document, File, Handover, Kind, Memory, Method, Module, Network,
+    Origin, Problem, SCHEMA, Setting, Severity, Tmpfs, Units,
+};
+use super::files;
+use super::heard;
+use super::options::Site;
+use super::situation::Situation;
+use crate::config::{self, Reading, Settings, Substitution};
+use crate::desk::image::Image;
+use crate::directives::{Facts, Foreseen, foresee};
+use crate::error::Error;
+use crate::handover::{INITS, choose_init};
+use crate::net::{Addressing, LinkChoice};
+use crate::root::{self, RamMode, RootPlan, RootSource};
+
+/// Name of the command line in the list of problems.
+pub const COMMAND_LINE: &str = "kernel command line";
+
+/// Decides everything. `copy_of_file`: /etc/lts.conf is among the files, as a node writes it.
+pub fn decide(
+    situation: &Situation,
+    reading: &Reading,
+    site: &Site,
+    image: &Image,
+    copy_of_file: bool,
+) -> Document {
+    let plan = &situation.plan;
+    let mut problems: Vec<Problem> =
+        plan.problems.iter().map(|problem| of_command_line(problem, &site.command_line)).collect();
+    let mut unknown = situation.unknown.clone();
+
+    let base = situation.base();
+    let evaluation = reading.evaluate(&base, &situation.identity(), Substitution::Refuse);
+    let mut of_file: Vec<_> = reading.problems.iter().chain(&evaluation.problems).collect();
+    of_file.sort_by_key(|problem| problem.place);
+    problems.extend(of_file.into_iter().map(|problem| of_file_problem(problem, reading)));
+    let settings = &evaluation.settings;
+
+    let boot_server = situation.boot_server();
+    let decided = plan.root(situation.offer(boot_server.as_deref()), settings);
+    let root = match decided {
+        Ok(root) => Some(root),
+        Err(error) if situation.may_be_told_more() => {
+            unknown.push(format!("The root image, unless DHCP names it: {}.", error.cause()));
+            None
+        }
+        Err(error) => {
+            problems.push(of_error(&error, None));
+            None
+        }
+    };
+
+    let facts = Facts {
+        server: boot_server.clone(),
+        device: Some(situation.link.clone()),
+        lease: situation.lease().cloned(),
+        mac: situation.node.mac,
+        uuid: situation.node.uuid,
+        memory_kib: situation.memory_or_enough_kib(),
+        configured: true,
+        lts_conf: reading.files.first().filter(|_| copy_of_file).map(|file| file.text.clone()),
+    };
+    let (foreseen, warnings) = heard::during(|| foresee(settings, &facts, image));
+    let is_image_known = image.name().is_some();
+    for (family, error) in &foreseen.errors {
+        let mut problem = of_error(error, place_of(family, settings, reading));
+        problem.message = format!("{family}: {}", problem.message);
+        if !is_image_known {
+            // It may well be that the image has what is missing here.
+            problem.severity = Severity::Warning;
+            problem.help =
+                Some("this depends on the image, of which nothing is known (--image)".into());
+        }
+        problems.push(problem);
+    }
+    problems.extend(warnings.into_iter().map(|message| said(Severity::Warning, message)));
+    // TODO(call site): the files that the network stage leaves belong in front of these:
+    // net::left_files(&situation.plan.network, lease, mac, link, image).
+    let files: Vec<File> = foreseen.changes.iter().map(files::shown).collect();
+
+    let memory = memory(situation, root.as_ref(), &files, image, &mut problems);
+    let handover = handover(situation, image, &mut problems);
+    if !is_image_known {
+        unknown.push("The root image (--image): nothing is assumed to be in it.".to_owned());
+    }
+    for (path, why) in image.unreadable() {
+        let message = format!(
+            "the image's {path} cannot be looked at ({why}); the plan may be wrong about it"
+        );
+        problems.push(said(Severity::Warning, message));
+    }
+
+    Document {
+        schema: SCHEMA,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        node: document::Node {
+            mac: situation.node.mac.map(|mac| mac.to_string()),
+            address: situation.lease().map(|lease| lease.address.to_string()),
+            hostname: situation.hostname().map(str::to_owned),
+            uuid: machine_uuid(situation),
+        },
+        command_line: site.command_line.clone(),
+        unknown,
+        network: network(situation, boot_server),
+        configuration: Configuration {
+            files: reading.files.iter().map(|file| file.name.clone()).collect(),
+            addresses: situation.addresses(&base),
+        },
+        sections: evaluation.sections,
+        settings: settings
+            .iter()
+            .map(|(name, setting)| (name.to_owned(), shown(setting, reading)))
+            .collect(),
+        deferred: evaluation.deferred,
+        root: root.map(shown_root),
+        image: document::Image {
+            name: image.name().map(str::to_owned),
+            description: image.description(),
+            depends_on: if is_image_known { Vec::new() } else { image.questions() },
+        },
+        commands: Commands {
+            early: foreseen.early.clone(),
+            late: foreseen.late.clone(),
+            rc_local: family(settings, "RCFILE_"),
+        },
+        units: units(&files),
+        services_removed: foreseen.services.clone(),
+        modules: modules(&foreseen),
+        hostname: foreseen.hostname,
+        files,
+        memory,
+        handover,
+        problems,
+    }
+}
+
+fn machine_uuid(situation: &Situation) -> Option<String> {
+    crate::machine::Identity { uuid: situation.node.uuid, serial: None }.uuid_text()
+}
+
+fn family(settings: &Settings, prefix: &str) -> Vec<String> {
+    settings.family(prefix).into_iter().map(|(_, value)| value.to_owned()).collect()
+}
+
+fn modules(foreseen: &Foreseen) -> Vec<Module> {
+    let module = |(name, parameters): &(String, String)| Module {
+        name: name.clone(),
+        parameters: parameters.clone(),
+    };
+    foreseen.modules.iter().map(module).collect()
+}
+
+fn network(situation: &Situation, boot_server: Option<String>) -> Network {
+    let plan = &situation.plan.network;
+    let lease = situation.lease();
+    let words =
+        |addresses: &[std::net::IpAddr]| addresses.iter().map(ToString::to_string).collect();
+    let joined = |first: &[std::net::IpAddr], then: Option<&[std::net::IpAddr]>| {
+        let mut all: Vec<String> = words(first);
+        all.extend(
+            words(then.unwrap_or_default())
+                .into_iter()
+                .filter(|one| !first.iter().any(|f| f.to_string() == *one)),
+        );
+        all
+    };
+    let (method, requested) = match plan.addressing {
+        Addressing::Dhcp { request } => (Method::Dhcp, request.map(|address| address.to_string())),
+        Addressing::Static { .. } => (Method::Static, None),
+    };
+    Network {
+        method,
+        links: match &plan.link {
+            LinkChoice::Any => "every Ethernet link".to_owned(),
+            LinkChoice::Name(name) => name.clone(),
+            LinkChoice::Mac(mac) => format!("the port {mac}"),
+        },
+        address: lease.map(|lease| lease.address.to_string()),
+        prefix: lease.map(|lease| lease.prefix),
+        gateway: lease.and_then(|lease| lease.gateway()).map(|gateway| gateway.to_string()),
+        requested,
+        dns: joined(&plan.dns, lease.map(|lease| lease.dns.as_slice())),
+        search: lease.map(|lease| lease.search.clone()).unwrap_or_default(),
+        ntp: joined(&plan.ntp, lease.map(|lease| lease.ntp.as_slice())),
+        boot_server,
+        lease_seconds: lease.and_then(|lease| lease.lease_seconds),
+    }
+}
+
+fn shown(setting: &config::Setting, reading: &Reading) -> Setting {
+    let (origin, place) = match setting.origin {
+        config::Origin::File(place) => (Origin::File, Some(place)),
+        config::Origin::CommandLine => (Origin::CommandLine, None),
+        config::Origin::Dhcp => (Origin::Dhcp, None),
+        config::Origin::Agent => (Origin::Agent, None),
+    };
+    Setting {
+        value: setting.value.clone(),
+        origin,
+        file: place.and_then(|place| file_name(place, reading)),
+        line: place.map(|place| place.line),
+    }
+}
+
+fn file_name(place: config::Place, reading: &Reading) -> Option<String> {
+    reading.files.get(place.file).map(|file| file.name.clone())
+}
+
+fn shown_root(root: RootPlan) -> document::Root {
+    let RootSource::Nbd(export) = root.source;
+    document::Root {
+        host: export.host,
+        port: export.port,
+        exports: export.names,
+        origin: export.origin,
+        copied: root.ram == RamMode::Copy,
+        partition: root.partition,
+        filesystem: root.fstype,
+        flags: root.flags,
+    }
+}
+
+/// What the files make systemd start, and keep from starting.
+fn units(files: &[File]) -> Units {
+    let mut units = [BTreeSet::new(), BTreeSet::new(), BTreeSet::new()];
+    let [enabled, disabled, masked] = &mut units;
+    for file in files {
+        let Some(rest) = file.path.strip_prefix("/etc/systemd/system/") else { continue };
+        match (rest.rsplit_once('/'), file.kind) {
+            (Some((folder, unit)), kind)
+                if folder.ends_with(".wants") || folder.ends_with(".requires") =>
+            {
+                let set = match kind {
+                    Kind::Link => &mut *enabled,
+                    Kind::Removed => &mut *disabled,
+                    _ => continue,
+                };
+                set.insert(unit.to_owned());
+            }
+            (None, Kind::Link) if file.target.as_deref() == Some("/dev/null") => {
+                masked.insert(rest.to_owned());
+            }
+            _ => {}
+        }
+    }
+    let [enabled, disabled, masked] = units.map(|set| set.into_iter().collect());
+    Units { enabled, disabled, masked }
+}
+
+fn memory(
+    situation: &Situation,
+    root: Option<&RootPlan>,
+    files: &[File],
+    image: &Image,
+    problems: &mut Vec<Problem>,
+) -> Memory {
+    let total_bytes = situation.memory_kib.and_then(|kib| kib.checked_mul(1024));
+    let image_bytes = image.size_bytes();
+    let copied = root.is_some_and(|root| root.ram == RamMode::Copy);
+    let fits = match (copied, total_bytes, image_bytes) {
+        (true, Some(total), Some(bytes)) => {
+            // The kernel and what is running already are not known: at best, all of it is free.
+            let memory = root::Memory { total, available: total };
+            let fits = root::fits(bytes, &memory);
+            if let Err(why) = &fits {
+                problems.push(said(Severity::Warning, format!("{why}; it is streamed instead")));
+            }
+            Some(fits.is_ok())
+        }
+        _ => None,
+    };
+    let share = |size: &str| match size.strip_suffix('%') {
+        Some(percent) => {
+            let percent: u64 = percent.parse().ok()?;
+            Some(total_bytes?.checked_mul(percent)? / 100)
+        }
+        None => size_in_bytes(size),
+    };
+    let tmpfs = |path: &str, size: &str| Tmpfs {
+        path: path.to_owned(),
+        size: size.to_owned(),
+        bytes: share(size),
+    };
+    let overlay = situation.plan.overlay().size.unwrap_or_else(|| "50%".to_owned());
+    let mut all = vec![tmpfs("/", &overlay)];
+    let fstab = files.iter().rev().find(|file| file.path == "/etc/fstab");
+    for line in fstab.and_then(|file| file.contents.as_deref()).unwrap_or_default().lines() {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        if let [_, path, "tmpfs", rest @ ..] = fields.as_slice()
+            && !line.starts_with('#')
+        {
+            let options = rest.first().copied().unwrap_or_default().split(',');
+            let size = options.filter_map(|option| option.strip_prefix("size=")).next_back();
+            all.push(tmpfs(path, size.unwrap_or("50%")));
+        }
+    }
+    Memory { total_bytes, image_bytes, copied, fits, tmpfs: all }
+}
+
+/// A size with a suffix of tmpfs.
+fn size_in_bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift: u32 = match text.get(digits.len()..)? {
+        "" => 0,
+        "k" | "K" => 10,
+        "m" | "M" => 20,
+        "g" | "G" => 30,
+        "t" | "T" => 40,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+fn handover(situation: &Situation, image: &Image, problems: &mut Vec<Problem>) -> Handover {
+    let asked = situation.plan.init.as_deref();
+    let candidates = asked.into_iter().chain(INITS).map(str::to_owned).collect();
+    if image.name().is_none() {
+        return Handover { init: None, candidates };
+    }
+    let (chosen, warnings) = heard::during(|| choose_init(image, asked));
+    problems.extend(warnings.into_iter().map(|message| said(Severity::Warning, message)));
+    let init = match chosen {
+        Ok(init) => Some(init.display().to_string()),
+        Err(error) => {
+            problems.push(of_error(&error, None));
+            None
+        }
+    };
+    Handover { init, candidates }
+}
+
+/// The one line that a family's trouble is about, if there is one: the family's name is that of
+/// a setting, or of a group of which there is one.
+fn place_of(
+    family: &str,
+    settings: &Settings,
+    reading: &Reading,
+) -> Option<(String, config::Place)> {
+    let setting = match family.strip_suffix('*') {
+        Some(prefix) => match settings.family(prefix).as_slice() {
+            [(name, _)] => settings.setting(name),
+            _ => None,
+        },
+        None => settings.setting(family),
+    };
+    match setting?.origin {
+        config::Origin::File(place) => Some((file_name(place, reading)?, place)),
+        _ => None,
+    }
+}
+
+fn of_command_line(problem: &crate::cmdline::Problem, line: &str) -> Problem {
+    let before = line.get(..problem.at).unwrap_or(line);
+    Problem {
+        file: Some(COMMAND_LINE.to_owned()),
+        line: Some(1),
+        column: Some(before.chars().count().saturating_add(1)),
+        // It stops no boot, but nothing of what was asked for happens.
+        severity: Severity::Error,
+        message: format!("{}: {}", problem.word, problem.why),
+        help: None,
+    }
+}
+
+pub fn of_file_problem(problem: &config::Problem, reading: &Reading) -> Problem {
+    Problem {
+        file: file_name(problem.place, reading),
+        line: Some(problem.place.line),
+        column: Some(problem.place.column),
+        severity: match problem.severity {
+            config::Severity::Warning => Severity::Warning,
+            config::Severity::Error => Severity::Error,
+        },
+        message: problem.text.clone(),
+        help: problem.help.clone(),
+    }
+}
+
+fn of_error(error: &Error, place: Option<(String, config::Place)>) -> Problem {
+    let (file, place) = place.unzip();
+    Problem {
+        file,
+        line: place.map(|place| place.line),
+        column: place.map(|place| place.column),
+        severity: Severity::Error,
+        message: error.to_string(),
+        help: error.hint().map(str::to_owned),
+    }
+}
+
+fn said(severity: Severity, message: String) -> Problem {
+    Problem { file: None, line: None, column: None, severity, message, help: None }
+}
