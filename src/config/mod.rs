@@ -17,7 +17,7 @@ mod source;
 mod syntax;
 
 pub use evaluate::{Evaluation, evaluate};
-pub use known::{KNOWN, Known, Standing, Value};
+pub use known::{KNOWN, Known, Standing, Topic, Value, nearest, remarks};
 pub use location::{Location, Placeholders, debian_arch};
 pub use node::{Configuration, base};
 pub use reading::{Include, Reading, Substitution, Text};
