@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Identity, Loaded, Location, Origin, Placeholders, Settings, Source, announce, evaluate, load,
-    load_from_root,
+    load_from_root, remarks,
 };
 use crate::fetch::Url;
 use crate::machine::Machine;
@@ -85,7 +85,8 @@ impl Configuration {
     }
 
     fn of(loaded: Loaded, base: Vec<(String, String, Origin)>, identity: Identity) -> Self {
-        let evaluation = evaluate(&loaded.text, &base, &identity);
+        let mut evaluation = evaluate(&loaded.text, &base, &identity);
+        evaluation.problems.extend(remarks(&evaluation.settings));
         announce(&loaded, &evaluation);
         let settings = evaluation.settings;
         Self { settings, loaded, base, identity }
