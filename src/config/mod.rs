@@ -20,6 +20,7 @@ pub use evaluate::{Evaluation, evaluate};
 pub use known::{KNOWN, Known, Standing, Topic, Value, nearest, remarks};
 pub use location::{Location, Placeholders, debian_arch};
 pub use node::{Configuration, base};
+pub(crate) use order::version_order;
 pub use reading::{Include, Reading, Substitution, Text};
 pub use select::Identity;
 pub use settings::{Origin, Setting, Settings, means_yes};
