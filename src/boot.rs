@@ -42,12 +42,13 @@ pub fn run() -> Result<Infallible, Box<Failure>> {
     let new_root = boot.stage(Stage::Overlay, || {
         overlay::mount(image, &plan.overlay(), Path::new(SYSROOT), &load)
     })?;
-    let config = config.or_from_root(new_root.path());
+    let mut config = config.or_from_root(new_root.path(), &resolve);
     boot.stage(Stage::Directives, || {
         let _waiting = new_root.waiting();
         handover::bind_api_mounts(&new_root)?;
         // First, so that PREINIT commands may have the last word on these files too.
         network.leave_to(new_root.path());
+        config.substitute(&mut directives::shell_of(new_root.path()));
         let facts = facts(&machine, &network, &config);
         let load = |module: &str, parameters: &str| {
             // A bare parameter is a switch, and 1 is how the kernel writes it.
@@ -56,6 +57,10 @@ pub fn run() -> Result<Infallible, Box<Failure>> {
                 options.map(|word| (word.key, word.value.unwrap_or("1"))).collect();
             machine.drivers.require_with(module, &options)
         };
+        // Before the commands, which may want to read it.
+        if let Err(error) = directives::leave_environment(config.settings(), Path::new("/run")) {
+            log::warn!(target: "directives", "{error}");
+        }
         directives::apply(config.settings(), &facts, new_root.path(), &load);
         Ok(())
     })?;
@@ -198,6 +203,6 @@ fn facts(machine: &Machine, network: &Network, config: &Configuration) -> Facts 
         uuid: machine.identity.uuid,
         memory_kib: machine.memory_kib,
         configured: config.is_there(),
-        lts_conf: config.text_for_root().map(str::to_owned),
+        lts_conf: config.text_for_root(),
     }
 }

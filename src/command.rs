@@ -65,6 +65,9 @@ pub fn keys_table() -> String {
         table.push_str(&format!("| `{}` | {value} | {} |\n", key.name, key.manual));
     }
     table.push_str("| `ltsp.NAME` | `VALUE` | A setting of lts.conf; the file is stronger. |\n");
+    table.push_str(
+        "| `NAME` | `VALUE` | In upper case, and none of the above: the same, and weaker than DHCP too. |\n",
+    );
     table
 }
 

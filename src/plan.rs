@@ -29,6 +29,10 @@ pub struct Plan {
     pub boot_image: Option<String>,
     /// `ltsp.NAME=value` in order.
     pub settings: Vec<(String, String)>,
+    /// `NAME=value` in order, weaker than the lease.
+    pub variables: Vec<(String, String)>,
+    /// A shell of the root may read values.
+    pub substitution: bool,
     pub init: Option<String>,
     pub policy: Policy,
     pub breaks: Vec<Stage>,
@@ -106,6 +110,8 @@ impl Plan {
             config: request.config,
             boot_image: request.boot_image,
             settings: request.settings,
+            variables: request.variables,
+            substitution: request.substitution,
             init: request.init,
             policy: Policy { reboot_after: request.panic, shell: request.shell },
             breaks: request.breaks,
@@ -231,6 +237,9 @@ impl fmt::Display for Plan {
         match &self.config {
             Some(url) => writeln!(f, "config: {url}")?,
             None => writeln!(f, "config: lts.conf of the boot server, at LTSP's place")?,
+        }
+        if self.substitution {
+            writeln!(f, "config: a shell of the root reads $(…) in values")?;
         }
         match &self.root.nbd {
             Some((nbd, origin)) => {

@@ -34,6 +34,11 @@ pub struct Request {
     pub boot_image: Option<String>,
     /// `ltsp.NAME=value` and LTSP's bare words, names in upper case, in the order they came.
     pub settings: Vec<(String, String)>,
+    /// `NAME=value`, names in upper case, in the order they came: the kernel puts such words into
+    /// the environment of init, where LTSP's scripts saw them.
+    pub variables: Vec<(String, String)>,
+    /// Values of lts.conf may run commands.
+    pub substitution: bool,
     pub problems: Vec<Problem>,
 }
 
@@ -93,6 +98,11 @@ pub const KEYS: &[Key] = &[
         name: "landfall.config", value: "URL",
         manual: "The configuration: `tftp://`, `http://`, `https://` or `file:`, with {mac} {mac-dashed} {ip} {hostname} {uuid} {serial} {arch}. Default: LTSP's place on the boot server.",
         read: |request, value| { request.config = Some(value.to_owned()); Ok(()) },
+    },
+    Key {
+        name: "landfall.substitution", value: "on | off",
+        manual: "`on`: `$(…)` and backquotes in values of lts.conf run in the real root, by its /bin/sh. Default off: such a setting is an error.",
+        read: |request, value| { request.substitution = switch(value)?; Ok(()) },
     },
     Key {
         name: "landfall.ram", value: "off | copy",
@@ -212,9 +222,20 @@ impl Request {
                 Some(name) => format!("no such key; did you mean {name}?"),
                 None => "no such key".to_owned(),
             }),
-            None => Ok(()),
+            None => {
+                if let Some(value) = word.value.filter(|_| is_variable(word.key)) {
+                    self.variables.push((word.key.to_owned(), value.to_owned()));
+                }
+                Ok(())
+            }
         }
     }
+}
+
+/// A name that only variables have: keys of the kernel and of its drivers have a lower-case letter.
+fn is_variable(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_uppercase() || first == '_')
+        && name.bytes().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'_')
 }
 
 fn same_key(a: &str, b: &str) -> bool {
@@ -334,6 +355,19 @@ mod tests {
         let got: Vec<_> = request.settings.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(got, expected);
         assert_eq!(request.to_ram, Some(RamMode::Copy));
+    }
+
+    #[test]
+    fn words_in_upper_case_are_variables_unless_they_are_keys() {
+        let line = "NBD_ROOT_HOST=10.0.0.1 BOOTIF=01-52-54-00-aa-bb-cc _X=\"a b\" LTSCONF=alt.conf \
+                    Mixed=1 9A=1 A-B=1 A.B=1 FLAG EMPTY= LTSP_NBD_TO_RAM=true A1=x A1=y -- LATE=1";
+        let request = Request::read(line);
+        assert_eq!(request.problems, vec![]);
+        let got: Vec<_> = request.variables.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let expected =
+            [("NBD_ROOT_HOST", "10.0.0.1"), ("_X", "a b"), ("EMPTY", ""), ("A1", "x"), ("A1", "y")];
+        assert_eq!(got, expected);
+        assert_eq!(request.settings, [("LTSCONF".to_owned(), "alt.conf".to_owned())]);
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! One machine's settings: parse, select, expand, and once more when the file names the machine.
 
-use super::import::{Trouble, expand};
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::import::{MOST_OF_A_VALUE, Unusable, collapse_blanks, expand};
 use super::reading::{Reading, Substitution};
-use super::select::{Identity, Selection, effective, select};
-use super::syntax::{Document, Entry, Problem, Problems, Quoting, Section, Severity};
+use super::select::{Identity, Indexed, Selection, effective, select};
+use super::syntax::{Bound, Entry, Problem, Problems, Quoting, Severity};
 use super::{Origin, Settings};
 
 /// What a file means for one machine.
@@ -15,7 +18,7 @@ pub struct Evaluation {
     pub sections: Vec<String>,
     /// In the order of their lines.
     pub problems: Vec<Problem>,
-    /// Names that wait for [`Substitution::Run`].
+    /// Names that wait for [`Substitution::Run`], in name order.
     pub deferred: Vec<String>,
 }
 
@@ -38,12 +41,14 @@ pub fn evaluate(text: &str, base: &[(String, String, Origin)], identity: &Identi
 
 /// [`evaluate`] without the problems that are the same for every machine.
 pub(super) fn evaluate_document(
-    document: &Document,
+    from: Indexed<'_>,
     base: &[(String, String, Origin)],
     identity: &Identity,
+    substitution: &mut Substitution<'_>,
 ) -> Evaluation {
-    let first = select(document, identity, None);
-    let mut evaluation = apply(&first, base);
+    let mut shell = Shell { substitution, known: HashMap::new() };
+    let first = select(from, identity, None);
+    let mut evaluation = apply(&first, base, from.bound, &mut shell);
     let named = evaluation.settings.filled("HOSTNAME").and_then(first_word).map(str::to_owned);
     if let Some(name) = named.filter(|name| identity.hostname.as_ref() != Some(name)) {
         let namer = match evaluation.settings.setting("HOSTNAME").map(|setting| &setting.origin) {
@@ -51,7 +56,11 @@ pub(super) fn evaluate_document(
             // The command line renames: a section of the former name is not for this machine.
             _ => None,
         };
-        evaluation = again(document, base, identity, name, namer, evaluation);
+        let identity = Identity { hostname: Some(name.clone()), ..identity.clone() };
+        let selection = select(from, &identity, namer);
+        let before = evaluation;
+        evaluation = apply(&selection, base, from.bound, &mut shell);
+        keep_name(&mut evaluation, name, &before);
     }
 
     evaluation.problems.sort_by_key(|problem| problem.place);
@@ -65,77 +74,163 @@ fn first_word(value: &str) -> Option<&str> {
     value.split_whitespace().next()
 }
 
-fn again(
-    document: &Document,
-    base: &[(String, String, Origin)],
-    identity: &Identity,
-    name: String,
-    namer: Option<&Section>,
-    before: Evaluation,
-) -> Evaluation {
-    let identity = Identity { hostname: Some(name.clone()), ..identity.clone() };
-    let selection = select(document, &identity, namer);
-    let mut after = apply(&selection, base);
-    // The name may come from a pattern that the new name does not match any more.
+/// The name may come from a pattern that the new name does not match any more.
+fn keep_name(after: &mut Evaluation, name: String, before: &Evaluation) {
     if after.settings.get("HOSTNAME").and_then(first_word) != Some(name.as_str()) {
         let origin = before.settings.setting("HOSTNAME").map(|setting| setting.origin.clone());
         after.settings.insert("HOSTNAME", name, origin.unwrap_or(Origin::Agent));
     }
-    after
 }
 
 /// All that variables may put into values: many of the longest would be as bad as one that is too
 /// long. Counted as it is looked up, so that values which then are not used count as well.
 const MOST_OF_ALL: usize = 16 << 20;
 
-fn apply(selection: &Selection<'_>, base: &[(String, String, Origin)]) -> Evaluation {
-    let mut settings = Settings::default();
+fn apply(
+    selection: &Selection<'_>,
+    base: &[(String, String, Origin)],
+    bound: Bound,
+    shell: &mut Shell<'_, '_>,
+) -> Evaluation {
+    let mut import =
+        Import { problems: Problems::new(bound), room: MOST_OF_ALL, ..Import::default() };
     for (name, value, origin) in base {
-        settings.insert(name.clone(), value.clone(), origin.clone());
+        import.settings.insert(name.clone(), value.clone(), origin.clone());
     }
-    let mut found = Problems::default();
-    let mut room = MOST_OF_ALL;
     for entry in effective(&selection.sections) {
-        let (value, trouble) = match room {
-            0 if entry.quoting != Quoting::Single && entry.value.contains('$') => {
-                let why = "all variables together are longer than 16 MiB";
-                (None, vec![Trouble::Unusable(why.into())])
-            }
-            _ => read_value(entry, |name| {
-                let value = settings.get(name)?;
-                room = room.saturating_sub(value.len());
-                Some(value)
-            }),
-        };
-        for trouble in trouble {
-            describe(entry, trouble, &mut found);
-        }
-        if let Some(value) = value {
-            settings.insert(entry.key.clone(), value, Origin::File(entry.place));
+        if let Some(value) = import.value(entry, shell) {
+            import.settings.insert(entry.key.clone(), value, Origin::File(entry.place));
         }
     }
-    let mut problems = selection.problems.clone();
-    problems.append(&mut found.into_vec());
+    let Import { settings, deferred, problems, .. } = import;
+    let mut all = selection.problems.clone();
+    all.append(&mut problems.into_vec());
     let sections = selection.sections.iter().map(|section| section.name.clone()).collect();
-    Evaluation { settings, sections, problems, deferred: Vec::new() }
+    let deferred = deferred.into_iter().collect();
+    Evaluation { settings, sections, problems: all, deferred }
 }
 
-fn read_value<'a>(
-    entry: &Entry,
-    lookup: impl FnMut(&str) -> Option<&'a str>,
-) -> (Option<String>, Vec<Trouble>) {
-    match entry.quoting {
-        Quoting::Single => (Some(entry.value.clone()), Vec::new()),
-        Quoting::Bare | Quoting::Double => expand(&entry.value, lookup),
+/// Entries on their way to settings.
+#[derive(Default)]
+struct Import {
+    settings: Settings,
+    deferred: BTreeSet<String>,
+    problems: Problems,
+    /// What variables may still put into values, in bytes.
+    room: usize,
+}
+
+impl Import {
+    /// The value of an entry; `None` if it is not in force, or not yet.
+    fn value(&mut self, entry: &Entry, shell: &mut Shell<'_, '_>) -> Option<String> {
+        if entry.quoting == Quoting::Single {
+            return Some(entry.value.clone());
+        }
+        if self.room == 0 && entry.value.contains(['$', '`']) {
+            self.error(entry, "all variables together are longer than 16 MiB");
+            return None;
+        }
+        let raw = collapse_blanks(&entry.value);
+        let Self { settings, deferred, room, .. } = self;
+        let mut waits = false;
+        let (value, doubts) = expand(&raw, |name| {
+            // What is there under a name that waits is weaker than what will be.
+            waits |= deferred.contains(name);
+            let value = settings.get(name)?;
+            *room = room.saturating_sub(value.len());
+            Some(value)
+        });
+        let value = match (value, &mut shell.substitution) {
+            (Err(Unusable::NeedsShell(..)), Substitution::Defer) => {
+                self.defer(entry);
+                return None;
+            }
+            _ if waits => {
+                self.defer(entry);
+                return None;
+            }
+            (Err(Unusable::NeedsShell(..)), Substitution::Run(_)) => {
+                return self.run(entry, &raw, shell);
+            }
+            (Err(Unusable::NeedsShell(why, help)), Substitution::Refuse) => {
+                let help = format!(
+                    "{help}, or let it run in the real root: landfall.substitution=on on the kernel \
+                     command line"
+                );
+                self.problems.add_with(entry.place, Severity::Error, || {
+                    (format!("{}: {why}", entry.key), Some(help))
+                });
+                return None;
+            }
+            (Err(Unusable::TooLong), _) => {
+                self.error(entry, "is longer than 1 MiB");
+                return None;
+            }
+            (Ok(value), _) => value,
+        };
+        for doubt in doubts {
+            self.problems.add_with(entry.place, Severity::Warning, || {
+                (format!("{}: {}", entry.key, doubt.why), Some(doubt.help))
+            });
+        }
+        Some(value)
+    }
+
+    fn defer(&mut self, entry: &Entry) {
+        self.deferred.insert(entry.key.clone());
+    }
+
+    fn run(&mut self, entry: &Entry, raw: &str, shell: &mut Shell<'_, '_>) -> Option<String> {
+        match shell.expand(raw, &self.settings) {
+            Ok(value) => {
+                self.room = self.room.saturating_sub(value.len());
+                Some(value)
+            }
+            Err((why, help)) => {
+                self.problems.add_with(entry.place, Severity::Error, || {
+                    (format!("{}: {why}", entry.key), help)
+                });
+                None
+            }
+        }
+    }
+
+    fn error(&mut self, entry: &Entry, why: &str) {
+        self.problems.add(entry.place, Severity::Error, || format!("{}: {why}", entry.key));
     }
 }
 
-fn describe(entry: &Entry, trouble: Trouble, problems: &mut Problems) {
-    let (why, severity) = match trouble {
-        Trouble::Unusable(why) => (why, Severity::Error),
-        Trouble::Doubtful(why) => (why, Severity::Warning),
-    };
-    problems.add(entry.place, severity, || format!("{}: {why}", entry.key));
+/// Who expands what only a shell can, and what it has said already: a machine that is named by its
+/// file is evaluated twice, and no command shall run twice for it without a reason.
+struct Shell<'s, 'f> {
+    substitution: &'s mut Substitution<'f>,
+    /// By what the shell was given.
+    known: HashMap<u64, Result<String, Complaint>>,
+}
+
+/// What is wrong, and what to do about it.
+type Complaint = (String, Option<String>);
+
+impl Shell<'_, '_> {
+    fn expand(&mut self, raw: &str, settings: &Settings) -> Result<String, Complaint> {
+        let Substitution::Run(run) = &mut self.substitution else {
+            return Err(("there is no shell".to_owned(), None));
+        };
+        let variables: Vec<_> =
+            settings.iter().map(|(name, setting)| (name, setting.value.as_str())).collect();
+        let mut hasher = DefaultHasher::new();
+        (raw, &variables).hash(&mut hasher);
+        let known = self.known.entry(hasher.finish()).or_insert_with(|| {
+            let value = run(raw, &variables)
+                .map_err(|error| (error.to_string(), error.hint().map(str::to_owned)))?;
+            if value.len() > MOST_OF_A_VALUE {
+                return Err(("is longer than 1 MiB".to_owned(), None));
+            }
+            // A setting is a line, of one file or of another in the end.
+            Ok(value.trim_end_matches('\n').replace(['\n', '\0'], " "))
+        });
+        known.clone()
+    }
 }
 
 #[cfg(test)]

@@ -3,42 +3,50 @@
 //! LTSP handed the file to a shell, word by word and inside double quotes, so those are the rules:
 //! a run of blanks is one space, `$NAME` and `${NAME}` are replaced, a backslash before `$ " \`
 //! or a backquote disappears, and nothing else has a meaning. What that shell could do beyond is
-//! left out on purpose: a command substitution ran as root in PID 1, and an unclosed one ended it.
+//! not done here: a command substitution ran as root in PID 1, and an unclosed one ended it. Who
+//! wants it says so, and `evaluate` then asks a shell of the real root.
 
-/// What is wrong with a value, and whether it can be used all the same.
+use std::borrow::Cow;
+
+/// Why a value cannot be used as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// Only a shell can tell what it is. The reason, and how to write it for a shell that comes
+    /// later.
+    NeedsShell(&'static str, &'static str),
+    TooLong,
+}
+
+/// Something about a value that may surprise: the value is used all the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// The value must not be used.
-    Unusable(String),
-    /// The value is used; somebody may be surprised.
-    Doubtful(String),
+pub struct Doubt {
+    pub why: String,
+    pub help: String,
 }
 
 /// One value, expanded. A variable of variables of variables doubles with every line, and the
 /// kernel has no pity for a PID 1 that runs out of memory.
-const MOST_OF_A_VALUE: usize = 1 << 20;
+pub const MOST_OF_A_VALUE: usize = 1 << 20;
 
 /// More doubts about one value are not worth reading.
 const MOST_DOUBTS: usize = 5;
 
-/// Expands `value`, asking `lookup` for variables. A result of more than [`MOST_OF_A_VALUE`]
-/// bytes is not used.
+/// Expands `value`, in which no run of blanks is longer than one ([`collapse_blanks`]), asking
+/// `lookup` for variables. A result of more than [`MOST_OF_A_VALUE`] bytes is not used.
 ///
 /// The first reason not to use the value wins over any value.
 pub fn expand<'a>(
     value: &str,
     mut lookup: impl FnMut(&str) -> Option<&'a str>,
-) -> (Option<String>, Vec<Trouble>) {
-    let collapsed = collapse_blanks(value);
-    let mut out = String::with_capacity(collapsed.len());
-    let mut trouble = Vec::new();
-    let mut rest = collapsed.as_str();
+) -> (Result<String, Unusable>, Vec<Doubt>) {
+    let mut out = String::with_capacity(value.len());
+    let mut doubts = Vec::new();
+    let mut rest = value;
     let fits = |out: &str, more: &str| out.len().saturating_add(more.len()) <= MOST_OF_A_VALUE;
-    let too_long = || (None, vec![Trouble::Unusable("is longer than 1 MiB".into())]);
-    while let Some(at) = rest.find(['\\', '$', '`']) {
-        let (plain, special) = rest.split_at(at);
+    while let Some(at) = rest.bytes().position(|byte| matches!(byte, b'\\' | b'$' | b'`')) {
+        let (plain, special) = rest.split_at_checked(at).unwrap_or((rest, ""));
         if !fits(&out, plain) {
-            return too_long();
+            return (Err(Unusable::TooLong), Vec::new());
         }
         out.push_str(plain);
         rest = match step(special) {
@@ -47,39 +55,45 @@ pub fn expand<'a>(
                 rest
             }
             Step::Odd(text, rest) => {
-                if trouble.len() < MOST_DOUBTS {
-                    trouble.push(Trouble::Doubtful(format!("{text} is not a variable of lts.conf and stays as it is; write \\{text} to say so")));
+                if doubts.len() < MOST_DOUBTS {
+                    doubts.push(Doubt {
+                        why: format!("{text} is not a variable of lts.conf and stays as it is"),
+                        help: format!("write \\{text} to say so"),
+                    });
                 }
                 out.push_str(text);
                 rest
             }
             Step::Variable(name, rest) => {
                 match lookup(name) {
-                    Some(value) if !fits(&out, value) => return too_long(),
+                    Some(value) if !fits(&out, value) => {
+                        return (Err(Unusable::TooLong), Vec::new());
+                    }
                     Some(value) => out.push_str(value),
-                    None if trouble.len() >= MOST_DOUBTS => {}
-                    None => trouble.push(Trouble::Doubtful(format!(
-                        "${name} is not set here and reads as nothing; write \\${name} to leave it \
-                         to the command"
-                    ))),
+                    None if doubts.len() >= MOST_DOUBTS => {}
+                    None => doubts.push(Doubt {
+                        why: format!("${name} is not set here and reads as nothing"),
+                        help: format!("write \\${name} to leave it to the command"),
+                    }),
                 }
                 rest
             }
-            Step::Refused(why) => return (None, vec![Trouble::Unusable(why.into())]),
+            Step::Refused(why, help) => return (Err(Unusable::NeedsShell(why, help)), Vec::new()),
         };
     }
     if !fits(&out, rest) {
-        return too_long();
+        return (Err(Unusable::TooLong), Vec::new());
     }
     out.push_str(rest);
-    (Some(out), trouble)
+    (Ok(out), doubts)
 }
 
 enum Step<'a> {
     Text(&'a str, &'a str),
     Odd(&'a str, &'a str),
     Variable(&'a str, &'a str),
-    Refused(&'static str),
+    /// Why, and what to write instead.
+    Refused(&'static str, &'static str),
 }
 
 /// Reads one construct; `text` begins with `\`, `$` or a backquote.
@@ -90,19 +104,21 @@ fn step(text: &str) -> Step<'_> {
     match (first, characters.next()) {
         (Some('\\'), Some('$' | '"' | '\\' | '`')) => cut(rest, 1, Step::Text),
         (Some('$'), Some('(')) => Step::Refused(
-            "$(…) would run a command in PID 1; write \\$( to run it where the value is used",
+            "$(…) would run a command in PID 1",
+            "write \\$( to run it where the value is used",
         ),
         (Some('`'), _) => Step::Refused(
-            "`…` would run a command in PID 1; write \\` to run it where the value is used",
+            "`…` would run a command in PID 1",
+            "write \\` to run it where the value is used",
         ),
         (Some('$'), Some('{')) => match rest.get(1..).and_then(|name| name.split_once('}')) {
             Some((name, rest)) if !name.is_empty() && name_length(name) == name.len() => {
                 Step::Variable(name, rest)
             }
             Some(_) => {
-                Step::Refused("of ${…} only ${NAME} is known; write \\${ to leave it to a shell")
+                Step::Refused("of ${…} only ${NAME} is known", "write \\${ to leave it to a shell")
             }
-            None => Step::Refused("\"${\" without \"}\"; write \\${ to leave it to a shell"),
+            None => Step::Refused("\"${\" without \"}\"", "write \\${ to leave it to a shell"),
         },
         (Some('$'), Some('a'..='z' | 'A'..='Z' | '_')) => {
             cut(rest, name_length(rest), Step::Variable)
@@ -129,21 +145,28 @@ fn name_length(text: &str) -> usize {
     characters.take_while(|c| c.is_ascii_alphanumeric() || *c == b'_').count().saturating_add(1)
 }
 
-fn collapse_blanks(text: &str) -> String {
+/// Makes one space of every run of blanks.
+pub fn collapse_blanks(text: &str) -> Cow<'_, str> {
+    let mut blank_before = false;
+    let is_plain = text.bytes().all(|byte| {
+        let blank = byte.is_ascii_whitespace();
+        let plain = !blank || (byte == b' ' && !blank_before);
+        blank_before = blank;
+        plain
+    });
+    if is_plain {
+        return Cow::Borrowed(text);
+    }
     let mut out = String::with_capacity(text.len());
-    let mut blank = false;
     for character in text.chars() {
-        if character.is_ascii_whitespace() {
-            if !blank {
-                out.push(' ');
-            }
-            blank = true;
-        } else {
+        let blank = character.is_ascii_whitespace();
+        if !blank {
             out.push(character);
-            blank = false;
+        } else if !out.ends_with(' ') {
+            out.push(' ');
         }
     }
-    out
+    Cow::Owned(out)
 }
 
 #[cfg(test)]
@@ -180,7 +203,8 @@ mod tests {
             ("",     "${X}é$X",                            "/mnté/mnt"),
         ];
         for (row, value, expected) in cases {
-            assert_eq!(expand(value, lookup).0.as_deref(), Some(expected), "{row}: {value:?}");
+            let got = expand(&collapse_blanks(value), lookup).0;
+            assert_eq!(got.as_deref(), Ok(expected), "{row}: {value:?}");
         }
     }
 
@@ -190,8 +214,8 @@ mod tests {
         let lookup = |_: &str| Some(half.as_str());
         let cases = [("$A$A", true), ("$A$A.", false), ("$A.$A", false), ("$A$A$A", false)];
         for (value, fits) in cases {
-            let (out, trouble) = expand(value, lookup);
-            assert_eq!((out.is_some(), trouble.is_empty()), (fits, fits), "{value}");
+            let out = expand(value, lookup).0;
+            assert_eq!(out.err(), (!fits).then_some(Unusable::TooLong), "{value}");
         }
         assert_eq!(expand(&"$1".repeat(1000), lookup).1.len(), MOST_DOUBTS);
         assert_eq!(expand(&"$A".repeat(1000), |_| None).1.len(), MOST_DOUBTS);
@@ -211,10 +235,9 @@ mod tests {
             ("$1",          false),
         ];
         for (value, unusable) in cases {
-            let (out, trouble) = expand(value, lookup);
-            assert_eq!(out.is_none(), unusable, "{value:?}");
-            assert_eq!(trouble.len(), 1, "{value:?}");
-            assert_eq!(matches!(trouble[0], Trouble::Unusable(_)), unusable, "{value:?}");
+            let (out, doubts) = expand(value, lookup);
+            assert_eq!(matches!(out, Err(Unusable::NeedsShell(..))), unusable, "{value:?}");
+            assert_eq!(doubts.len(), usize::from(!unusable), "{value:?}");
         }
     }
 }

@@ -4,11 +4,14 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::source::{Includer, announce, announce_problems, load, load_from_root};
 use super::{
-    Identity, Loaded, Location, Origin, Placeholders, Settings, Source, announce, evaluate, load,
-    load_from_root, remarks,
+    Evaluation, Identity, Loaded, Location, Origin, Placeholders, Reading, Settings, Source,
+    Substitution, remarks,
 };
-use crate::fetch::Url;
+use crate::directives::Tree;
+use crate::error::Result;
+use crate::fetch::{Resolve, Url};
 use crate::machine::Machine;
 use crate::net::Network;
 use crate::plan::Plan;
@@ -26,10 +29,13 @@ const BUILT_IN: &str = "/etc/lts.conf";
 
 /// The settings of this node, and what they were made of.
 pub struct Configuration {
-    settings: Settings,
-    loaded: Loaded,
+    reading: Reading,
+    evaluation: Evaluation,
+    source: Source,
     base: Vec<(String, String, Origin)>,
     identity: Identity,
+    /// `landfall.substitution=on`.
+    substitution: bool,
 }
 
 impl Configuration {
@@ -47,54 +53,89 @@ impl Configuration {
         let somebody_named_it = plan.config.is_some() || network.names_a_boot_server();
         let patience = if somebody_named_it { PATIENCE } else { PATIENCE_WITH_A_GUESS };
         let loaded = load(&urls, Path::new(BUILT_IN), patience, &resolve);
-        Self::of(loaded, base, identity)
+        let includer = Includer::new(&loaded, None, &resolve);
+        Self::of(loaded, includer, base, identity, plan.substitution)
     }
 
     /// LTSP's last resort: the lts.conf of the root image, which cannot be read any earlier and so
     /// comes too late for settings about the root itself.
     #[must_use]
-    pub fn or_from_root(self, root: &Path) -> Self {
+    pub fn or_from_root(self, root: &Path, resolve: Resolve<'_>) -> Self {
         if self.is_there() {
             return self;
         }
-        match load_from_root(root) {
-            Some(loaded) => Self::of(loaded, self.base, self.identity),
+        let tree = match Tree::open(root) {
+            Ok(tree) => tree,
+            Err(error) => {
+                log::warn!(target: "config", "{error}");
+                return self;
+            }
+        };
+        match load_from_root(&tree) {
+            Some(loaded) => {
+                let includer = Includer::new(&loaded, Some(&tree), resolve);
+                Self::of(loaded, includer, self.base, self.identity, self.substitution)
+            }
             None => self,
         }
     }
 
+    /// Evaluates once more if there are values that wait for a shell; `shell` is one of the real
+    /// root, which must be ready for it. What it refuses is said, and not in force.
+    pub fn substitute(&mut self, shell: &mut dyn FnMut(&str, &[(&str, &str)]) -> Result<String>) {
+        let waiting = &self.evaluation.deferred;
+        if waiting.is_empty() {
+            return;
+        }
+        log::info!(target: "config", "a shell of the root says what {} is", waiting.join(", "));
+        let (base, identity) = (&self.base, &self.identity);
+        let evaluation = self.reading.evaluate(base, identity, Substitution::Run(shell));
+        let said = &self.evaluation.problems;
+        let new = evaluation.problems.iter().filter(|problem| !said.contains(problem));
+        announce_problems(&self.reading, new.collect());
+        self.evaluation = evaluation;
+    }
+
     pub fn settings(&self) -> &Settings {
-        &self.settings
+        &self.evaluation.settings
     }
 
     pub fn is_there(&self) -> bool {
-        self.loaded.source != Source::Nowhere
+        self.source != Source::Nowhere
     }
 
     /// Where the file came from, in the console's words.
     pub fn source(&self) -> String {
-        self.loaded.source.to_string()
+        self.source.to_string()
     }
 
     /// The text, if it is not the root image's own already.
-    pub fn text_for_root(&self) -> Option<&str> {
-        match self.loaded.source {
-            Source::Fetched(_) => Some(&self.loaded.text),
+    pub fn text_for_root(&self) -> Option<String> {
+        match self.source {
+            Source::Fetched(_) => Some(self.reading.joined()),
             Source::Image(_) | Source::Nowhere => None,
         }
     }
 
-    fn of(loaded: Loaded, base: Vec<(String, String, Origin)>, identity: Identity) -> Self {
-        let mut evaluation = evaluate(&loaded.text, &base, &identity);
+    fn of(
+        loaded: Loaded,
+        mut includer: Includer<'_>,
+        base: Vec<(String, String, Origin)>,
+        identity: Identity,
+        substitution: bool,
+    ) -> Self {
+        let Loaded { text, source } = loaded;
+        let reading = Reading::of(text, &mut |from, path| includer.get(from, path));
+        let shell = if substitution { Substitution::Defer } else { Substitution::Refuse };
+        let mut evaluation = reading.evaluate(&base, &identity, shell);
         evaluation.problems.extend(remarks(&evaluation.settings));
-        announce(&loaded, &evaluation);
-        let settings = evaluation.settings;
-        Self { settings, loaded, base, identity }
+        announce(&source, &reading, &evaluation);
+        Self { reading, evaluation, source, base, identity, substitution }
     }
 }
 
-/// What is weaker than the file and can be used in it: the lease's `variables`, the boot server, then
-/// `ltsp.NAME=`.
+/// What is weaker than the file and can be used in it, the weakest first: `NAME=value` words of the
+/// kernel command line, the lease's `variables`, the boot server, `ltsp.NAME=`.
 pub fn base(
     plan: &Plan,
     variables: Vec<(String, String)>,
@@ -103,8 +144,10 @@ pub fn base(
     let server = boot_server.map(|server| ("SERVER".to_owned(), server));
     let lease = variables.into_iter().chain(server);
     let lease = lease.map(|(name, value)| (name, value, Origin::Dhcp));
-    let typed = plan.settings.iter().cloned();
-    lease.chain(typed.map(|(name, value)| (name, value, Origin::CommandLine))).collect()
+    let typed =
+        |(name, value): &(String, String)| (name.clone(), value.clone(), Origin::CommandLine);
+    let weak = plan.variables.iter().map(typed);
+    weak.chain(lease).chain(plan.settings.iter().map(typed)).collect()
 }
 
 fn urls(
@@ -140,4 +183,36 @@ fn urls(
         arch: std::env::consts::ARCH,
     };
     location.candidates()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cmdline::Request;
+    use crate::config::evaluate;
+    use crate::machine::Identity as Machine;
+
+    #[test]
+    fn words_are_weaker_than_dhcp_and_dhcp_than_ltsp_words_and_those_than_the_file_c53() {
+        let line =
+            "A=word B=word C=word D=word E=word E=again ltsp.c=ltsp ltsp.d=ltsp ltsp.foo=bar";
+        let plan = Plan::decide(Request::read(line), &Machine::default());
+        let lease = ["B", "C", "D", "IPV4ADDR"].map(|name| (name.to_owned(), "dhcp".to_owned()));
+        let base = base(&plan, lease.to_vec(), Some("10.0.0.1".to_owned()));
+        let text = "[default]\nD=file\nSEEN=\"$A $B $C $E $SERVER\"\n";
+        let settings = evaluate(text, &base, &Identity::default()).settings;
+        let expected = [
+            ("A", "word"),
+            ("B", "dhcp"),
+            ("C", "ltsp"),
+            ("D", "file"),
+            ("E", "again"),
+            ("FOO", "bar"),
+            ("IPV4ADDR", "dhcp"),
+            ("SEEN", "word dhcp ltsp again 10.0.0.1"),
+            ("SERVER", "10.0.0.1"),
+        ];
+        let got: Vec<_> = settings.iter().map(|(name, s)| (name, s.value.as_str())).collect();
+        assert_eq!(got, expected);
+    }
 }

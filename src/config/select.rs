@@ -8,7 +8,10 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;
 
-use super::syntax::{Document, Entry, Place, Problem, Problems, Section, Severity};
+use super::Text;
+use super::syntax::{
+    Bound, Document, Entry, Problem, Problems, Quoting, Section, Severity, is_none,
+};
 use crate::net::Mac;
 
 /// What sections can be named by.
@@ -30,52 +33,61 @@ impl Identity {
     }
 }
 
+/// A document with what makes choosing quick: made once for all machines.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Indexed<'d> {
+    pub document: &'d Document,
+    pub index: &'d Index,
+    pub bound: Bound,
+}
+
 /// The sections in force, strongest first.
-#[derive(Clone, Debug, Default)]
-pub struct Selection<'d> {
+#[derive(Debug, Default)]
+pub(super) struct Selection<'d> {
     pub sections: Vec<&'d Section>,
-    /// The one that was chosen by an exact name.
-    pub exact: Option<&'d Section>,
+    /// The one that was chosen by an exact name: its number in the document.
+    pub exact: Option<usize>,
     pub problems: Vec<Problem>,
 }
 
-/// Chooses the sections of `document` for `identity`.
+/// Chooses the sections for `identity`.
 ///
 /// `also` is one more section that counts like an exact one, below it: the one whose `HOSTNAME`
 /// made the host name known.
-pub fn select<'d>(
-    document: &'d Document,
+pub(super) fn select<'d>(
+    from: Indexed<'d>,
     identity: &Identity,
-    also: Option<&'d Section>,
+    also: Option<usize>,
 ) -> Selection<'d> {
-    let index = Index::of(document);
     let names = identity.names();
-    let mut chain = Chain::new(&index);
+    let mut chain = Chain::new(from);
 
-    let exact = names.iter().find_map(|name| index.find(name));
+    let exact = names.iter().find_map(|name| from.index.find(name));
     for section in [exact, also].into_iter().flatten() {
         chain.add_with_likes(section);
     }
     for name in &names {
-        let by_pattern = document.sections.iter().find(|section| {
-            !section.name.eq_ignore_ascii_case(name) && matches(&section.name, name)
+        let by_pattern = from.index.patterns.iter().find(|section| {
+            let pattern = from.name(**section);
+            !pattern.eq_ignore_ascii_case(name) && matches(pattern, name)
         });
         if let Some(section) = by_pattern {
-            chain.add_with_likes(section);
+            chain.add_with_likes(*section);
         }
     }
-    if let Some(default) = index.find("default") {
+    if let Some(default) = from.index.find("default") {
         chain.add_without_likes(default);
     }
 
-    let mut problems = chain.problems;
-    circles(&index, &chain.sections, &mut problems);
-    Selection { sections: chain.sections, exact, problems: problems.into_vec() }
+    let Chain { sections, mut problems, .. } = chain;
+    circles(from, &sections, &mut problems);
+    let sections = sections.into_iter().filter_map(|number| from.section(number)).collect();
+    Selection { sections, exact, problems: problems.into_vec() }
 }
 
 /// The entries that are in force, weakest section first and in file order within each; `LIKE` and
 /// what `NONE` suppresses is left out.
-pub fn effective<'d>(sections: &[&'d Section]) -> Vec<&'d Entry> {
+pub(super) fn effective<'d>(sections: &[&'d Section]) -> Vec<&'d Entry> {
     let mut decided = HashSet::new();
     let mut weakest_last = Vec::new();
     for section in sections {
@@ -87,36 +99,10 @@ pub fn effective<'d>(sections: &[&'d Section]) -> Vec<&'d Entry> {
         }
     }
     weakest_last.reverse();
+    weakest_last.retain(|entry| {
+        entry.key != LIKE && (entry.quoting == Quoting::Single || !is_none(&entry.value))
+    });
     weakest_last
-        .retain(|entry| entry.key != LIKE && !entry.value.trim().eq_ignore_ascii_case("none"));
-    weakest_last
-}
-
-/// Complaints about the file as a whole, for whichever machine it is read.
-pub fn review(document: &Document) -> Vec<Problem> {
-    let mut first: HashMap<String, Place> = HashMap::new();
-    let mut problems = Problems::default();
-    for section in &document.sections {
-        match first.get(&section.name.to_ascii_lowercase()) {
-            Some(Place { line, .. }) => problems.add(section.place, Severity::Error, || {
-                format!(
-                    "[{}] is already on line {line}, and only the first of a name counts",
-                    section.name
-                )
-            }),
-            None => {
-                first.insert(section.name.to_ascii_lowercase(), section.place);
-            }
-        }
-        if section.name.eq_ignore_ascii_case("default") {
-            for entry in likes(section) {
-                problems.add(entry.place, Severity::Warning, || {
-                    "LIKE does nothing in [default]".into()
-                });
-            }
-        }
-    }
-    problems.into_vec()
 }
 
 const LIKE: &str = "LIKE";
@@ -125,41 +111,96 @@ fn likes(section: &Section) -> impl Iterator<Item = &Entry> {
     section.entries.iter().filter(|entry| entry.key == LIKE)
 }
 
-/// Sections by lower-case name; of several with one name, the first.
-struct Index<'d> {
-    by_name: HashMap<String, &'d Section>,
+/// Where sections are, by their numbers in the document.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Index {
+    /// By lower-case name; of several with one name, the first.
+    by_name: HashMap<String, usize>,
+    /// Those whose names can match what they do not spell, in order.
+    patterns: Vec<usize>,
 }
 
-impl<'d> Index<'d> {
-    fn of(document: &'d Document) -> Self {
-        let mut by_name = HashMap::new();
-        for section in &document.sections {
-            by_name.entry(section.name.to_ascii_lowercase()).or_insert(section);
+impl Index {
+    /// Also gives the complaints about the document as a whole, for whichever machine it is read;
+    /// `files` are for the names in them.
+    pub fn of(document: &Document, files: &[Text], bound: Bound) -> (Self, Vec<Problem>) {
+        let mut index = Self::default();
+        index.by_name.reserve(document.sections.len());
+        let mut problems = Problems::new(bound);
+        for (number, section) in document.sections.iter().enumerate() {
+            if section.name.contains(['*', '?', '[', '\\']) {
+                index.patterns.push(number);
+            }
+            let first = *index.by_name.entry(section.name.to_ascii_lowercase()).or_insert(number);
+            if first != number
+                && let Some(first) = document.sections.get(first)
+            {
+                problems.add_with(section.place, Severity::Error, || double(section, first, files));
+            }
+            if section.name.eq_ignore_ascii_case("default") {
+                for entry in likes(section) {
+                    problems.add(entry.place, Severity::Warning, || {
+                        "LIKE does nothing in [default]".into()
+                    });
+                }
+            }
         }
-        Self { by_name }
+        (index, problems.into_vec())
     }
 
-    fn find(&self, name: &str) -> Option<&'d Section> {
-        self.by_name.get(&name.trim().to_ascii_lowercase()).copied()
+    fn find(&self, name: &str) -> Option<usize> {
+        self.by_name.get(&name.trim_ascii().to_ascii_lowercase()).copied()
+    }
+}
+
+/// What is said of a section whose name another one had before.
+fn double(section: &Section, first: &Section, files: &[Text]) -> (String, Option<String>) {
+    let mut at = format!("line {}", first.place.line);
+    if first.place.file != section.place.file
+        && let Some(file) = files.get(first.place.file)
+    {
+        at = format!("{at} of {}", file.name);
+    }
+    let text =
+        format!("[{}] is already on {at}, and only the first of a name counts", section.name);
+    (text, Some("put these settings there".to_owned()))
+}
+
+impl<'d> Indexed<'d> {
+    fn section(&self, number: usize) -> Option<&'d Section> {
+        self.document.sections.get(number)
+    }
+
+    fn name(&self, number: usize) -> &'d str {
+        self.section(number).map(|section| section.name.as_str()).unwrap_or_default()
+    }
+
+    fn is_default(&self, number: usize) -> bool {
+        self.name(number).eq_ignore_ascii_case("default")
+    }
+
+    fn likes(&self, number: usize) -> impl Iterator<Item = &'d Entry> + use<'d> {
+        self.section(number).into_iter().flat_map(likes)
     }
 }
 
 /// The selection while it grows.
-struct Chain<'i, 'd> {
-    index: &'i Index<'d>,
-    sections: Vec<&'d Section>,
-    taken: HashSet<*const Section>,
+struct Chain<'d> {
+    from: Indexed<'d>,
+    sections: Vec<usize>,
+    taken: HashSet<usize>,
     problems: Problems,
 }
 
-impl<'i, 'd> Chain<'i, 'd> {
-    fn new(index: &'i Index<'d>) -> Self {
-        Self { index, sections: Vec::new(), taken: HashSet::new(), problems: Problems::default() }
+impl<'d> Chain<'d> {
+    fn new(from: Indexed<'d>) -> Self {
+        let problems = Problems::new(from.bound);
+        Self { from, sections: Vec::new(), taken: HashSet::new(), problems }
     }
 
     /// Whether it is new.
-    fn add_without_likes(&mut self, section: &'d Section) -> bool {
-        let new = self.taken.insert(key(section));
+    fn add_without_likes(&mut self, section: usize) -> bool {
+        let new = self.taken.insert(section);
         if new {
             self.sections.push(section);
         }
@@ -167,135 +208,137 @@ impl<'i, 'd> Chain<'i, 'd> {
     }
 
     /// Breadth first: a section, all it names, then all that those name.
-    fn add_with_likes(&mut self, section: &'d Section) {
+    fn add_with_likes(&mut self, section: usize) {
         let mut waiting = VecDeque::from([section]);
         while let Some(section) = waiting.pop_front() {
-            if !self.add_without_likes(section) || section.name.eq_ignore_ascii_case("default") {
+            if !self.add_without_likes(section) || self.from.is_default(section) {
                 continue;
             }
-            for like in likes(section) {
-                match self.index.find(&like.value) {
+            for like in self.from.likes(section) {
+                match self.from.index.find(&like.value) {
                     Some(target) => waiting.push_back(target),
-                    None => {
-                        self.problems.add(like.place, Severity::Warning, || {
-                            format!("LIKE: there is no section [{}]", like.value)
-                        });
-                    }
+                    None => self.problems.add_with(like.place, Severity::Warning, || {
+                        let text = format!("LIKE: there is no section [{}]", like.value);
+                        let list = like.value.split_ascii_whitespace().count() > 1;
+                        let help = "LIKE names one section; write a line of its own for each";
+                        (text, list.then(|| help.to_owned()))
+                    }),
                 }
             }
         }
     }
 }
 
-/// Sections are told apart by where they are: two may have one name, or begin on one line.
-fn key(section: &Section) -> *const Section {
-    section
-}
-
 /// Reports every `LIKE` that leads back to a section it came from.
-fn circles<'d>(index: &Index<'d>, sections: &[&'d Section], problems: &mut Problems) {
+fn circles(from: Indexed<'_>, sections: &[usize], problems: &mut Problems) {
     let mut done = HashSet::new();
     for start in sections {
-        // A depth-first walk with its own stack: the file decides how deep it goes.
-        let mut path = vec![(*start, likes(start))];
-        let mut on_path = HashSet::from([key(start)]);
-        if done.contains(&key(start)) {
+        if done.contains(start) {
             continue;
         }
+        // A depth-first walk with its own stack: the file decides how deep it goes.
+        let mut path = vec![(*start, from.likes(*start))];
+        let mut on_path = HashSet::from([*start]);
         while let Some((section, rest)) = path.last_mut() {
             let section = *section;
             let Some(like) = rest.next() else {
-                on_path.remove(&key(section));
-                done.insert(key(section));
+                on_path.remove(&section);
+                done.insert(section);
                 path.pop();
                 continue;
             };
-            let Some(target) = index.find(&like.value) else { continue };
-            if on_path.contains(&key(target)) {
+            let Some(target) = from.index.find(&like.value) else { continue };
+            if on_path.contains(&target) {
                 problems.add(like.place, Severity::Warning, || {
-                    format!(
-                        "LIKE: [{}] leads back to itself through [{}]",
-                        target.name, section.name
-                    )
+                    let (target, section) = (from.name(target), from.name(section));
+                    format!("LIKE: [{target}] leads back to itself through [{section}]")
                 });
-            } else if !done.contains(&key(target)) && !target.name.eq_ignore_ascii_case("default") {
-                on_path.insert(key(target));
-                path.push((target, likes(target)));
+            } else if !done.contains(&target) && !from.is_default(target) {
+                on_path.insert(target);
+                path.push((target, from.likes(target)));
             }
         }
     }
 }
 
-/// fnmatch(3) without regard to case: `*`, `?`, `[abc]`, `[a-f]`, `[!a]` and `\` before any of them.
-fn matches(pattern: &str, text: &str) -> bool {
-    let pattern: Vec<char> = pattern.to_lowercase().chars().collect();
-    let text: Vec<char> = text.to_lowercase().chars().collect();
-    let (mut pattern, mut text) = (pattern.as_slice(), text.as_slice());
+/// fnmatch(3) without regard to ASCII case: `*`, `?`, `[abc]`, `[a-f]`, `[!a]` and `\` before any
+/// of them.
+fn matches(mut pattern: &str, mut text: &str) -> bool {
     // Where to go on when the last star has to swallow one character more.
-    let mut retry: Option<(&[char], &[char])> = None;
+    let mut retry: Option<(&str, &str)> = None;
     loop {
-        if let ['*', after @ ..] = pattern {
+        if let Some(after) = pattern.strip_prefix('*') {
             retry = Some((after, text));
             pattern = after;
             continue;
         }
-        if pattern.is_empty() && text.is_empty() {
+        let mut characters = text.chars();
+        let next = characters.next();
+        if pattern.is_empty() && next.is_none() {
             return true;
         }
-        if let [character, rest_of_text @ ..] = text
-            && let Some(rest_of_pattern) = match_one(pattern, *character)
+        if let Some(character) = next
+            && let Some(rest) = match_one(pattern, character.to_ascii_lowercase())
         {
-            (pattern, text) = (rest_of_pattern, rest_of_text);
+            (pattern, text) = (rest, characters.as_str());
             continue;
         }
-        match retry {
-            Some((after, [_, shorter @ ..])) => {
-                retry = Some((after, shorter));
-                (pattern, text) = (after, shorter);
-            }
-            _ => return false,
+        let Some((after, longer)) = retry else { return false };
+        let mut shorter = longer.chars();
+        if shorter.next().is_none() {
+            return false;
         }
+        retry = Some((after, shorter.as_str()));
+        (pattern, text) = (after, shorter.as_str());
     }
 }
 
-/// What is left of `pattern` if its first element takes `character`.
-fn match_one(pattern: &[char], character: char) -> Option<&[char]> {
-    match pattern {
-        ['?', rest @ ..] => Some(rest),
-        ['\\', literal, rest @ ..] => (*literal == character).then_some(rest),
-        ['[', inside @ ..] if inside.iter().skip(1).any(|c| *c == ']') => {
-            let (inside, negated) = match inside {
-                ['!' | '^', inside @ ..] => (inside, true),
-                inside => (inside, false),
-            };
+/// What is left of `pattern` if its first element takes `character`, which is in lower case.
+fn match_one(pattern: &str, character: char) -> Option<&str> {
+    let mut characters = pattern.chars();
+    let first = characters.next()?;
+    let rest = characters.as_str();
+    match first {
+        '?' => return Some(rest),
+        '\\' => {
+            if let Some(literal) = characters.next() {
+                return same(literal, character).then_some(characters.as_str());
+            }
+        }
+        '[' => {
+            let negated = rest.starts_with(['!', '^']);
+            let inside = if negated { rest.get(1..)? } else { rest };
             // A bracket right at the front is one of the characters.
-            let length = inside.iter().skip(1).position(|c| *c == ']')?.checked_add(1)?;
-            let (class, rest) = inside.split_at_checked(length)?;
-            (in_class(class, character) != negated).then_some(rest.get(1..)?)
+            if let Some(end) = inside.char_indices().skip(1).find(|(_, c)| *c == ']') {
+                let (class, rest) = inside.split_at_checked(end.0)?;
+                return (in_class(class, character) != negated).then_some(rest.get(1..)?);
+            }
         }
-        [literal, rest @ ..] => (*literal == character).then_some(rest),
-        [] => None,
+        _ => {}
     }
+    same(first, character).then_some(rest)
 }
 
-fn in_class(mut class: &[char], character: char) -> bool {
-    loop {
-        class = match class {
-            [from, '-', to, rest @ ..] => {
-                if (*from..=*to).contains(&character) {
-                    return true;
-                }
-                rest
+fn same(a: char, lower: char) -> bool {
+    a.to_ascii_lowercase() == lower
+}
+
+fn in_class(class: &str, character: char) -> bool {
+    let mut characters = class.chars();
+    while let Some(from) = characters.next().map(|c| c.to_ascii_lowercase()) {
+        let mut after = characters.clone();
+        let (from, to) = match (after.next(), after.next()) {
+            (Some('-'), Some(to)) => {
+                characters = after;
+                (from, to.to_ascii_lowercase())
             }
-            [one, rest @ ..] => {
-                if *one == character {
-                    return true;
-                }
-                rest
-            }
-            [] => return false,
+            _ => (from, from),
         };
+        if (from..=to).contains(&character) {
+            return true;
+        }
     }
+    false
 }
 
 #[cfg(test)]

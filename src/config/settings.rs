@@ -1,9 +1,12 @@
 //! The settings of one node, after selection and import.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use super::Place;
+use super::import::{MOST_OF_A_VALUE, collapse_blanks};
 use super::order::version_order;
+use super::syntax::{is_name, is_none};
 
 /// Names are upper case, except LTSP's one lower-case variable of DHCP, `filename`.
 /// Iteration is in name order.
@@ -72,16 +75,43 @@ impl Settings {
     /// All settings whose name begins with `prefix` (`FSTAB_`), name and value, in the order in
     /// which LTSP used them: GNU version sort of the text `NAME=value`.
     pub fn family(&self, prefix: &str) -> Vec<(&str, &str)> {
-        let mut members: Vec<_> = self
-            .values
-            .range(prefix.to_owned()..)
-            .take_while(|(name, _)| name.starts_with(prefix))
-            .map(|(name, setting)| {
-                (format!("{name}={}", setting.value), name.as_str(), setting.value.as_str())
-            })
-            .collect();
+        self.family_of(&[prefix])
+    }
+
+    /// The same for a family of several names: all members in the order that they would have if
+    /// their names began with the first of `prefixes`.
+    pub fn family_of(&self, prefixes: &[&str]) -> Vec<(&str, &str)> {
+        let canonical = prefixes.first().copied().unwrap_or_default();
+        let mut members = Vec::new();
+        for prefix in prefixes {
+            let from = self.values.range::<str, _>((Bound::Included(*prefix), Bound::Unbounded));
+            for (name, setting) in from {
+                let Some(rest) = name.strip_prefix(prefix) else { break };
+                let line = format!("{canonical}{rest}={}", setting.value);
+                members.push((line, name.as_str(), setting.value.as_str()));
+            }
+        }
         members.sort_by(|(a, ..), (b, ..)| version_order(a.as_bytes(), b.as_bytes()));
         members.into_iter().map(|(_, name, value)| (name, value)).collect()
+    }
+
+    /// An lts.conf that gives these settings to any machine, for people and for LTSP's own readers.
+    ///
+    /// Values are in double quotes, or in single ones where blanks must not collapse. What no
+    /// lts.conf can say is a comment: LTSP's one lower-case variable of DHCP, names that are none
+    /// for a shell, and values of more than one line.
+    pub fn to_lts_conf(&self) -> String {
+        let mut text = String::from("[default]\n");
+        for (name, setting) in self.iter() {
+            let value = setting.value.as_str();
+            let line = if !can_be_set(name) || value.contains(['\n', '\0']) {
+                format!("# {name:?} is {value:?}, which no file can say\n")
+            } else {
+                format!("{name} = {}\n", quoted(value))
+            };
+            text.push_str(&line);
+        }
+        text
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Setting)> {
@@ -107,6 +137,28 @@ impl Settings {
     }
 }
 
+/// Whether a line of a file sets this name, and not another.
+fn can_be_set(name: &str) -> bool {
+    is_name(name) && name != "LIKE" && !name.bytes().any(|byte| byte.is_ascii_lowercase())
+}
+
+/// A value as it is written, so that reading it gives the same text.
+fn quoted(value: &str) -> String {
+    let is_plain = collapse_blanks(value) == value && !is_none(value);
+    if !is_plain || value.len() > MOST_OF_A_VALUE {
+        return format!("'{}'", value.replace('\'', "''"));
+    }
+    let mut out = String::from("\"");
+    for character in value.chars() {
+        if matches!(character, '"' | '\\' | '$' | '`') {
+            out.push('\\');
+        }
+        out.push(character);
+    }
+    out.push('"');
+    out
+}
+
 /// Every spelling of yes, for what LTSP read less kindly than it was meant.
 pub fn means_yes(value: &str) -> bool {
     is_true(value) || value == "1" || value.eq_ignore_ascii_case("on")
@@ -118,7 +170,71 @@ fn is_true(value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::config::{Identity, evaluate};
+
+    #[test]
+    #[rustfmt::skip]
+    fn settings_are_written_as_a_person_would() {
+        let cases = [
+            ("FSTAB_1",  "/dev/sda1 /srv ext4 defaults 0 0", "FSTAB_1 = \"/dev/sda1 /srv ext4 defaults 0 0\""),
+            ("EMPTY",    "",                "EMPTY = \"\""),
+            ("A",        r#"say "hi" $X `d` \n"#, r#"A = "say \"hi\" \$X \`d\` \\n""#),
+            ("BLANKS",   "it's  wide",      "BLANKS = 'it''s  wide'"),
+            ("WORD",     "none",            "WORD = 'none'"),
+            ("filename", "/x",              "# \"filename\" is \"/x\", which no file can say"),
+            ("LIKE",     "x",               "# \"LIKE\" is \"x\", which no file can say"),
+            ("A-B",      "x",               "# \"A-B\" is \"x\", which no file can say"),
+            ("LINES",    "a\nb",            "# \"LINES\" is \"a\\nb\", which no file can say"),
+        ];
+        for (name, value, line) in cases {
+            assert_eq!(Settings::of(&[(name, value)]).to_lts_conf(), format!("[default]\n{line}\n"));
+        }
+    }
+
+    fn values(settings: &Settings) -> Vec<(&str, &str)> {
+        settings.iter().map(|(name, setting)| (name, setting.value.as_str())).collect()
+    }
+
+    proptest! {
+        /// Whatever a value holds, a file can say it, except for a second line.
+        #[test]
+        fn what_is_written_is_read_back(
+            pairs in proptest::collection::btree_map(
+                "[A-KM-Z_][A-Z0-9_]{0,3}",
+                prop_oneof!["[\\PC\t\r \u{feff}]{0,20}", "[ '\"\\\\$`{}(A=#\\[\\]\t\r]{0,12}", "(?i)none ?"],
+                0..8,
+            )
+        ) {
+            let mut settings = Settings::default();
+            for (name, value) in &pairs {
+                settings.insert(name.clone(), value.clone(), Origin::Agent);
+            }
+            let text = settings.to_lts_conf();
+            let again = evaluate(&text, &[], &Identity::default());
+            prop_assert_eq!(values(&again.settings), values(&settings), "{}", text);
+        }
+
+        /// The effective settings of any file say the same as that file.
+        #[test]
+        fn effective_settings_are_read_back(
+            pieces in proptest::collection::vec(
+                prop_oneof![
+                    "[\\[\\]=\"'#\\\\$({`} \n]",
+                    "(\n[A-C] = \"|\n[A-C]='|\"\n|'\n|\\[default\\]\n|NONE|\\$[A-C]|  |x)",
+                ],
+                0..60,
+            )
+        ) {
+            let text = format!("[default]\n{}", pieces.concat());
+            let first = evaluate(&text, &[], &Identity::default()).settings;
+            let again = evaluate(&first.to_lts_conf(), &[], &Identity::default());
+            prop_assert_eq!(values(&again.settings), values(&first), "{}", text);
+            prop_assert!(again.problems.iter().all(|p| p.text.contains("double quotes only")), "{:?}", again.problems);
+        }
+    }
 
     #[test]
     #[rustfmt::skip]

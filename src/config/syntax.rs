@@ -8,10 +8,13 @@
 //!
 //! Values come out as they stand between their quotes; `import` expands them. This module knows
 //! no file, no identity and no setting by name.
+//!
+//! A file for thousands of nodes has megabytes, and the agent is built for size: what is done for
+//! every byte is left to the searches of the standard library, which are built for speed.
 
 use std::fmt;
 
-/// A parsed file. Sections are in file order, doubles included.
+/// Parsed files. Sections are in the order of the files and in file order, doubles included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Document {
     pub sections: Vec<Section>,
@@ -21,6 +24,7 @@ pub struct Document {
 pub struct Section {
     /// Without brackets and blanks around it, as typed.
     pub name: String,
+    /// Of its opening bracket.
     pub place: Place,
     pub entries: Vec<Entry>,
 }
@@ -46,11 +50,13 @@ pub struct Place {
     pub column: usize,
 }
 
-/// How a value was written; single quotes keep `$` and `\` from being read.
+/// How a value was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quoting {
     Bare,
     Double,
+    /// Exactly the text between the quotes: no variables, no blanks that collapse, no `NONE`.
+    /// `''` in it is one quote.
     Single,
 }
 
@@ -79,217 +85,314 @@ impl fmt::Display for Problem {
     }
 }
 
+/// How many problems are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bound {
+    /// Up to [`MOST_PROBLEMS`] of each look at the files. It is the file that decides how many
+    /// there are, and PID 1 remembers them.
+    #[default]
+    Few,
+    /// All, for a person who mends the file.
+    All,
+}
+
 /// A file with more is not an lts.conf but something else at its address (an image, a web page).
 const MOST_PROBLEMS: usize = 50;
 
-/// What one look at a file finds, up to [`MOST_PROBLEMS`]: it is the file that decides how much
-/// there is, and its problems are remembered by PID 1.
+/// What one look at the files finds.
 #[derive(Debug, Default)]
-pub(super) struct Problems(Vec<Problem>);
+pub(super) struct Problems {
+    found: Vec<Problem>,
+    bound: Bound,
+}
 
 impl Problems {
+    pub fn new(bound: Bound) -> Self {
+        Self { found: Vec::new(), bound }
+    }
+
     /// `text` is made only if there is room: it may quote long names.
     pub fn add(&mut self, place: Place, severity: Severity, text: impl FnOnce() -> String) {
-        match self.0.len() {
-            ..MOST_PROBLEMS => {
-                self.0.push(Problem { place, text: text(), severity, help: None });
+        self.add_with(place, severity, || (text(), None));
+    }
+
+    /// The same, with what to do about it.
+    pub fn add_with(
+        &mut self,
+        place: Place,
+        severity: Severity,
+        text: impl FnOnce() -> (String, Option<String>),
+    ) {
+        let (text, severity, help) = match (self.bound, self.found.len()) {
+            (Bound::All, _) | (Bound::Few, ..MOST_PROBLEMS) => {
+                let (text, help) = text();
+                (text, severity, help)
             }
-            MOST_PROBLEMS => self.0.push(Problem {
-                place,
-                text: "and more after this; is it an lts.conf at all?".into(),
-                severity: Severity::Error,
-                help: None,
-            }),
-            _ => {}
-        }
+            (Bound::Few, MOST_PROBLEMS) => {
+                let text = "and more after this; is it an lts.conf at all?";
+                (text.to_owned(), Severity::Error, None)
+            }
+            (Bound::Few, _) => return,
+        };
+        self.found.push(Problem { place, text, severity, help });
     }
 
     pub fn into_vec(self) -> Vec<Problem> {
-        self.0
+        self.found
     }
 }
 
-/// Reads `text` to its end, whatever it holds.
-pub fn parse(text: &str) -> (Document, Vec<Problem>) {
-    let mut reader = Reader::default();
+/// One file, parsed.
+#[derive(Debug, Default)]
+pub(super) struct Parsed {
+    pub sections: Vec<Section>,
+    /// What its `include` lines ask for, each with the place of its path.
+    pub includes: Vec<(Place, String)>,
+    pub problems: Vec<Problem>,
+}
+
+/// Reads `text`, the file of number `file`, to its end, whatever it holds.
+pub(super) fn parse(text: &str, file: usize, bound: Bound) -> Parsed {
+    let mut reader = Reader { file, problems: Problems::new(bound), ..Reader::default() };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (line, number) in text.split('\n').zip(1..) {
-        reader.line(number, line);
+        // Files from Windows read like any other (C42).
+        reader.line(number, line.strip_suffix('\r').unwrap_or(line));
     }
-    (reader.document, reader.problems.into_vec())
+    if text.contains(char::REPLACEMENT_CHARACTER) {
+        reader.lost_bytes(text);
+    }
+    Parsed {
+        sections: reader.sections,
+        includes: reader.includes,
+        problems: reader.problems.into_vec(),
+    }
 }
 
 #[derive(Default)]
 struct Reader {
-    document: Document,
+    file: usize,
+    sections: Vec<Section>,
+    includes: Vec<(Place, String)>,
     problems: Problems,
     said_that_no_section_is_open: bool,
 }
 
-/// A problem whose line is not known yet.
+/// A problem of one line.
 struct Fault {
-    column: usize,
+    /// Byte offset in the line, between characters.
+    at: usize,
     text: String,
     severity: Severity,
+    help: Option<String>,
+}
+
+impl Fault {
+    fn error(at: usize, text: impl Into<String>) -> Self {
+        Self { at, text: text.into(), severity: Severity::Error, help: None }
+    }
+
+    fn warning(at: usize, text: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(at, text) }
+    }
+
+    fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
 }
 
 impl Reader {
     fn line(&mut self, number: usize, line: &str) {
-        let mut cursor = Cursor::new(line);
+        let mut cursor = Cursor { line, at: 0 };
         if is_include(line) {
-            let text = "include is not supported; put everything into one file";
-            self.report(number, Fault { column: 1, text: text.into(), severity: Severity::Error });
+            match included_path(&mut cursor) {
+                Ok((at, path)) => {
+                    let place = self.place(number, line, at);
+                    self.includes.push((place, path.to_owned()));
+                }
+                Err(fault) => self.report(number, line, fault),
+            }
             return;
         }
+        cursor.skip_blanks();
         // `[default] A=1` on one line is good LTSP.
-        while cursor.at_bracket() {
+        while cursor.next() == Some(b'[') {
+            let place = self.place(number, line, cursor.at);
             let (name, fault) = section_name(&mut cursor);
             // A broken header still opens a section: what follows must not go to the one before.
-            let place = Place { file: 0, line: number, column: 1 };
-            self.document.sections.push(Section { name, place, entries: Vec::new() });
+            self.sections.push(Section { name, place, entries: Vec::new() });
             if let Some(fault) = fault {
-                return self.report(number, fault);
+                return self.report(number, line, fault);
             }
+            cursor.skip_blanks();
         }
         if cursor.at_end() {
             return;
         }
-        let column = cursor.column();
-        match self.document.sections.last_mut() {
+        let place = self.place(number, line, cursor.at);
+        match self.sections.last_mut() {
             Some(section) => {
-                let (entry, faults) = entry(&mut cursor);
-                if let Some((key, value, quoting)) = entry {
-                    let place = Place { file: 0, line: number, column };
-                    section.entries.push(Entry { key, value, quoting, place });
+                let mut faults = Vec::new();
+                match entry(&mut cursor, &mut faults) {
+                    Ok((key, value, quoting)) => {
+                        section.entries.push(Entry { key, value, quoting, place });
+                    }
+                    Err(fault) => faults.push(fault),
                 }
                 for fault in faults {
-                    self.report(number, fault);
+                    self.report(number, line, fault);
                 }
             }
             None if !self.said_that_no_section_is_open => {
                 self.said_that_no_section_is_open = true;
-                let text = "nothing counts before the first [section]; put [default] above it";
-                self.report(number, Fault { column, text: text.into(), severity: Severity::Error });
+                let fault = Fault::error(cursor.at, "nothing counts before the first [section]");
+                let help = match self.file {
+                    0 => "put [default] above it",
+                    _ => "an included file starts without a section; put one above it",
+                };
+                self.report(number, line, fault.help(help));
             }
             None => {}
         }
     }
 
-    fn report(&mut self, line: usize, fault: Fault) {
-        let Fault { column, text, severity } = fault;
-        self.problems.add(Place { file: 0, line, column }, severity, || text);
+    fn place(&self, number: usize, line: &str, at: usize) -> Place {
+        let before = line.get(..at).unwrap_or_default();
+        let column = if at == 0 { 1 } else { before.chars().count().saturating_add(1) };
+        Place { file: self.file, line: number, column }
+    }
+
+    fn report(&mut self, number: usize, line: &str, fault: Fault) {
+        let Fault { at, text, severity, help } = fault;
+        let place = self.place(number, line, at);
+        self.problems.add_with(place, severity, || (text, help));
+    }
+
+    /// Bytes that were no text have become U+FFFD before they came here.
+    fn lost_bytes(&mut self, text: &str) {
+        let is_lost = |line: &str| line.find(char::REPLACEMENT_CHARACTER);
+        let first = text.split('\n').zip(1..).find_map(|(line, n)| Some((line, n, is_lost(line)?)));
+        if let Some((line, number, at)) = first {
+            let fault = Fault::warning(at, "this is not UTF-8; such bytes are lost");
+            self.report(number, line, fault.help("save the file as UTF-8"));
+        }
     }
 }
 
 /// `include PATH`; `include = x` is an ordinary setting.
-fn is_include(line: &str) -> bool {
+pub(super) fn is_include(line: &str) -> bool {
     let Some(rest) = line.strip_prefix("include") else { return false };
-    rest.starts_with([' ', '\t']) && !rest.trim_start().starts_with(['=', '#']) && {
-        !rest.trim().is_empty()
+    let path = rest.trim_ascii_start();
+    path.len() < rest.len() && !path.is_empty() && !path.starts_with(['=', '#'])
+}
+
+/// The path of an `include` line and where it begins.
+fn included_path<'a>(cursor: &mut Cursor<'a>) -> Result<(usize, &'a str), Fault> {
+    cursor.skip("include".len());
+    cursor.skip_blanks();
+    let begin = cursor.at;
+    let path = if cursor.next() == Some(b'"') {
+        cursor.skip(1);
+        let path = cursor.take_to('"');
+        if cursor.next().is_none() {
+            return Err(Fault::error(begin, "include: the quote is not closed on its line"));
+        }
+        cursor.skip(1);
+        path
+    } else {
+        // Addresses have `=` in them, so this is wider than a bare value.
+        cursor.take_while(|byte| !byte.is_ascii_whitespace() && byte != b'#')
+    };
+    cursor.skip_blanks();
+    if !cursor.at_end() {
+        let fault = Fault::error(cursor.at, "include: one path, and nothing after it");
+        return Err(fault.help("a path with blanks needs double quotes"));
+    }
+    match path {
+        "" => Err(Fault::error(begin, "include: the path is missing")),
+        path => Ok((begin, path)),
     }
 }
 
 /// Reads `[name]`; always yields a name, as far as there is one.
 fn section_name(cursor: &mut Cursor<'_>) -> (String, Option<Fault>) {
-    let opening = cursor.column();
+    let opening = cursor.at;
     cursor.skip(1);
     cursor.skip_blanks();
-    let name = if cursor.rest().starts_with('"') {
+    let name = cursor.word();
+    if cursor.next() == Some(b']') {
         cursor.skip(1);
-        let name = cursor.take_until(|c| c == '"');
-        cursor.skip(1);
-        cursor.skip_blanks();
-        name
-    } else {
-        cursor.take_until(|c| SPECIAL.contains(&c)).trim()
-    };
-    if cursor.rest().starts_with(']') {
-        cursor.skip(1);
-        let empty = name.is_empty().then(|| Fault {
-            column: opening,
-            text: "a section needs a name; its settings are for nobody".into(),
-            severity: Severity::Error,
-        });
+        let empty = name
+            .is_empty()
+            .then(|| Fault::error(opening, "a section needs a name; its settings are for nobody"));
         return (name.to_owned(), empty);
     }
-    let fault = Fault {
-        column: cursor.column(),
-        text: "the section's \"]\" is missing here".into(),
-        severity: Severity::Error,
-    };
-    (name.to_owned(), Some(fault))
+    (name.to_owned(), Some(Fault::error(cursor.at, "the section's \"]\" is missing here")))
 }
 
 type KeyAndValue = (String, String, Quoting);
 
 /// Reads `NAME = VALUE` up to the end of the line. Both an entry and faults may come of it.
-fn entry(cursor: &mut Cursor<'_>) -> (Option<KeyAndValue>, Vec<Fault>) {
-    let start = cursor.column();
-    let broken =
-        |column, text: String| (None, vec![Fault { column, text, severity: Severity::Error }]);
-
-    let key = if cursor.rest().starts_with('"') {
-        cursor.skip(1);
-        let key = cursor.take_until(|c| c == '"');
-        cursor.skip(1);
-        cursor.skip_blanks();
-        key
-    } else {
-        cursor.take_until(|c| SPECIAL.contains(&c)).trim()
-    };
-    if !cursor.rest().starts_with('=') {
-        let text = "neither a [section] nor NAME = VALUE".to_owned();
-        return broken(start, text);
+fn entry(cursor: &mut Cursor<'_>, faults: &mut Vec<Fault>) -> Result<KeyAndValue, Fault> {
+    let start = cursor.at;
+    let key = cursor.word();
+    if cursor.next() != Some(b'=') {
+        let fault = Fault::error(start, "neither a [section] nor NAME = VALUE");
+        return Err(match is_include(cursor.line.trim_ascii_start()) {
+            true => fault.help("include must stand at the very start of its line"),
+            false => fault,
+        });
     }
     if !is_name(key) {
-        let text = format!(
-            "{key:?} cannot be the name of a setting: only letters, digits and \"_\" can be in it"
-        );
-        return broken(start, text);
+        return Err(Fault::error(
+            start,
+            format!(
+                "{key:?} cannot be the name of a setting: only letters, digits and \"_\" can be in it, and no digit first"
+            ),
+        ));
     }
     cursor.skip(1);
     cursor.skip_blanks();
 
-    let mut faults = Vec::new();
-    let value_column = cursor.column();
-    let (value, quoting) = match cursor.rest().chars().next() {
-        Some('"') => {
+    let begin = cursor.at;
+    let not_closed = || Fault::error(begin, format!("{key}: the quote is not closed on its line"));
+    let (value, quoting) = match cursor.next() {
+        Some(b'"') => {
             cursor.skip(1);
-            let Some(value) = double_quoted(cursor, value_column, &mut faults) else {
-                return broken(value_column, format!("{key}: the quote is not closed on its line"));
-            };
-            (value, Quoting::Double)
+            let value = double_quoted(cursor, begin, faults).ok_or_else(not_closed)?;
+            (value.to_owned(), Quoting::Double)
         }
-        Some('\'') => {
+        Some(b'\'') => {
             cursor.skip(1);
-            let value = cursor.take_until(|c| c == '\'');
-            if !cursor.rest().starts_with('\'') {
-                return broken(value_column, format!("{key}: the quote is not closed on its line"));
-            }
-            cursor.skip(1);
-            faults.push(Fault {
-                column: value_column,
-                text: format!(
-                    "{key}: LTSP 5 knows double quotes only, and would read nothing here"
-                ),
-                severity: Severity::Warning,
-            });
+            let value = single_quoted(cursor).ok_or_else(not_closed)?;
+            let text =
+                format!("{key}: LTSP 5 knows double quotes only, and would read nothing here");
+            faults.push(Fault::warning(begin, text).help(match is_none(&value) {
+                true => {
+                    "in single quotes this is the word itself; write it bare to unset the setting"
+                }
+                false => "write it in double quotes if LTSP's clients read this file too",
+            }));
             (value, Quoting::Single)
         }
         _ => {
-            let value = cursor.take_until(|c| SPECIAL.contains(&c)).trim();
-            if let Some(special) = cursor.rest().chars().next().filter(|c| *c != '#') {
+            let value = cursor.take_while(|byte| !is_special(byte)).trim_ascii();
+            if let Some(special) = cursor.next().filter(|byte| *byte != b'#') {
+                let special = char::from(special);
                 let text = format!("{key}: a value with {special} in it needs double quotes");
-                return broken(cursor.column(), text);
-            }
-            if value.is_empty() {
-                faults.push(Fault {
-                    column: value_column,
-                    text: format!("{key} has no value; write \"\" if none is meant"),
-                    severity: Severity::Warning,
+                let all = cursor.line.get(begin..).unwrap_or_default().trim_ascii_end();
+                let fault = Fault::error(cursor.at, text);
+                return Err(match all.contains(['"', '#', '\\', '$', '`']) {
+                    true => fault,
+                    false => fault.help(format!("write {key} = \"{all}\"")),
                 });
             }
-            (value, Quoting::Bare)
+            if value.is_empty() {
+                let fault = Fault::warning(begin, format!("{key} has no value"));
+                faults.push(fault.help("write \"\" if none is meant"));
+            }
+            (value.to_owned(), Quoting::Bare)
         }
     };
 
@@ -301,13 +404,18 @@ fn entry(cursor: &mut Cursor<'_>) -> (Option<KeyAndValue>, Vec<Fault>) {
             }
             None => format!("{key}: what stands after the closing quote is ignored"),
         };
-        faults.push(Fault { column: cursor.column(), text, severity: Severity::Error });
+        faults.push(Fault::error(cursor.at, text));
     }
     // No environment and no line of a generated file can carry it.
     if value.contains('\0') {
-        return broken(value_column, format!("{key}: the value holds a NUL byte"));
+        return Err(Fault::error(begin, format!("{key}: the value holds a NUL byte")));
     }
-    (Some((key.to_ascii_uppercase(), value.to_owned(), quoting)), faults)
+    Ok((key.to_ascii_uppercase(), value, quoting))
+}
+
+/// The value that takes a setting away.
+pub(super) fn is_none(value: &str) -> bool {
+    value.trim_ascii().eq_ignore_ascii_case("none")
 }
 
 /// Reads up to the closing quote and past it; `None` if there is no second quote on the line.
@@ -318,25 +426,22 @@ fn entry(cursor: &mut Cursor<'_>) -> (Option<KeyAndValue>, Vec<Fault>) {
 /// closes otherwise.
 fn double_quoted<'a>(
     cursor: &mut Cursor<'a>,
-    column: usize,
+    begin: usize,
     faults: &mut Vec<Fault>,
 ) -> Option<&'a str> {
     let text = cursor.rest();
     let last = text.rfind('"')?;
     let first = first_unescaped_quote(text).unwrap_or(last);
-    let after = text.get(first.saturating_add(1)..).unwrap_or_default().trim_start();
-    let closing = if after.is_empty()
+    let after = text.get(first.saturating_add(1)..).unwrap_or_default().trim_ascii_start();
+    let closing = if first == last
+        || after.is_empty()
         || after.starts_with('#')
-        || first == last
         || assignment(after).is_some()
     {
         first
     } else {
-        faults.push(Fault {
-            column,
-            text: "quotes inside a quoted value are kept; write \\\" for them".into(),
-            severity: Severity::Warning,
-        });
+        let fault = Fault::warning(begin, "quotes inside a quoted value are kept");
+        faults.push(fault.help("write \\\" for them"));
         last
     };
     let value = text.get(..closing)?;
@@ -345,28 +450,44 @@ fn double_quoted<'a>(
 }
 
 fn first_unescaped_quote(text: &str) -> Option<usize> {
-    let mut escaped = false;
-    text.bytes().position(|byte| {
-        let quote = byte == b'"' && !escaped;
-        escaped = byte == b'\\' && !escaped;
-        quote
+    text.match_indices('"').map(|(at, _)| at).find(|at| {
+        let before = text.as_bytes().get(..*at).unwrap_or_default();
+        before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0
     })
+}
+
+/// Reads up to the closing quote and past it; `None` if there is none on the line.
+fn single_quoted(cursor: &mut Cursor<'_>) -> Option<String> {
+    let mut value = String::new();
+    loop {
+        value.push_str(cursor.take_to('\''));
+        cursor.next()?;
+        cursor.skip(1);
+        if cursor.next() != Some(b'\'') {
+            return Some(value);
+        }
+        cursor.skip(1);
+        value.push('\'');
+    }
 }
 
 /// The name, if `text` begins with `NAME =`.
 fn assignment(text: &str) -> Option<&str> {
-    let name = text.split_once('=')?.0.trim_end();
+    let name = text.split_once('=')?.0.trim_ascii_end();
     is_name(name).then_some(name)
 }
 
-fn is_name(text: &str) -> bool {
+/// Whether a setting can have this name, in either case.
+pub(super) fn is_name(text: &str) -> bool {
     let mut bytes = text.bytes();
     bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// What ends a bare word (getltscfg's lexer).
-const SPECIAL: [char; 6] = ['=', '[', ']', '"', '\'', '#'];
+fn is_special(byte: u8) -> bool {
+    matches!(byte, b'=' | b'[' | b']' | b'"' | b'\'' | b'#')
+}
 
 /// A place in one line.
 struct Cursor<'a> {
@@ -376,14 +497,12 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    fn new(line: &'a str) -> Self {
-        let mut cursor = Self { line, at: 0 };
-        cursor.skip_blanks();
-        cursor
-    }
-
     fn rest(&self) -> &'a str {
         self.line.get(self.at..).unwrap_or_default()
+    }
+
+    fn next(&self) -> Option<u8> {
+        self.line.as_bytes().get(self.at).copied()
     }
 
     /// Past `bytes` of ASCII.
@@ -391,29 +510,38 @@ impl<'a> Cursor<'a> {
         self.at = self.at.saturating_add(bytes).min(self.line.len());
     }
 
-    /// Carriage returns are blanks here, so files from Windows read like any other (C42).
     fn skip_blanks(&mut self) {
-        let rest = self.rest();
-        self.skip(rest.len() - rest.trim_start().len());
+        self.take_while(|byte| byte.is_ascii_whitespace());
     }
 
-    fn take_until(&mut self, end: impl Fn(char) -> bool) -> &'a str {
+    /// `wanted` takes all bytes or none of a character that is not ASCII.
+    fn take_while(&mut self, wanted: impl Fn(u8) -> bool) -> &'a str {
+        let rest = self.rest();
+        let end = rest.bytes().position(|byte| !wanted(byte)).unwrap_or(rest.len());
+        self.skip(end);
+        rest.get(..end).unwrap_or_default()
+    }
+
+    fn take_to(&mut self, end: char) -> &'a str {
         let rest = self.rest();
         let taken = rest.split(end).next().unwrap_or(rest);
         self.skip(taken.len());
         taken
     }
 
-    fn at_bracket(&mut self) -> bool {
+    /// A name, quoted or bare, and the blanks after it.
+    fn word(&mut self) -> &'a str {
+        if self.next() != Some(b'"') {
+            return self.take_while(|byte| !is_special(byte)).trim_ascii();
+        }
+        self.skip(1);
+        let word = self.take_to('"');
+        self.skip(1);
         self.skip_blanks();
-        self.rest().starts_with('[')
+        word
     }
 
     fn at_end(&self) -> bool {
-        self.rest().is_empty() || self.rest().starts_with('#')
-    }
-
-    fn column(&self) -> usize {
-        self.line.get(..self.at).unwrap_or_default().chars().count().saturating_add(1)
+        self.next().is_none_or(|byte| byte == b'#')
     }
 }

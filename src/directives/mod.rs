@@ -9,6 +9,7 @@
 //! says; anything about the network's links, which is the handover's.
 
 mod draft;
+mod environment;
 mod fstab;
 mod hostname;
 mod hosts;
@@ -18,13 +19,16 @@ mod preinit;
 mod rclocal;
 mod resolv;
 mod services;
+mod substitution;
 mod timezone;
 mod tree;
 
 use std::path::Path;
 
 pub use draft::{Change, Draft, Mode, View, What};
+pub use environment::leave_environment;
 pub use modules::Load;
+pub use substitution::shell_of;
 pub use tree::{Kind, Tree};
 
 use crate::config::Settings;

@@ -4,26 +4,32 @@
 //! several, and a command that fails does not stop the next. What the script says goes to the
 //! console; how it ended is a warning at most.
 
+use std::collections::BTreeMap;
+
 use super::{Facts, Tree};
 use crate::config::Settings;
 use crate::console;
 use crate::error::{Error, Result};
 use crate::sys::process::{News, run_in_root};
 
-const SHELL: &str = "/bin/sh";
+pub(super) const SHELL: &str = "/bin/sh";
 /// The kernel takes no longer single argument or variable (`MAX_ARG_STRLEN`, 32 pages).
-const LONGEST: usize = 128 * 1024 - 1;
+pub(super) const LONGEST: usize = 128 * 1024 - 1;
 /// Of all arguments and variables together; the kernel's bound is a quarter of the stack's 8 MiB.
 const MOST: usize = 1 << 20;
 
 /// What runs before the other families look at the root: INIT_COMMAND_* and PRE_INIT_*.
 pub fn early(settings: &Settings) -> Vec<String> {
-    settings.family("INIT_COMMAND_").into_iter().map(|(_, line)| line.to_owned()).collect()
+    lines(settings, &["INIT_COMMAND_", "PRE_INIT_"])
 }
 
 /// What runs last: PREINIT_* and POST_INIT_*.
 pub fn late(settings: &Settings) -> Vec<String> {
-    settings.family("PREINIT_").into_iter().map(|(_, line)| line.to_owned()).collect()
+    lines(settings, &["PREINIT_", "POST_INIT_"])
+}
+
+fn lines(settings: &Settings, names: &[&str]) -> Vec<String> {
+    settings.family_of(names).into_iter().map(|(_, line)| line.to_owned()).collect()
 }
 
 /// Runs `lines` as one script and waits for it, visibly; gives their number.
@@ -69,11 +75,6 @@ fn environment(
     facts: &Facts,
     hostname: Option<&str>,
 ) -> Vec<(String, String)> {
-    let usual = [
-        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-        ("HOME", "/root"),
-        ("TERM", "linux"),
-    ];
     let known = [
         ("SERVER", facts.server.as_deref()),
         ("DEVICE", facts.device.as_deref()),
@@ -81,10 +82,21 @@ fn environment(
     ];
     let known = known.into_iter().filter_map(|(name, value)| Some((name, value?)));
     let set = settings.iter().map(|(name, setting)| (name, setting.value.as_str()));
-    let mut variables = std::collections::BTreeMap::new();
-    for (name, value) in usual.into_iter().chain(known).chain(set) {
-        variables.insert(name, value);
-    }
+    with_the_usual(known.chain(set), "PREINIT")
+}
+
+/// `variables`, the later of two with one name, over what any program expects; without those that
+/// the kernel would refuse to start anything with, which are named as too long for `whom`.
+pub(super) fn with_the_usual<'a>(
+    variables: impl Iterator<Item = (&'a str, &'a str)>,
+    whom: &str,
+) -> Vec<(String, String)> {
+    let usual = [
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("HOME", "/root"),
+        ("TERM", "linux"),
+    ];
+    let mut variables: BTreeMap<_, _> = usual.into_iter().chain(variables).collect();
     let mut size: usize = 0;
     variables.retain(|name, value| {
         let length = name.len().saturating_add(value.len()).saturating_add(2);
@@ -92,7 +104,7 @@ fn environment(
         if fits {
             size = size.saturating_add(length);
         } else {
-            log::warn!(target: "directives", "{name} is too long for the environment of PREINIT");
+            log::warn!(target: "directives", "{name} is too long for the environment of {whom}");
         }
         fits
     });
@@ -102,7 +114,10 @@ fn environment(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cmdline::Request;
     use crate::config::{Identity, Origin, evaluate};
+    use crate::machine::Identity as Machine;
+    use crate::plan::Plan;
 
     #[test]
     fn commands_see_every_setting_and_what_dhcp_said_c61() {
@@ -123,6 +138,56 @@ mod tests {
         assert_eq!(get("HOSTNAME"), Some("node1"));
         assert!(get("PATH").is_some_and(|path| path.contains("/usr/sbin")));
         assert_eq!(get("HUGE"), None, "the kernel would refuse to start anything with it");
+    }
+
+    /// C61: what LTSP's scripts found in their environment is there for ours as well.
+    #[test]
+    fn commands_see_what_the_network_said_under_ltsps_names() {
+        let lease = crate::net::Lease {
+            root_path: Some("/opt/ltsp/amd64".into()),
+            server_id: Some([10, 0, 0, 1].into()),
+            ..crate::net::Lease::of_address([10, 0, 0, 5].into(), 24)
+        };
+        let plan = Plan::decide(
+            Request::read("NBD_ROOT_HOST=10.0.0.9 IPV4ADDR=weaker ltsp.foo=bar"),
+            &Machine::default(),
+        );
+        let mac = crate::net::Mac([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc]);
+        let variables = crate::net::variables("eth0", mac, &plan.network, &lease);
+        let base = crate::config::base(&plan, variables, Some("10.0.0.1".into()));
+        let settings = evaluate("[default]\nA=1\n", &base, &Identity::default()).settings;
+        let environment = environment(&settings, &Facts::default(), None);
+        let expected = [
+            ("A", "1"),
+            ("FOO", "bar"),
+            ("NBD_ROOT_HOST", "10.0.0.9"),
+            ("IPV4ADDR", "10.0.0.5"),
+            ("ROOTSERVER", "10.0.0.1"),
+            ("ROOTPATH", "/opt/ltsp/amd64"),
+            ("SERVER", "10.0.0.1"),
+            ("DEVICE", "eth0"),
+            ("LTSP_CLIENT_MAC", "52:54:00:AA:BB:CC"),
+        ];
+        for (name, value) in expected {
+            let variable = (name.to_owned(), value.to_owned());
+            assert!(environment.contains(&variable), "{name}={value}: {environment:?}");
+        }
+    }
+
+    #[test]
+    fn aliases_are_one_family_in_the_order_of_its_own_names() {
+        let settings = Settings::of(&[
+            ("PREINIT_10", "e"),
+            ("POST_INIT_2", "b"),
+            ("PREINIT_1", "a"),
+            ("POST_INIT_03_X", "d"),
+            ("PREINIT_3", "c"),
+            ("PRE_INIT_1", "B"),
+            ("INIT_COMMAND_1", "A"),
+            ("PRE_INIT_02", "C"),
+        ]);
+        assert_eq!(late(&settings), ["a", "b", "c", "d", "e"]);
+        assert_eq!(early(&settings), ["A", "B", "C"]);
     }
 
     /// Runs `text` as an lts.conf, in this machine's own root.

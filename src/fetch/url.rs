@@ -79,6 +79,67 @@ impl Url {
     }
 }
 
+impl Url {
+    /// What `reference` means in a file that came from here: a whole address, a path on the same
+    /// server, or a path from the folder of that file. `.` and `..` are resolved, so that one file
+    /// has one address.
+    pub fn join(&self, reference: &str) -> Result<Self, Error> {
+        let wrong = |why: &str| Error::invalid(format!("reading the address {reference:?}"), why);
+        if reference.contains("://") || reference.starts_with("file:") {
+            return match (self, reference.parse()?) {
+                (Self::Tftp { .. } | Self::Http { .. }, Self::File(_)) => {
+                    Err(wrong("a file from a server cannot name one of this machine"))
+                }
+                (_, url) => Ok(url),
+            };
+        }
+        if reference.bytes().any(|byte| byte.is_ascii_control()) {
+            return Err(wrong("there is a control character in it"));
+        }
+        let mut url = self.clone();
+        match &mut url {
+            Self::Tftp { path, .. } => *path = joined(path, reference),
+            Self::Http { .. } if reference.contains('#') => {
+                return Err(wrong("\"#…\" is for browsers; leave it out"));
+            }
+            Self::Http { target, .. } => {
+                let (path, query) = match reference.split_once('?') {
+                    Some((path, query)) => (path, format!("?{}", escaped(query))),
+                    None => (reference, String::new()),
+                };
+                let here = target.split('?').next().unwrap_or_default();
+                *target = format!("{}{query}", joined(here, &escaped(path)));
+            }
+            Self::File(path) => *path = joined(&path.to_string_lossy(), reference).into(),
+        }
+        Ok(url)
+    }
+}
+
+/// The path that `reference` names from a file at `path` (RFC 3986, 5.2.3 and 5.2.4).
+fn joined(path: &str, reference: &str) -> String {
+    let folder = match reference.starts_with('/') {
+        true => "",
+        false => path.rsplit_once('/').map(|(folder, _)| folder).unwrap_or_default(),
+    };
+    let mut names = Vec::new();
+    for name in folder.split('/').chain(reference.split('/')) {
+        match name {
+            "" | "." => {}
+            ".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    format!("/{}", names.join("/"))
+}
+
+/// `text` as HTTP takes it; what is escaped already stays so.
+fn escaped(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte);
+    let escape = |b: u8| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") };
+    text.bytes().map(escape).collect()
+}
+
 const TFTP_PORT: u16 = 69;
 
 impl FromStr for Url {
@@ -232,7 +293,44 @@ mod tests {
         }
     }
 
+    #[test]
+    #[rustfmt::skip]
+    fn a_file_names_its_neighbours() {
+        let cases = [
+            ("tftp://h/ltsp/amd64/lts.conf", "common.conf",        Some("tftp://h/ltsp/amd64/common.conf")),
+            ("tftp://h/ltsp/amd64/lts.conf", "../x/./y",           Some("tftp://h/ltsp/x/y")),
+            ("tftp://h/lts.conf",            "../../x",            Some("tftp://h/x")), // never above the top
+            ("tftp://h:6969/a/b",            "/x//y",              Some("tftp://h:6969/x/y")),
+            ("tftp://h/a/b",                 "rack 7.conf",        Some("tftp://h/a/rack 7.conf")),
+            ("tftp://h/a/b",                 "http://i/x?y=z",     Some("http://i/x?y=z")),
+            ("http://h/a/b?mac=/x/y",        "c",                  Some("http://h/a/c")),
+            ("http://h/a/b",                 "/rack 7/é?x=a b/..", Some("http://h/rack%207/%C3%A9?x=a%20b/..")),
+            ("http://h/a/b",                 "%20{x}",             Some("http://h/a/%20%7Bx%7D")),
+            ("http://h/a/b",                 "c#d",                None),
+            ("https://h/a/b",                "file:/etc/shadow",   None),
+            ("https://h/a/b",                "file:///etc/shadow", None),
+            ("tftp://h/a/b",                 "a\u{7}",             None),
+            ("tftp://h/a/b",                 "nfs://h/x",          None),
+            ("file:/etc/lts.conf",           "lts.d/a.conf",       Some("file:/etc/lts.d/a.conf")),
+            ("file:/etc/lts.conf",           "../../srv/a",        Some("file:/srv/a")),
+            ("file:/etc/lts.conf",           "file:/srv/a",        Some("file:/srv/a")),
+        ];
+        for (from, reference, expected) in cases {
+            let url = from.parse::<Url>().unwrap().join(reference);
+            let got = url.as_ref().ok().map(ToString::to_string);
+            assert_eq!(got.as_deref(), expected, "{reference} in {from}: {url:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn no_reference_is_too_strange(reference in "(tftp|http|file|x)?:?[/.]{0,5}\\PC{0,30}") {
+            let from = "http://h/a/b?c".parse::<Url>().unwrap();
+            if let Ok(url) = from.join(&reference) {
+                prop_assert_eq!(url.to_string().parse::<Url>().unwrap(), url);
+            }
+        }
+
         #[test]
         fn no_text_is_too_strange(text in "(tftp|http|file|x)?:?/{0,3}\\PC{0,30}") {
             if let Ok(url) = text.parse::<Url>() {

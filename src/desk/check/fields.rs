@@ -178,17 +178,25 @@ pub fn ssh_key(words: &[Word<'_>], remarks: &mut Remarks) {
     let (Some(kind), Some(data)) = (words.get(at), words.get(at.saturating_add(1))) else {
         return error(remarks, 0..0, "the key itself is missing", "");
     };
-    let name = decode(data.text).and_then(|bytes| {
-        let (length, rest) = bytes.split_first_chunk()?;
-        rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?).map(<[u8]>::to_vec)
-    });
-    match name {
-        Some(name) if name == kind.text.as_bytes() => {}
-        Some(_) => {
+    match decode(data.text).as_deref().and_then(key_fields).as_deref() {
+        Some([name, _, ..]) if *name == kind.text.as_bytes() => {}
+        Some([_, _, ..]) => {
             error(remarks, data.range(), format!("this is not the key of an {}", kind.text), "");
         }
-        None => error(remarks, data.range(), "this is damaged or cut off", ""),
+        _ => error(remarks, data.range(), "this is damaged or cut off", ""),
     }
+}
+
+/// A public key is its type and its numbers, each with its length in front (RFC 4253, section 6.6).
+fn key_fields(mut bytes: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut fields = Vec::new();
+    while !bytes.is_empty() {
+        let (length, rest) = bytes.split_first_chunk()?;
+        let (field, rest) = rest.split_at_checked(u32::from_be_bytes(*length).try_into().ok()?)?;
+        fields.push(field);
+        bytes = rest;
+    }
+    Some(fields)
 }
 
 /// `PATH [mode=0644] [owner=USER[:GROUP]] (content=TEXT | base64=DATA | append=TEXT)`.

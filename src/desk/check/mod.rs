@@ -17,7 +17,6 @@ mod values;
 mod zones;
 
 use std::io::{IsTerminal, Read};
-use std::path::Path;
 use std::process::ExitCode;
 
 use lexopt::prelude::*;
@@ -25,8 +24,8 @@ use lexopt::prelude::*;
 use self::finding::{Findings, Span};
 use self::source::Source;
 use super::Output;
-use crate::config::{Reading, Severity, Text};
-use crate::error::{Error, Result, WhileDoing};
+use crate::config::{Reading, Severity, Text, include_from_disk};
+use crate::error::{Result, WhileDoing};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
@@ -123,13 +122,13 @@ fn read(name: &str) -> Result<Vec<u8>> {
     .while_doing(|| format!("reading {name}"))
 }
 
-/// Everything about one file and what it includes.
+/// Everything about one file and what it includes, which is looked for beside it.
 fn check(name: &str, bytes: Vec<u8>, substitution: bool) -> Report {
     let mut findings = Findings::default();
-    let shown = if name == "-" { "<stdin>" } else { name };
-    let text = source::decode(0, bytes, &mut findings);
-    let reading = Reading::of(Text { name: shown.to_owned(), text }, &mut include);
+    let name = if name == "-" { "<stdin>" } else { name };
+    let reading = Reading::of_all(Text::of_bytes(name, bytes), &mut include_from_disk);
     let source = Source::of(reading);
+    source.report_ends_of_lines(&mut findings);
     source.report_problems(&mut findings);
     sections::check(&source, &mut findings);
     let entries = settings::entries(&source);
@@ -137,23 +136,6 @@ fn check(name: &str, bytes: Vec<u8>, substitution: bool) -> Report {
     scripts::check(&source, &entries, &mut findings);
     findings.sort();
     Report { source, findings }
-}
-
-/// At a desk there is no server: what the file includes is looked for beside it.
-fn include(from: &Text, path: &str) -> Result<Text> {
-    if path.contains("://") {
-        return Err(Error::refused(
-            format!("including {path}"),
-            "a check asks no server; give it that file as well",
-        ));
-    }
-    let folder = Path::new(&from.name).parent().unwrap_or(Path::new(""));
-    let file = folder.join(path);
-    let bytes = std::fs::read(&file).while_doing(|| format!("including {}", file.display()))?;
-    Ok(Text {
-        name: file.display().to_string(),
-        text: String::from_utf8_lossy(&bytes).into_owned(),
-    })
 }
 
 #[cfg(test)]

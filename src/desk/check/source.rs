@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use super::finding::{Findings, Span};
-use crate::config::{Entry, Place, Quoting, Reading, Severity, nearest};
+use crate::config::{Entry, Place, Quoting, Reading, Severity, Text, nearest};
+
+const MARK: char = '\u{feff}';
 
 pub struct Source {
     pub reading: Reading,
@@ -100,53 +102,41 @@ impl Source {
         }
     }
 
+    /// What a node takes without a word although LTSP 5 did not: marks and ends of lines.
+    pub fn report_ends_of_lines(&self, findings: &mut Findings) {
+        for (file, Text { text, .. }) in self.reading.files.iter().enumerate() {
+            if text.starts_with(MARK) {
+                let span = Span { file, line: 1, at: 0, length: 0 };
+                let help = "save it as UTF-8 without BOM; LTSP 5 would read nothing of it";
+                findings.warn(span, "the file begins with a byte order mark", Some(help));
+            }
+            let lines = text.split('\n').zip(1..);
+            let Some(line) =
+                lines.into_iter().find_map(|(text, line)| text.ends_with('\r').then_some(line))
+            else {
+                continue;
+            };
+            let at = self.line(file, line).len();
+            let count = text.matches("\r\n").count().max(1);
+            let plural = if count == 1 { "line ends" } else { "lines end" };
+            let text = format!("{count} {plural} with CR LF, from this one on");
+            let help = "dos2unix cures it; LTSP 5 would read nothing of it";
+            findings.warn(Span { file, line, at, length: 0 }, text, Some(help));
+        }
+    }
+
     fn rest_of(&self, place: Place) -> &str {
         let line = self.line(place.file, place.line);
         line.get(byte_of_column(line, place.column)..).unwrap_or_default()
     }
 }
 
-/// Bytes to text, as the parser will see it. What the parser takes without a word although LTSP
-/// did not is said here.
-pub fn decode(file: usize, bytes: Vec<u8>, findings: &mut Findings) -> String {
-    let text = String::from_utf8(bytes).unwrap_or_else(|error| {
-        let valid = error.utf8_error().valid_up_to();
-        let before = error.as_bytes().get(..valid).unwrap_or_default();
-        let line = before.iter().filter(|byte| **byte == b'\n').count().saturating_add(1);
-        let at = valid.saturating_sub(
-            before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at.saturating_add(1)),
-        );
-        let span = Span { file, line, at, length: 1 };
-        findings.warn(span, "this is not UTF-8", Some("iconv -f latin1 -t utf-8 may cure it"));
-        String::from_utf8_lossy(error.as_bytes()).into_owned()
-    });
-    let text = match text.strip_prefix('\u{feff}') {
-        Some(rest) => {
-            let span = Span { file, line: 1, at: 0, length: 0 };
-            let help = "save it as UTF-8 without BOM; LTSP 5 would read nothing of it";
-            findings.warn(span, "the file begins with a byte order mark", Some(help));
-            rest.to_owned()
-        }
-        None => text,
-    };
-    if let Some((line, length)) = text
-        .split('\n')
-        .zip(1..)
-        .find_map(|(text, line)| text.ends_with('\r').then_some((line, text.len())))
-    {
-        let count = text.matches("\r\n").count();
-        let span = Span { file, line, at: length.saturating_sub(1), length: 0 };
-        let plural = if count == 1 { "" } else { "s" };
-        let text = format!("{count} line{plural} from here on end with CR LF");
-        findings.warn(span, text, Some("dos2unix cures it; LTSP 5 would read nothing of it"));
-    }
-    text
-}
-
+/// Where the lines of a text are, without their ends, and the first without a byte order mark.
 fn line_ranges(text: &str) -> Vec<Range<usize>> {
-    let mut start = 0;
+    let unmarked = text.strip_prefix(MARK).unwrap_or(text);
+    let mut start = text.len().saturating_sub(unmarked.len());
     let mut ranges = Vec::new();
-    for line in text.split('\n') {
+    for line in unmarked.split('\n') {
         let end = line.len().saturating_add(start);
         let length = line.strip_suffix('\r').unwrap_or(line).len();
         ranges.push(start..length.saturating_add(start));
