@@ -21,7 +21,8 @@ pub fn fstab_line(words: &[Word<'_>], remarks: &mut Remarks) {
     };
     let is_swap = kind.text == "swap";
     let is_nowhere = matches!(place.text, "none" | "swap");
-    if !place.text.starts_with('/') && !(is_swap && is_nowhere) {
+    let is_place = place.text.starts_with('/') || is_swap && is_nowhere;
+    if !is_place {
         let help = if is_swap { "swap has none" } else { "it begins with /" };
         error(remarks, place.range(), "this is no mount point", help);
     } else if is_swap && !is_nowhere {

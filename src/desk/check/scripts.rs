@@ -67,7 +67,13 @@ fn family(index: &Index<'_>, names: &[&str], lines: &[Line<'_, '_>], findings: &
         return;
     }
     let mut read_already: HashSet<Vec<usize>> = HashSet::new();
-    for section in by_section.keys().copied() {
+    // What others take with LIKE is checked with them: it need not be complete by itself.
+    let named = index.named();
+    let brings_some =
+        |section: &usize| by_section.contains_key(section) || index.has_likes(*section);
+    for section in
+        (0..index.len()).filter(|section| !named.contains(section) && brings_some(section))
+    {
         let members = script(index, section, lines, &by_section);
         if !read_already.insert(signature(&members, lines)) {
             continue;

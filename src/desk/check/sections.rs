@@ -29,6 +29,20 @@ impl<'d> Index<'d> {
         self.by_name.get(&name.trim().to_ascii_lowercase()).copied()
     }
 
+    /// Those that other sections name with LIKE.
+    pub fn named(&self) -> HashSet<usize> {
+        let sections = self.document.sections.iter().filter(|section| !is_default(section));
+        sections.flat_map(likes).filter_map(|like| self.find(&like.value)).collect()
+    }
+
+    pub fn has_likes(&self, at: usize) -> bool {
+        self.section(at).is_some_and(|section| likes(section).next().is_some())
+    }
+
+    pub fn len(&self) -> usize {
+        self.document.sections.len()
+    }
+
     pub fn section(&self, at: usize) -> Option<&'d Section> {
         self.document.sections.get(at)
     }
@@ -59,13 +73,7 @@ impl<'d> Index<'d> {
 pub fn check(source: &Source, findings: &mut Findings) {
     let document = &source.reading.document;
     let index = Index::of(document);
-    let named: HashSet<usize> = document
-        .sections
-        .iter()
-        .filter(|section| !is_default(section))
-        .flat_map(likes)
-        .filter_map(|like| index.find(&like.value))
-        .collect();
+    let named = index.named();
     let mut patterns = Patterns::default();
     for (at, section) in document.sections.iter().enumerate() {
         likes_of(source, &index, section, findings);
