@@ -4,6 +4,7 @@
 //! Nothing here writes a file, changes the machine or speaks to a network.
 
 pub mod check;
+pub mod manual;
 pub mod plan;
 pub mod shell;
 
