@@ -64,7 +64,7 @@ pub const KNOWN: &[Known] = &[
     Swap.row("ENCRYPT_SWAP", Boolean, "whether the image has cryptsetup", "Swap is encrypted with a key that nobody knows."),
     Swap.row("ZRAM_SWAP", SizeOrShare, "off", "Compressed swap in memory, so large or such a share of the memory."),
 
-    Files.row("FILE_", File, "", "A file, written after everything else. content and append know \\n, \\t and \\\\."),
+    Files.row("FILE_", File, "", "A file, written after everything else. In content and append \\n is a new line, \\t a tab, \\s a blank, \\\\ a backslash."),
     Files.row("OVERLAY_DIR", Path, "/etc/ltsp/overlay-dir", "A directory of the image that is copied onto /."),
     Files.row("SSH_AUTHORIZED_KEYS_", SshKey, "", "Keys that may log in as USER, or as root."),
     Files.row("SSH_HOST_KEYS", OneOf(&["generate"]), "", "Missing host keys are made before sshd starts."),
