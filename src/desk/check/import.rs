@@ -3,6 +3,8 @@
 //! The rules are those of `config::import`; a test compares the two. Variables are not known at a
 //! desk, so each is one letter here.
 
+use std::ops::Range;
+
 use crate::config::Quoting;
 
 /// What stands for a value that only a machine knows. Shells and most grammars take it for a word.
@@ -36,6 +38,14 @@ impl Imported {
     /// Whether the text is the whole truth, for every machine.
     pub fn is_known(&self) -> bool {
         self.variables.is_empty() && self.commands.is_empty()
+    }
+
+    /// Whether something that only a machine knows is in a piece of the text, or beside it.
+    pub fn is_unknown(&self, range: &Range<usize>) -> bool {
+        let (from, to) = (self.place(range.start), self.place(range.end));
+        let variables = self.variables.iter().map(|(at, length, _)| (*at, *length));
+        let mut unknown = variables.chain(self.commands.iter().copied());
+        unknown.any(|(at, length)| at <= to && from <= at.saturating_add(length))
     }
 
     /// Byte offset in the value of a byte of the text.

@@ -106,18 +106,29 @@ pub fn check(
                 Some("put it into the image, or into a FILE_ of its own"),
             );
         }
-        // A file's line of a thousand variables says nothing about its type.
-        if setting.imported.is_known()
-            && let Some(known) = setting.known
-        {
-            let mut remarks = Vec::new();
-            values::check(known.value, &setting.imported.text, &mut remarks);
-            for remark in remarks {
-                add(setting, remark, findings);
-            }
-        }
+        value(setting, findings);
     }
     fields::mount_points(&Index::of(&source.reading.document), settings, findings);
+}
+
+/// Checks a value against its type, as far as it is the same on every machine.
+fn value(setting: &Setting<'_>, findings: &mut Findings) {
+    let Some(known) = setting.known else { return };
+    // In a list each word is for itself; elsewhere a variable may stand for several fields.
+    let is_list = matches!(
+        known.value,
+        Value::Addresses | Value::Hosts { .. } | Value::Domains | Value::Services | Value::Paths
+    );
+    if !setting.imported.is_known() && !is_list {
+        return;
+    }
+    let mut remarks = Vec::new();
+    values::check(known.value, &setting.imported.text, &mut remarks);
+    for remark in remarks {
+        if !setting.imported.is_unknown(&remark.range) {
+            add(setting, remark, findings);
+        }
+    }
 }
 
 fn add(setting: &Setting<'_>, remark: Remark, findings: &mut Findings) {

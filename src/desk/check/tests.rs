@@ -42,7 +42,9 @@ fn every_mistake_is_reported_at_its_place() {
         ("[default] / CONFIGURE_FSTAB=1",                               &[("W 2:17", "reads this as false")]),
         ("[default] / DNS_SERVER = \"10.0.0.1 10.0.0.256\"",            &[("E 2:24", "no IP address")]),
         ("[default] / DNS_SERVER = \"10.0.0.1   10.0.0.256\"",          &[("E 2:26", "no IP address")]),
-        ("[default] / DNS_SERVER = \"é $IPV4DNS0 x\"",                  &[]), // only a machine knows
+        ("[default] / DNS_SERVER = \"$IPV4DNS0\"",                     &[]), // only a machine knows
+        ("[default] / DNS_SERVER = \"$IPV4DNS0 10.0.0.1$X x\" / X=7",       &[("E 2:36", "no IP address")]),
+        ("[default] / FSTAB_1=\"$A\" / A=\"a b c d\"",                      &[]),
         ("[default] / DNS_SERVER=NONE",                                 &[]),
         ("[default] / TIMEZONE=Europe/Praha",                           &[("W 2:10", "no time zone")]),
         ("[default] / FSTAB_1=\"/dev/a  /b ext4 ro 0 x\"",              &[("E 2:31", "no number")]),
