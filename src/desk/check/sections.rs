@@ -29,10 +29,11 @@ impl<'d> Index<'d> {
         self.by_name.get(&name.trim().to_ascii_lowercase()).copied()
     }
 
-    /// Those that other sections name with LIKE.
+    /// Those that other sections name with LIKE; `[default]` is in force everywhere anyway.
     pub fn named(&self) -> HashSet<usize> {
         let sections = self.document.sections.iter().filter(|section| !is_default(section));
-        sections.flat_map(likes).filter_map(|like| self.find(&like.value)).collect()
+        let targets = sections.flat_map(likes).filter_map(|like| self.find(&like.value));
+        targets.filter(|at| !self.section(*at).is_some_and(is_default)).collect()
     }
 
     pub fn has_likes(&self, at: usize) -> bool {

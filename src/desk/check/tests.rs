@@ -95,6 +95,7 @@ fn every_mistake_is_reported_at_its_place() {
         ("[default] / RCFILE_1=\"if a; then\" / RCFILE_2=\"b; fi\" / [n] / RCFILE_2=\"c\"", &[("E 2:11", "(in the script of [n])")]),
         ("[default] / RCFILE_1=a / [n] / RCFILE_2=\"c; done\"",         &[("E 4:14", "`done` without a loop")]),
         ("[x] / RCFILE_2=\"(\" / [n] / LIKE=x",                          &[("E 2:11", "(in the script of [n])")]),
+        ("[default] / RCFILE_1=\"(\" / [n] / LIKE=default",              &[("E 2:11", "`(` has no end")]),
         // What is only there for others need not be complete by itself.
         ("[default] / RCFILE_1=\"a\" / [x] / RCFILE_2=\"(\" / [n] / LIKE=x / RCFILE_3=\"b )\"", &[]),
     ];
