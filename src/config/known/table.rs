@@ -22,7 +22,7 @@ pub const KNOWN: &[Known] = &[
 
     Network.row("DNS_SERVER", Addresses, "from DHCP", "Name servers."),
     Network.row("SEARCH_DOMAIN", Domains, "from DHCP", "Domains in which short names are looked up."),
-    Network.row("NET_DEVICE_METHOD", OneOf(&["manual", "dhcp", "static", "loopback", "none"]), "manual", "Method of the boot interface in /etc/network/interfaces."),
+    Network.row("NET_DEVICE_METHOD", Text, "manual", "Method of the boot interface in /etc/network/interfaces."),
     Network.row("SYSLOG_HOST", Hosts { word: None, ports: true }, "", "Where all log messages are sent too."),
 
     Time.row("TIMESERVER", Hosts { word: Some("auto"), ports: false }, "", "NTP servers, for timesyncd, chrony or ntpd; auto is SERVER."),

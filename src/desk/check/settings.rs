@@ -107,8 +107,25 @@ pub fn check(
             );
         }
         value(setting, findings);
+        one_name_for_many(source, setting, findings);
     }
     fields::mount_points(&Index::of(&source.reading.document), settings, findings);
+}
+
+/// A name for one node, where many nodes would get it.
+fn one_name_for_many(source: &Source, setting: &Setting<'_>, findings: &mut Findings) {
+    let section = source.reading.document.sections.get(setting.section);
+    let name = section.map(|section| section.name.as_str()).unwrap_or_default();
+    let for_many = name.eq_ignore_ascii_case("default") || name.contains(['*', '?']);
+    if setting.entry.key == "HOSTNAME"
+        && for_many
+        && setting.imported.is_known()
+        && !setting.is_none()
+    {
+        let text = format!("every node of [{name}] gets this name");
+        let help = "HOSTNAME_BASE and HOSTNAME_EXTRA make a name for each";
+        findings.warn(setting.whole_value(), text, Some(help));
+    }
 }
 
 /// Checks a value against its type, as far as it is the same on every machine.

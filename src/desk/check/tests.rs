@@ -52,6 +52,7 @@ fn every_mistake_is_reported_at_its_place() {
         ("[default] / FSTAB_1=\"a /b ext4 ro\" / [n] / FSTAB_2=\"c /b ext4 ro\"", &[("W 4:12", "FSTAB_1 on line 2")]),
         ("[default] / FSTAB_1=\"a /b ext4 ro\" / [n] / FSTAB_1=\"c /b ext4 ro\"", &[]),
         ("[m] / FSTAB_1=\"a /b ext4 ro\" / [n] / FSTAB_2=\"c /b ext4 ro\"", &[]),
+        ("[node*] / HOSTNAME=a / [b] / HOSTNAME=b",                     &[("W 2:10", "every node of [node*]")]),
         // Expansion.
         ("[default] / A=\"x $(date) y\"",                               &[("E 2:6", "would run a command")]),
         ("[default] / A=\"x `date` y\"",                                &[("E 2:6", "would run a command")]),

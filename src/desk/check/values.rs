@@ -99,7 +99,7 @@ pub fn check(value: Value, text: &str, remarks: &mut Remarks) {
         Value::Megabytes => megabytes(first, &words, remarks),
         Value::SizeOrShare => {
             single(&words, remarks);
-            if first.text != "off" && !is_size(first.text, true) {
+            if !first.text.eq_ignore_ascii_case("off") && !is_size(first.text, true) {
                 error(remarks, first.range(), "not a size like 2G, 512M or 50%, and not off", "");
             }
         }
@@ -284,31 +284,37 @@ fn module(words: &[Word<'_>], remarks: &mut Remarks) {
     }
 }
 
+/// `KEY=VALUE`s. A word that is none belongs to the value before it, as in
+/// `net.ipv4.tcp_rmem=4096 131072 6291456`.
 fn sysctl(words: &[Word<'_>], remarks: &mut Remarks) {
-    let assignments = words.iter().filter(|word| word.text.contains('=')).count();
-    for (word, number) in words.iter().zip(1..) {
-        match word.split('=') {
-            Some((key, value)) => {
-                let is_key = !key.text.is_empty()
-                    && key.text.contains(['.', '/'])
-                    && key.text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/*".contains(&b));
-                if !is_key {
-                    error(
-                        remarks,
-                        key.range(),
-                        "this is no kernel parameter",
-                        "net.ipv4.ip_forward=1",
-                    );
-                } else if value.text.is_empty() {
-                    error(remarks, word.range(), "a value is missing", "no blanks around =");
-                }
+    let is_key = |key: &str| {
+        let key = key.strip_prefix('-').unwrap_or(key);
+        key.trim_matches(['.', '/']).contains(['.', '/'])
+            && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./*?[]:@".contains(&b))
+    };
+    let [first, rest @ ..] = words else { return };
+    let spaced = rest.first().is_some_and(|word| word.text.starts_with('='));
+    match first.split('=') {
+        Some((key, value)) if is_key(key.text) => {
+            if value.text.is_empty() && rest.is_empty() {
+                error(remarks, first.range(), "a value is missing", "");
             }
-            // `net.ipv4.tcp_rmem=4096 131072 6291456`: what follows belongs to the value.
-            None if number > 1 && assignments == 1 => {}
-            None if matches!(word.text, "sysctl" | "-w") => {
-                error(remarks, word.range(), "this is a program and no kernel parameter", "");
-            }
-            None => error(remarks, word.range(), "this is no KEY=VALUE", "no blanks around ="),
+        }
+        // As sysctl prints it: one assignment, with blanks around its `=`.
+        None if is_key(first.text) && spaced => return,
+        _ if matches!(first.text, "sysctl" | "-w") => {
+            return error(remarks, first.range(), "this is a program and no kernel parameter", "");
+        }
+        _ => {
+            let help = "KEY=VALUE, like kernel.panic=10";
+            return error(remarks, first.range(), "this is no kernel parameter", help);
+        }
+    }
+    for word in rest.iter().filter(|word| word.text.bytes().any(|b| b.is_ascii_alphabetic())) {
+        let (key, value) = word.split('=').unwrap_or((*word, Word { at: 0, text: "" }));
+        if is_key(key.text) && value.text.is_empty() {
+            let text = "this belongs to the value of the parameter before it";
+            warn(remarks, word.range(), text, "KEY=VALUE, without blanks around =");
         }
     }
 }
@@ -394,9 +400,11 @@ mod tests {
             (Value::Module,    "bonding.ko",            "E0: this is no name"),
             (Value::Sysctl,    "kernel.panic=10 net/ipv4/ip_forward=1", ""),
             (Value::Sysctl,    "net.ipv4.tcp_rmem=4096 131072 6291456", ""),
-            (Value::Sysctl,    "kernel.panic = 10",     "E0: this is no KEY=VALUE; E13: this is no kernel parameter"),
-            (Value::Sysctl,    "a.b=1 c d.e=2",         "E6: this is no KEY=VALUE"),
+            (Value::Sysctl,    "kernel.panic = 10",     ""),
+            (Value::Sysctl,    "a.b=1 c.d 7",           "W6: this belongs to the value"),
             (Value::Sysctl,    "a.b=",                  "E0: a value is missing"),
+            (Value::Sysctl,    "panic=10",              "E0: this is no kernel parameter"),
+            (Value::Sysctl,    "sysctl -w a.b=1",       "E0: this is a program"),
         ];
         for (value, text, expected) in cases {
             let got = remarks(value, text);
