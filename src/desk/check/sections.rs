@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 
 use super::finding::Findings;
 use super::source::Source;
-use crate::config::{Document, Entry, Section, nearest};
+use crate::cmdline::distance;
+use crate::config::{Document, Entry, Section, Severity, nearest};
 use crate::net::Mac;
 
 const LIKE: &str = "LIKE";
@@ -76,8 +77,9 @@ pub fn check(source: &Source, findings: &mut Findings) {
     let index = Index::of(document);
     let named = index.named();
     let mut patterns = Patterns::default();
+    let mut guesses = Guesses::default();
     for (at, section) in document.sections.iter().enumerate() {
-        likes_of(source, &index, section, findings);
+        likes_of(source, &index, section, &mut guesses, findings);
         // A double is reported by the parser.
         if index.find(&section.name) != Some(at) || section.name.is_empty() {
             continue;
@@ -109,7 +111,13 @@ fn likes(section: &Section) -> impl Iterator<Item = &Entry> {
     section.entries.iter().filter(|entry| entry.key == LIKE)
 }
 
-fn likes_of(source: &Source, index: &Index<'_>, section: &Section, findings: &mut Findings) {
+fn likes_of<'d>(
+    source: &Source,
+    index: &Index<'d>,
+    section: &'d Section,
+    guesses: &mut Guesses<'d>,
+    findings: &mut Findings,
+) {
     // In [default] it does nothing at all, and the parser says so.
     for like in likes(section).filter(|_| !is_default(section)) {
         if index.find(&like.value).is_some() {
@@ -122,21 +130,41 @@ fn likes_of(source: &Source, index: &Index<'_>, section: &Section, findings: &mu
                 let lines: Vec<_> = words.iter().map(|word| format!("LIKE={word}")).collect();
                 Some(format!("one line for each: {}", lines.join(", then ")))
             }
-            [word] => near_section(index, word),
+            [word] => guesses.near_section(index, word),
             _ => None,
         };
         let text = format!("there is no section [{}]", like.value.trim());
-        findings.add(span, crate::config::Severity::Error, text, help);
+        findings.add(span, Severity::Error, text, help);
     }
 }
 
-fn near_section(index: &Index<'_>, name: &str) -> Option<String> {
-    let name = name.to_ascii_lowercase();
-    let sections = index.by_name.iter().filter(|(known, _)| known.len().abs_diff(name.len()) <= 1);
-    let near = sections
-        .filter(|(known, _)| name.len() > 3 && crate::cmdline::distance(known, &name) == 1)
-        .min_by_key(|(_, at)| **at)?;
-    Some(format!("did you mean [{}]?", index.section(*near.1)?.name))
+/// What misspelt names mean, asked once for each.
+#[derive(Default)]
+struct Guesses<'d> {
+    made: HashMap<&'d str, Option<String>>,
+}
+
+impl<'d> Guesses<'d> {
+    /// Each guess looks at all names, so there is an end to it.
+    const MOST: usize = 200;
+
+    fn near_section(&mut self, index: &Index<'d>, name: &'d str) -> Option<String> {
+        if let Some(made) = self.made.get(name) {
+            return made.clone();
+        }
+        let typed = name.to_ascii_lowercase();
+        let near = index
+            .by_name
+            .iter()
+            .filter(|(known, _)| typed.len() > 3 && known.len().abs_diff(typed.len()) <= 1)
+            .filter(|_| self.made.len() < Self::MOST)
+            .filter(|(known, _)| distance(known, &typed) == 1)
+            .min_by_key(|(_, at)| **at)
+            .and_then(|(_, at)| index.section(*at))
+            .map(|section| format!("did you mean [{}]?", section.name));
+        self.made.insert(name, near.clone());
+        near
+    }
 }
 
 /// Says why no machine can have such a name, if that is so.

@@ -74,6 +74,7 @@ fn every_mistake_is_reported_at_its_place() {
         ("[node*] / A=1 / [no*] / A=2",                                 &[]),
         // LIKE.
         ("[n] / LIKE=nope",                                             &[("E 2:6", "no section [nope]")]),
+        ("[n] / LIKE=worker / [workers] / A=1",                          &[("E 2:6", "no section [worker]")]),
         ("[x] / A=1 / [y] / A=1 / [n] / LIKE=\"y x\"",                  &[("E 6:7", "no section [y x]")]),
         ("[default] / LIKE=x / [x] / A=1",                              &[("W 2:1", "nothing in [default]")]),
         ("[n] / LIKE=n",                                                &[("W 2:6", "back to [n]")]),

@@ -30,6 +30,7 @@ pub fn nearest(name: &str) -> Option<&'static str> {
     let by_letters = || {
         NAMES
             .iter()
+            .filter(|known| known.len().abs_diff(typed.len()) <= 3)
             .map(|known| (distance(&known.to_ascii_lowercase(), &typed), known))
             .min()
             .filter(|(errors, _)| *errors <= 3)
