@@ -12,7 +12,10 @@ const HELP: &str = "\
 landfall boots machines over the network: it is PID 1 of their initramfs.
 As a command:
 
+  landfall check FILE...                what is wrong with an lts.conf; also with --format json,
+                                        --strict (status 1 for warnings), --substitution
   landfall plan 'KERNEL COMMAND LINE'   what a boot with this command line would do
+  landfall settings [--man]             the table of settings; as the manual page lts.conf(5)
   landfall keys                         the table of kernel parameters
   landfall version
 ";
@@ -44,6 +47,7 @@ fn run() -> Result<Output, lexopt::Error> {
             "keys" => says(keys_table()),
             "check" => desk::check::run(&mut parser),
             "plan" => desk::plan::run(&mut parser),
+            "settings" => desk::manual::run(&mut parser),
             word => Err(format!("no such command: {word}").into()),
         },
         other => Err(other.unexpected()),
