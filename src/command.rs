@@ -12,7 +12,10 @@ const HELP: &str = "\
 landfall boots machines over the network: it is PID 1 of their initramfs.
 As a command:
 
-  landfall plan 'KERNEL COMMAND LINE'   what a boot with this command line would do
+  landfall plan ...                     what a node would do with its next boot, and what a
+                                        new configuration changes for which nodes
+  landfall check FILE...                what is wrong with a configuration
+  landfall help plan                    how to ask
   landfall keys                         the table of kernel parameters
   landfall version
 ";
@@ -26,7 +29,7 @@ pub fn main() -> ExitCode {
             status
         }
         Err(error) => {
-            let _ = writeln!(io::stderr(), "landfall: {error}\n\n{HELP}");
+            let _ = writeln!(io::stderr(), "landfall: {error}\nlandfall help says more");
             ExitCode::from(2)
         }
     }
@@ -41,6 +44,12 @@ fn run() -> Result<Output, lexopt::Error> {
         Short('V') | Long("version") => says(version()),
         Value(word) => match word.string()?.as_str() {
             "version" => says(version()),
+            "help" => match parser.next()? {
+                Some(Value(word)) if word == "plan" => says(desk::plan::HELP.to_owned()),
+                Some(Value(word)) => Err(format!("no help about {}", word.string()?).into()),
+                Some(other) => Err(other.unexpected()),
+                None => says(HELP.to_owned()),
+            },
             "keys" => says(keys_table()),
             "check" => desk::check::run(&mut parser),
             "plan" => desk::plan::run(&mut parser),

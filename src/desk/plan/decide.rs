@@ -12,7 +12,7 @@ use super::options::Site;
 use super::situation::Situation;
 use crate::config::{self, Reading, Settings, Substitution};
 use crate::desk::image::Image;
-use crate::directives::{Facts, Foreseen, foresee};
+use crate::directives::{Facts, Foreseen, environment, foresee};
 use crate::error::Error;
 use crate::handover::{INITS, choose_init};
 use crate::net::{Addressing, LinkChoice};
@@ -35,7 +35,15 @@ pub fn decide(
     let mut unknown = situation.unknown.clone();
 
     let base = situation.base();
-    let evaluation = reading.evaluate(&base, &situation.identity(), Substitution::Refuse);
+    // There is no shell of the real root here, and that of this machine is another one.
+    let shell = if plan.substitution { Substitution::Defer } else { Substitution::Refuse };
+    let evaluation = reading.evaluate(&base, &situation.identity(), shell);
+    if !evaluation.deferred.is_empty() {
+        unknown.push(format!(
+            "What a shell of the node makes of {}: the plan is made without them.",
+            evaluation.deferred.join(", ")
+        ));
+    }
     let mut of_file: Vec<_> = reading.problems.iter().chain(&evaluation.problems).collect();
     of_file.sort_by_key(|problem| problem.place);
     problems.extend(of_file.into_iter().map(|problem| of_file_problem(problem, reading)));
@@ -63,7 +71,7 @@ pub fn decide(
         uuid: situation.node.uuid,
         memory_kib: situation.memory_or_enough_kib(),
         configured: true,
-        lts_conf: reading.files.first().filter(|_| copy_of_file).map(|file| file.text.clone()),
+        lts_conf: copy_of_file.then(|| reading.joined()),
     };
     let (foreseen, warnings) = heard::during(|| foresee(settings, &facts, image));
     let is_image_known = image.name().is_some();
@@ -81,7 +89,8 @@ pub fn decide(
     problems.extend(warnings.into_iter().map(|message| said(Severity::Warning, message)));
     // TODO(call site): the files that the network stage leaves belong in front of these:
     // net::left_files(&situation.plan.network, lease, mac, link, image).
-    let files: Vec<File> = foreseen.changes.iter().map(files::shown).collect();
+    let mut files: Vec<File> = foreseen.changes.iter().map(files::shown).collect();
+    files.push(files::below_run("/run/landfall/env", environment(settings), 0o600));
 
     let memory = memory(situation, root.as_ref(), &files, image, &mut problems);
     let handover = handover(situation, image, &mut problems);
@@ -132,6 +141,7 @@ pub fn decide(
         services_removed: foreseen.services.clone(),
         modules: modules(&foreseen),
         hostname: foreseen.hostname,
+        swap: foreseen.swap.map(shown_swap),
         files,
         memory,
         handover,
@@ -189,6 +199,7 @@ fn network(situation: &Situation, boot_server: Option<String>) -> Network {
         ntp: joined(&plan.ntp, lease.map(|lease| lease.ntp.as_slice())),
         boot_server,
         lease_seconds: lease.and_then(|lease| lease.lease_seconds),
+        complete: !situation.may_be_told_more(),
     }
 }
 
@@ -222,6 +233,15 @@ fn shown_root(root: RootPlan) -> document::Root {
         partition: root.partition,
         filesystem: root.fstype,
         flags: root.flags,
+    }
+}
+
+fn shown_swap(swap: root::SwapPlan) -> document::Swap {
+    document::Swap {
+        host: swap.export.host,
+        port: swap.export.port,
+        exports: swap.export.names,
+        encrypted: swap.encrypted,
     }
 }
 

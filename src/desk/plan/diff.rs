@@ -190,9 +190,10 @@ fn settings(old: &Document, new: &Document) -> Vec<SettingChange> {
 
 fn lists(old: &Document, new: &Document) -> Vec<ListChange> {
     type List = fn(&Document) -> Vec<String>;
-    let lists: [(&str, List); 13] = [
+    let lists: [(&str, List); 14] = [
         ("root", text::root_lines),
         ("memory", |plan| text::memory_lines(&plan.memory)),
+        ("swap", |plan| text::swap_lines(plan.swap.as_ref())),
         ("host name", |plan| plan.hostname.iter().cloned().collect()),
         ("kernel modules", |plan| {
             let line = |module: &super::document::Module| {
@@ -229,7 +230,9 @@ fn lists(old: &Document, new: &Document) -> Vec<ListChange> {
 
 fn files(old: &[File], new: &[File]) -> Vec<FileChange> {
     fn by_path(files: &[File]) -> BTreeMap<(&str, bool), &File> {
-        files.iter().map(|file| ((file.path.as_str(), file.kind == Kind::Copied), file)).collect()
+        // It repeats the settings.
+        let files = files.iter().filter(|file| file.path != "/run/landfall/env");
+        files.map(|file| ((file.path.as_str(), file.kind == Kind::Copied), file)).collect()
     }
     let (old, new) = (by_path(old), by_path(new));
     let paths: BTreeSet<_> = old.keys().chain(new.keys()).copied().collect();

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::document::{
-    Document, File, Kind, Memory, Method, Network, Origin, Problem, Setting, Severity, Tmpfs,
+    Document, File, Kind, Memory, Method, Network, Origin, Problem, Setting, Severity, Swap, Tmpfs,
 };
 use crate::root::Size;
 
@@ -23,6 +23,7 @@ pub fn render(plan: &Document) -> String {
     configuration(&mut page, plan);
     root(&mut page, plan);
     memory(&mut page, &plan.memory);
+    swap_lines(plan.swap.as_ref()).iter().for_each(|line| page.line(1, line));
     directives(&mut page, plan);
     handover(&mut page, plan);
     problems(&mut page, &plan.problems);
@@ -183,7 +184,7 @@ fn configuration(page: &mut Page, plan: &Document) {
     if !plan.settings.is_empty() {
         page.text.push('\n');
     }
-    let places: Vec<_> = plan.settings.values().map(origin).collect();
+    let places: Vec<_> = plan.settings.values().map(short_origin).collect();
     let width = places.iter().map(|place| place.chars().count()).max().unwrap_or_default();
     for ((name, setting), place) in plan.settings.iter().zip(&places) {
         page.line(1, &format!("{place:<width$}  {name} = {}", quoted(&setting.value)));
@@ -200,6 +201,15 @@ pub fn origin(setting: &Setting) -> String {
         (Origin::CommandLine, ..) => "command line".to_owned(),
         (Origin::Dhcp, ..) => "DHCP".to_owned(),
         _ => "landfall".to_owned(),
+    }
+}
+
+/// The same without the folder, which stands above already.
+fn short_origin(setting: &Setting) -> String {
+    let origin = origin(setting);
+    match origin.rsplit_once('/') {
+        Some((_, name)) if setting.file.is_some() => name.to_owned(),
+        _ => origin,
     }
 }
 
@@ -266,6 +276,15 @@ fn memory(page: &mut Page, memory: &Memory) {
     }
 }
 
+pub fn swap_lines(swap: Option<&Swap>) -> Vec<String> {
+    let line = |swap: &Swap| {
+        let exports: Vec<_> = swap.exports.iter().map(|name| format!("\"{name}\"")).collect();
+        let how = if swap.encrypted { ", encrypted" } else { "" };
+        format!("swap: export {} of {}:{}{how}", exports.join(" or "), swap.host, swap.port)
+    };
+    swap.map(line).into_iter().collect()
+}
+
 pub fn memory_lines(memory: &Memory) -> Vec<String> {
     let image = match (memory.copied, memory.image_bytes) {
         (false, _) => "image: none, it is streamed".to_owned(),
@@ -293,7 +312,16 @@ pub fn memory_lines(memory: &Memory) -> Vec<String> {
 
 fn directives(page: &mut Page, plan: &Document) {
     page.heading("Host name");
-    page.line(1, plan.hostname.as_deref().unwrap_or("none, unless DHCP gives one"));
+    let certain = plan.network.complete || plan.settings.contains_key("HOSTNAME");
+    page.line(
+        1,
+        &match (&plan.hostname, certain) {
+            (Some(name), true) => name.clone(),
+            (Some(name), false) => format!("{name}, unless DHCP gives another"),
+            (None, true) => "none".to_owned(),
+            (None, false) => "what DHCP gives".to_owned(),
+        },
+    );
     if !plan.modules.is_empty() {
         page.heading("Kernel modules, in this order");
         for module in &plan.modules {
@@ -350,6 +378,8 @@ fn file(page: &mut Page, file: &File) {
         Some(text) if file.path == "/etc/lts.conf" => {
             page.line(3, &format!("(the configuration, {} lines)", text.lines().count()));
         }
+        // All of it is in the list of settings.
+        Some(_) if file.path == "/run/landfall/env" => page.line(3, "(the settings above)"),
         Some(text) if text.is_empty() => page.line(3, "(empty)"),
         Some(text) => page.block(3, text),
         None => page.line(3, "(no text; see --format json)"),
