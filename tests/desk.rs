@@ -147,10 +147,10 @@ mod tests {
         }
     }
 
-    /// An operator runs them on the server that a thousand nodes boot from.
+    /// An operator runs it on the server that a thousand nodes boot from.
     #[test]
     #[ignore = "needs strace"]
-    fn plan_and_check_change_nothing_and_speak_to_nobody() {
+    fn plan_changes_nothing_and_speaks_to_nobody() {
         let fixtures = "tests/fixtures/plan";
         let seed = "tests/fixtures/seed-lts.conf";
         let mac = "52:54:00:aa:bb:cc";

@@ -13,7 +13,7 @@ use super::situation::Situation;
 use crate::config::{self, Reading, Settings, Substitution};
 use crate::desk::image::Image;
 use crate::directives::{Facts, Foreseen, environment, foresee};
-use crate::error::Error;
+use crate::error::{Cause, Error};
 use crate::handover::{INITS, choose_init};
 use crate::net::{Addressing, LinkChoice};
 use crate::root::{self, RamMode, RootPlan, RootSource};
@@ -44,9 +44,8 @@ pub fn decide(
             evaluation.deferred.join(", ")
         ));
     }
-    let mut of_file: Vec<_> = reading.problems.iter().chain(&evaluation.problems).collect();
-    of_file.sort_by_key(|problem| problem.place);
-    problems.extend(of_file.into_iter().map(|problem| of_file_problem(problem, reading)));
+    let of_file = reading.problems.iter().chain(&evaluation.problems);
+    problems.extend(of_file.map(|problem| of_file_problem(problem, reading)));
     let settings = &evaluation.settings;
 
     let boot_server = situation.boot_server();
@@ -76,10 +75,10 @@ pub fn decide(
     let (foreseen, warnings) = heard::during(|| foresee(settings, &facts, image));
     let is_image_known = image.name().is_some();
     for (family, error) in &foreseen.errors {
-        let mut problem = of_error(error, place_of(family, settings, reading));
+        let mut problem = of_error(error, place_of_family(family, settings, reading));
         problem.message = format!("{family}: {}", problem.message);
-        if !is_image_known {
-            // It may well be that the image has what is missing here.
+        // What is wrong in itself is wrong with any image; what is missing may well be in it.
+        if !is_image_known && !matches!(error.cause(), Cause::Invalid(_)) {
             problem.severity = Severity::Warning;
             problem.help =
                 Some("this depends on the image, of which nothing is known (--image)".into());
@@ -103,6 +102,8 @@ pub fn decide(
         );
         problems.push(said(Severity::Warning, message));
     }
+
+    problems.sort_by_key(place_of);
 
     Document {
         schema: SCHEMA,
@@ -356,7 +357,7 @@ fn handover(situation: &Situation, image: &Image, problems: &mut Vec<Problem>) -
 
 /// The one line that a family's trouble is about, if there is one: the family's name is that of
 /// a setting, or of a group of which there is one.
-fn place_of(
+fn place_of_family(
     family: &str,
     settings: &Settings,
     reading: &Reading,
@@ -372,6 +373,16 @@ fn place_of(
         config::Origin::File(place) => Some((file_name(place, reading)?, place)),
         _ => None,
     }
+}
+
+/// The order of problems: the command line, files by their lines, and what has no place.
+pub fn place_of(problem: &Problem) -> (u8, Option<String>, Option<usize>, Option<usize>) {
+    let rank = match problem.file.as_deref() {
+        Some(COMMAND_LINE) => 0,
+        Some(_) => 1,
+        None => 2,
+    };
+    (rank, problem.file.clone(), problem.line, problem.column)
 }
 
 fn of_command_line(problem: &crate::cmdline::Problem, line: &str) -> Problem {

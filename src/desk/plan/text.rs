@@ -1,6 +1,7 @@
 //! The plan for people: sections in the order of the boot, to be read in a change request. No
 //! colour, and contents indented instead of framed.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::document::{
@@ -104,12 +105,27 @@ fn unknown(page: &mut Page, plan: &Document) {
             1,
             "The plan depends on these paths of the image, of which none is assumed to exist:",
         );
+        let paths = gathered(paths);
         page.wrapped(2, paths.iter().take(MOST_PATHS).map(String::as_str));
         let more = paths.len().saturating_sub(MOST_PATHS);
         if more > 0 {
             page.line(2, &format!("and {more} more"));
         }
     }
+}
+
+/// `/bin/{a,b,c}` for several paths in one folder.
+fn gathered(paths: &[String]) -> Vec<String> {
+    let mut folders: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for path in paths {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        folders.entry(folder).or_default().push(name);
+    }
+    let shown = |(folder, names): (&str, Vec<&str>)| match names.as_slice() {
+        [name] => format!("{folder}/{name}"),
+        names => format!("{folder}/{{{}}}", names.join(",")),
+    };
+    folders.into_iter().map(shown).collect()
 }
 
 fn machine(page: &mut Page, plan: &Document) {
@@ -184,7 +200,8 @@ fn configuration(page: &mut Page, plan: &Document) {
     if !plan.settings.is_empty() {
         page.text.push('\n');
     }
-    let places: Vec<_> = plan.settings.values().map(short_origin).collect();
+    let places: Vec<_> =
+        plan.settings.values().map(|setting| short_origin(setting, plan.network.method)).collect();
     let width = places.iter().map(|place| place.chars().count()).max().unwrap_or_default();
     for ((name, setting), place) in plan.settings.iter().zip(&places) {
         page.line(1, &format!("{place:<width$}  {name} = {}", quoted(&setting.value)));
@@ -205,7 +222,10 @@ pub fn origin(setting: &Setting) -> String {
 }
 
 /// The same without the folder, which stands above already.
-fn short_origin(setting: &Setting) -> String {
+fn short_origin(setting: &Setting, method: Method) -> String {
+    if (setting.origin, method) == (Origin::Dhcp, Method::Static) {
+        return "ip=".to_owned();
+    }
     let origin = origin(setting);
     match origin.rsplit_once('/') {
         Some((_, name)) if setting.file.is_some() => name.to_owned(),
@@ -436,15 +456,11 @@ fn problems(page: &mut Page, problems: &[Problem]) {
 
 /// `lts.conf:7:1: error: …`, as compilers write it.
 pub fn problem_line(problem: &Problem) -> String {
+    let number = |number: Option<usize>| number.map(|number| number.to_string());
     let mut line = String::new();
-    for part in [
-        &problem.file,
-        &problem.line.map(|n| n.to_string()),
-        &problem.column.map(|n| n.to_string()),
-    ] {
-        if let Some(part) = part {
-            let _ = write!(line, "{part}:");
-        }
+    let place = [&problem.file, &number(problem.line), &number(problem.column)];
+    for part in place.into_iter().flatten() {
+        let _ = write!(line, "{part}:");
     }
     if !line.is_empty() {
         line.push(' ');
