@@ -482,7 +482,7 @@ mod tests {
         tree.write("/usr/lib/systemd/systemd", "", 0o755).unwrap();
         tree.write("/var/lib/kubelet/config.yaml", "kind: x", 0o644).unwrap();
         tree.write("/var/lib/kubelet/pki/a", "key", 0o600).unwrap();
-        tree.make_directory("/var/lib/docker", 0o710).unwrap();
+        tree.make_directory("/var/lib/docker", 0o710, None).unwrap();
         let large = folder.path().join("var/lib/rancher/images/large");
         std::fs::create_dir_all(large.parent().unwrap()).unwrap();
         // Sparse: reading it would take as long as copying.

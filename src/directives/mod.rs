@@ -9,20 +9,27 @@
 //! says; anything about the network's links, which is the handover's.
 
 mod accounts;
+mod clock;
 pub mod containers;
 mod covered;
+mod cron;
 #[cfg(test)]
 mod declarative;
+mod disable;
 mod draft;
+mod enable;
 mod environment;
 pub mod file;
 pub mod fstab;
 mod hostname;
 mod hosts;
 mod image_files;
+mod inittab;
+mod keyboard;
 mod machine_id;
 mod modules;
 mod mounts;
+mod overlay_dir;
 mod preinit;
 mod rclocal;
 mod resolv;
@@ -30,8 +37,11 @@ mod services;
 pub mod ssh;
 mod substitution;
 mod swap;
+mod sysctl;
+mod syslog;
 mod timezone;
 mod tree;
+pub mod units;
 pub mod zram;
 
 use std::path::Path;
@@ -102,6 +112,7 @@ pub fn foresee(settings: &Settings, facts: &Facts, image: &dyn View) -> Foreseen
     let mut report = Report::default();
     let hostname = decide_names(settings, facts, &mut draft, &mut report);
     decide_files(settings, facts, &mut draft, &mut report);
+    report.take_each("files", ((), draft.take_errors()));
     let modules = modules::wanted(settings);
     Foreseen {
         hostname,
@@ -186,29 +197,52 @@ fn decide_files(settings: &Settings, facts: &Facts, draft: &mut Draft<'_>, repor
     if let Some(text) = &facts.lts_conf {
         draft.write("/etc/lts.conf", text.as_str(), 0o644);
     }
+    if let Some(lines) = report.take("CRONTAB_*", cron::apply(settings, draft)) {
+        report.count(lines, "cron line", "cron lines");
+    }
+    report.take("XKBLAYOUT", keyboard::apply(settings, draft));
+    report.take("DISABLE_GETTYS", inittab::apply(settings, draft));
     let mut covered = decide_mounts(settings, facts, draft, report);
     decide_swap(settings, facts, draft, report);
     if let Some(id) = machine_id::choose(facts.mac, facts.uuid) {
         report.take("machine-id", machine_id::apply(&id, draft));
     }
+    if let Some(Some(folder)) = report.take("OVERLAY_DIR", overlay_dir::apply(settings, draft)) {
+        report.done.push(format!("{folder} copied"));
+    }
     if let Some(lines) = report.take("RCFILE_*", rclocal::apply(settings, draft)) {
         report.count(lines, "rc.local line", "rc.local lines");
     }
+    if let Some(Some(zone)) = report.take("TIMEZONE", timezone::apply(settings, draft)) {
+        report.done.push(format!("time zone {zone}"));
+    }
+    report.take("TIMESERVER", clock::time_servers(settings, facts, draft));
+    report.take("HWCLOCK", clock::hardware_clock(settings, draft));
+    report.take("SYSLOG_HOST", syslog::apply(settings, draft));
+    let parameters = report.take_each("SYSCTL_*", sysctl::apply(settings, draft));
+    report.count(parameters, "kernel parameter", "kernel parameters");
     decide_operators_files(settings, &mut covered, draft, report);
     report.take("files below mounts", covered.decide(draft));
+    decide_services(settings, facts, draft, report);
+}
+
+/// Last, so that units which other families bring count.
+fn decide_services(settings: &Settings, facts: &Facts, draft: &mut Draft<'_>, report: &mut Report) {
     // Where no configuration was found nobody has had the chance to keep a service, and a node
     // without sshd can only be reached on foot.
     if facts.configured {
-        // After fstab, which decides about the services of NFS.
         let services = services::apply(settings, facts.memory_kib, draft);
         if let Some(names) = report.take("RM_SYSTEM_SERVICES", services) {
             report.count(names.len(), "service removed", "services removed");
             report.services = names;
         }
     }
-    if let Some(Some(zone)) = report.take("TIMEZONE", timezone::apply(settings, draft)) {
-        report.done.push(format!("time zone {zone}"));
-    }
+    let disabled = report.take_each("DISABLE_SYSTEM_SERVICES", disable::disable(settings, draft));
+    report.count(disabled, "service disabled", "services disabled");
+    let masked = report.take_each("MASK_SYSTEM_SERVICES", disable::mask(settings, draft));
+    report.count(masked, "service masked", "services masked");
+    let enabled = report.take_each("ENABLE_SYSTEM_SERVICES", enable::apply(settings, draft));
+    report.count(enabled, "service enabled", "services enabled");
 }
 
 /// /etc/fstab, and what it will hide.
@@ -294,6 +328,12 @@ impl Report {
     /// The value; an error is kept with the `family` it belongs to.
     fn take<T>(&mut self, family: &str, result: Result<T>) -> Option<T> {
         result.map_err(|error| self.errors.push((family.to_owned(), error))).ok()
+    }
+
+    /// What was done; every error is kept.
+    fn take_each<T>(&mut self, family: &str, (value, errors): (T, Vec<Error>)) -> T {
+        self.errors.extend(errors.into_iter().map(|error| (family.to_owned(), error)));
+        value
     }
 
     /// Does what was decided.

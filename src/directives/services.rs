@@ -3,7 +3,8 @@
 //! LTSP 5.5.7's lists, conditions and way of removal (its `50-rm-system-services`): the unit files
 //! and start scripts are deleted from the overlay. Nothing is masked; aliases, `*.wants` links and
 //! `S@.service` stay, and what they point to is simply not there. Unlike there, a name in
-//! KEEP_SYSTEM_SERVICES is kept whichever list it is in (C77).
+//! KEEP_SYSTEM_SERVICES is kept whichever list it is in (C77), and so is what
+//! ENABLE_SYSTEM_SERVICES asks for.
 
 use std::collections::BTreeSet;
 
@@ -74,13 +75,34 @@ fn removals<'a>(settings: &'a Settings, node: Node<'_>) -> BTreeSet<&'a str> {
         (!fat && low, WITH_LITTLE_MEMORY, "RM_LOW_RAM_SERVICES"),
         (!node.fstab.contains("nfs"), WITHOUT_NFS, ""),
     ];
-    let kept = settings.list("KEEP_SYSTEM_SERVICES");
+    let enabled = settings.list("ENABLE_SYSTEM_SERVICES");
     lists
         .into_iter()
         .filter(|(applies, ..)| *applies)
         .flat_map(|(_, names, more)| names.split_whitespace().chain(settings.list(more)))
-        .filter(|name| !kept.contains(name))
+        .filter(|name| !is_kept(settings, name) && !names(&enabled, name))
         .collect()
+}
+
+/// Whether KEEP_SYSTEM_SERVICES names a service, with its suffix or without.
+pub fn is_kept(settings: &Settings, service: &str) -> bool {
+    names(&settings.list("KEEP_SYSTEM_SERVICES"), service)
+}
+
+fn names(list: &[&str], service: &str) -> bool {
+    fn stem(name: &str) -> &str {
+        name.strip_suffix(".service").unwrap_or(name)
+    }
+    list.iter().any(|name| stem(name) == stem(service))
+}
+
+/// `/etc/rc2.d` and its kin.
+pub fn runlevels(view: &dyn View) -> Result<Vec<String>> {
+    let names = view.names("/etc")?.into_iter();
+    let folders = names.filter(|name| {
+        name.len() == "rc2.d".len() && name.starts_with("rc") && name.ends_with(".d")
+    });
+    Ok(folders.map(|name| format!("/etc/{name}")).collect())
 }
 
 /// Whether a file of this name is a removed service's.
@@ -107,11 +129,7 @@ fn remove(names: &BTreeSet<&str>, draft: &mut Draft<'_>) -> Result<Vec<String>> 
     if draft.kind("/lib")? == Some(super::tree::Kind::Directory) {
         folders.push(("/lib/systemd/system".into(), &units));
     }
-    for name in draft.names("/etc")? {
-        if name.len() == "rc2.d".len() && name.starts_with("rc") && name.ends_with(".d") {
-            folders.push((format!("/etc/{name}"), &links));
-        }
-    }
+    folders.extend(runlevels(draft)?.into_iter().map(|folder| (folder, &links as Belongs<'_>)));
     let mut removed = Vec::new();
     for (folder, belongs) in folders {
         // Reading a folder once is cheaper over a network than asking for each of 64 names.
@@ -157,6 +175,8 @@ mod tests {
             ("2.3", &[("RM_THIN_SYSTEM_SERVICES", "a")],  desktop, 39),
             ("2.3", &[("RM_LOW_RAM_SERVICES", "a")],      small, 71),
             ("C77", &[("KEEP_SYSTEM_SERVICES", "foo ssh"), ("RM_SYSTEM_SERVICES", "foo")],     NODE, 63),
+            ("",    &[("KEEP_SYSTEM_SERVICES", "ssh.service")],  NODE, 63),
+            ("",    &[("ENABLE_SYSTEM_SERVICES", "ssh atd.service")], NODE, 62),
             // D: KEEP wins in a list of several names, too.
             ("C77", &[("KEEP_SYSTEM_SERVICES", "foo ssh"), ("RM_SYSTEM_SERVICES", "foo bar")], NODE, 64),
         ];
