@@ -46,9 +46,9 @@ pub fn run() -> Result<Infallible, Box<Failure>> {
     boot.stage(Stage::Directives, || {
         let _waiting = new_root.waiting();
         handover::bind_api_mounts(&new_root)?;
-        // First, so that PREINIT commands may have the last word on these files too.
-        network.leave_to(new_root.path());
         config.substitute(&mut directives::shell_of(new_root.path()));
+        // First, so that PREINIT commands may have the last word on these files too.
+        network.leave_to(new_root.path(), directives::wishes(config.settings()));
         let facts = facts(&machine, &network, &config);
         let load_with = |module: &str, parameters: &str| {
             // A bare parameter is a switch, and 1 is how the kernel writes it.

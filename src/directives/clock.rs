@@ -163,7 +163,8 @@ mod tests {
         let chrony = ("/etc/chrony/chrony.conf", CHRONY);
         let ntp = ("/etc/ntpsec/ntp.conf", NTP);
         let date = ("/etc/default/ntpsec-ntpdate", DATE);
-        let cases: &[(&str, &[(&str, &str)], &str, &[&str], &[&str])] = &[
+        type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, &'a [&'a str], &'a [&'a str]);
+        let cases: &[Row<'_>] = &[
             ("10.0.0.1 ntp.example", &[timesyncd], TIMESYNCD, &["[Time]", "NTP=", "NTP=10.0.0.1 ntp.example"], &["systemd-timesyncd"]),
             ("auto", &[chrony], chrony.0, &["confdir /etc/chrony/conf.d", "server 10.9.0.2 iburst", "sourcedir /etc/chrony/sources.d", "refclock PHC /dev/ptp0", "! server x"], &["chrony"]),
             ("fd00::1", &[ntp], ntp.0, &["driftfile /var/lib/ntpsec/ntp.drift", "tos maxclock 11", "tos minclock 4 minsane 3", "server 127.127.1.0", "restrict default kod nomodify", "server fd00::1 iburst", "tos minclock 1 minsane 1"], &["ntpd"]),

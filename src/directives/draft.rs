@@ -122,6 +122,22 @@ impl<'v> Draft<'v> {
         std::mem::take(&mut self.errors)
     }
 
+    /// Decides what somebody else has decided before: afterwards the draft shows a root to which all
+    /// of it has been done.
+    pub fn adopt(&mut self, changes: &[Change]) {
+        for Change { path, what } in changes {
+            match what {
+                What::File { contents, mode, owner } => {
+                    self.file(path, contents.clone(), *mode, *owner);
+                }
+                What::Link { target } => self.link(path, target),
+                What::Directory { mode, owner } => self.directory(path, *mode, *owner),
+                What::Removed => self.take_away(path),
+                What::Copied { from } => self.copy_tree(from, path),
+            }
+        }
+    }
+
     /// Writes a file, through links to a file that is there, else in place of whatever is there.
     pub fn write(&mut self, path: &str, contents: impl Into<Vec<u8>>, mode: u32) {
         self.file(path, contents.into(), Mode::New(mode), None);
@@ -162,12 +178,16 @@ impl<'v> Draft<'v> {
     pub fn remove(&mut self, path: &str) -> Result<bool> {
         let there = matches!(self.kind(path)?, Some(kind) if kind != Kind::Directory);
         if there {
-            let place = self.model.remove(path);
-            self.forget_writing(&place);
-            self.note(path, What::Removed);
-            self.foresee(place, || format!("removing {path} of the new root"));
+            self.take_away(path);
         }
         Ok(there)
+    }
+
+    fn take_away(&mut self, path: &str) {
+        let place = self.model.remove(path);
+        self.forget_writing(&place);
+        self.note(path, What::Removed);
+        self.foresee(place, || format!("removing {path} of the new root"));
     }
 
     /// Copies what is below `from` to `path`, over what is there.

@@ -47,7 +47,7 @@ pub mod zram;
 use std::path::Path;
 
 pub use containers::InMemory;
-pub use draft::{Change, Draft, Mode, View, What};
+pub use draft::{Change, Draft, Mode, View, What, carry_out};
 pub use environment::{leave_environment, render as environment};
 pub use modules::Load;
 pub use substitution::shell_of;
@@ -56,9 +56,9 @@ pub use tree::{Kind, Tree};
 use covered::Covered;
 use mounts::Mounts;
 
-use crate::config::Settings;
+use crate::config::{Origin, Settings};
 use crate::error::{Error, Result, WhileDoing};
-use crate::net::{Lease, Mac};
+use crate::net::{Lease, Mac, Wishes};
 use crate::root::SwapPlan;
 
 /// What the boot has found out, besides settings.
@@ -186,7 +186,9 @@ fn decide_names(
             report.count(lines, "hosts line", "hosts lines");
         }
     }
-    if let Some(Some(file)) = report.take("DNS_SERVER", resolv::apply(settings, facts, draft)) {
+    if let Some(told) = report.take("DNS_SERVER", resolv::apply(settings, facts, draft))
+        && let Some(file) = report.take_each("DNS_SERVER", told)
+    {
         log::debug!(target: "directives", "the resolver's servers are in {file}");
     }
     name
@@ -216,7 +218,11 @@ fn decide_files(settings: &Settings, facts: &Facts, draft: &mut Draft<'_>, repor
     if let Some(Some(zone)) = report.take("TIMEZONE", timezone::apply(settings, draft)) {
         report.done.push(format!("time zone {zone}"));
     }
-    report.take("TIMESERVER", clock::time_servers(settings, facts, draft));
+    if let Some(told) = report.take("TIMESERVER", clock::time_servers(settings, facts, draft))
+        && !told.is_empty()
+    {
+        report.done.push(format!("time servers for {}", told.join(" and ")));
+    }
     report.take("HWCLOCK", clock::hardware_clock(settings, draft));
     report.take("SYSLOG_HOST", syslog::apply(settings, draft));
     let parameters = report.take_each("SYSCTL_*", sysctl::apply(settings, draft));
@@ -306,6 +312,20 @@ fn decide_operators_files(
     let (files, mut problems) = file::apply(settings, covered, draft);
     report.count(files, "file written", "files written");
     report.errors.append(&mut problems);
+}
+
+/// What settings want of the boot link in the running system.
+pub fn wishes(settings: &Settings) -> Wishes<'_> {
+    // DHCP's variables are settings, too.
+    let is_set = |name: &str| {
+        settings.filled(name).is_some()
+            && settings.setting(name).is_some_and(|setting| setting.origin != Origin::Dhcp)
+    };
+    Wishes {
+        method: settings.filled("NET_DEVICE_METHOD"),
+        own_dns: is_set("DNS_SERVER"),
+        own_ntp: is_set("TIMESERVER"),
+    }
 }
 
 /// The boot server, as a setting or as the network said.
@@ -409,6 +429,115 @@ mod tests {
         assert_eq!(read("/etc/machine-id"), "525400aabbcc00000000000000000000\n");
         assert_eq!(read("/etc/fstab").lines().count(), 5);
         assert_eq!(read("/etc/rc.local").lines().count(), 8);
+    }
+
+    /// Everything that is decided, on a root that has a bit of everything: a desk foresees what
+    /// a boot does.
+    #[test]
+    fn what_is_foreseen_is_what_is_found() {
+        let text = r#"
+[default]
+HOSTNAME=node7
+HOSTNAME_ADDRESS=lease
+DNS_SERVER="10.0.0.2 nonsense"
+TIMEZONE=Europe/Prague
+TIMESERVER=auto
+HWCLOCK=local
+SYSLOG_HOST=10.0.0.3:514
+XKBLAYOUT=cz
+CRONTAB_1="@daily root true"
+SYSCTL_1="kernel.panic=10 vm.swappiness=1"
+RCFILE_1="echo from the file"
+MASK_SYSTEM_SERVICES="apt-daily.timer"
+DISABLE_SYSTEM_SERVICES=cron
+ENABLE_SYSTEM_SERVICES="join none"
+FSTAB_1="/dev/sda1 /srv ext4 nofail 0 0"
+"#;
+        let settings = evaluate(text, &[], &Identity::default()).settings;
+        let facts = Facts {
+            server: Some("10.9.0.2".into()),
+            lease: Some(lease([10, 9, 200, 5], 16)),
+            mac: "52:54:00:aa:bb:cc".parse().ok(),
+            memory_kib: 64 << 20,
+            configured: true,
+            ..Facts::default()
+        };
+        let image = || {
+            let folder = tempfile::tempdir().unwrap();
+            let tree = Tree::open(folder.path()).unwrap();
+            tree.link("/lib", "usr/lib").unwrap();
+            tree.link("/etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf").unwrap();
+            for (path, mode) in [
+                ("/usr/lib/systemd/systemd", 0o755),
+                ("/usr/lib/systemd/systemd-timesyncd", 0o755),
+                ("/usr/lib/systemd/system/ssh.service", 0o644),
+                ("/usr/lib/systemd/system/systemd-resolved.service", 0o644),
+                ("/usr/share/zoneinfo/Europe/Prague", 0o644),
+                ("/etc/cron.d/README", 0o644),
+                ("/etc/rsyslog.d/50-default.conf", 0o644),
+                ("/etc/default/keyboard", 0o644),
+                ("/etc/systemd/system/multi-user.target.wants/cron.service", 0o644),
+                ("/var/lib/dbus/machine-id", 0o644),
+            ] {
+                tree.write(
+                    path,
+                    "XKBLAYOUT=us
+",
+                    mode,
+                )
+                .unwrap();
+            }
+            let overlay = "/etc/ltsp/overlay-dir";
+            let unit = "[Install]
+WantedBy=multi-user.target
+";
+            for (path, text, mode) in [
+                ("/lib/systemd/system/join.service", unit, 0o644),
+                (
+                    "/etc/rc.local",
+                    "#!/bin/sh
+echo from the folder
+exit 0
+",
+                    0o755,
+                ),
+            ] {
+                tree.write(&format!("{overlay}{path}"), text, mode).unwrap();
+            }
+            (folder, tree)
+        };
+        let (_image, untouched) = image();
+        let foreseen = foresee(&settings, &facts, &untouched);
+        let mut shown = Draft::over(&untouched);
+        shown.adopt(&foreseen.changes);
+
+        let (_booted, booted) = image();
+        let mut report = Report::default();
+        draft::on(&booted, |draft| {
+            decide_names(&settings, &facts, draft, &mut report);
+            decide_files(&settings, &facts, draft, &mut report);
+        });
+        assert_eq!(foreseen.done, report.done);
+        let families: Vec<_> = foreseen.errors.iter().map(|(family, _)| family.as_str()).collect();
+        assert_eq!(families, ["DNS_SERVER", "ENABLE_SYSTEM_SERVICES"], "{:?}", foreseen.errors);
+        for Change { path, .. } in &foreseen.changes {
+            assert_eq!(shown.kind(path).unwrap(), booted.kind(path).unwrap(), "{path}");
+            assert_eq!(shown.read(path).ok(), booted.read(path).ok(), "{path}");
+        }
+        let rc_local = booted.read_text("/etc/rc.local").unwrap().unwrap();
+        assert_eq!(
+            rc_local,
+            "#!/bin/sh
+echo from the folder
+echo from the file
+"
+        );
+        assert!(units::is_enabled(&booted, "join.service"));
+        assert_eq!(booted.kind("/lib").unwrap(), Some(Kind::Link("usr/lib".into())));
+        assert!(!booted.exists("/usr/lib/systemd/system/ssh.service"));
+        // At the desk nothing has happened.
+        assert!(untouched.exists("/usr/lib/systemd/system/ssh.service"));
+        assert!(!untouched.exists("/etc/hosts"));
     }
 
     /// One family's trouble must not cost the others.

@@ -12,10 +12,10 @@ use super::options::Site;
 use super::situation::Situation;
 use crate::config::{self, Reading, Settings, Substitution};
 use crate::desk::image::Image;
-use crate::directives::{Facts, Foreseen, environment, foresee};
+use crate::directives::{Facts, Foreseen, environment, foresee, wishes};
 use crate::error::{Cause, Error};
 use crate::handover::{INITS, choose_init};
-use crate::net::{Addressing, LinkChoice};
+use crate::net::{Addressing, Left, LinkChoice, Renewer, left_files};
 use crate::root::{self, RamMode, RootPlan, RootSource};
 
 /// Name of the command line in the list of problems.
@@ -86,13 +86,24 @@ pub fn decide(
         problems.push(problem);
     }
     problems.extend(warnings.into_iter().map(|message| said(Severity::Warning, message)));
-    // TODO(call site): the files that the network stage leaves belong in front of these:
-    // net::left_files(&situation.plan.network, lease, mac, link, image).
-    let mut files: Vec<File> = foreseen.changes.iter().map(files::shown).collect();
-    files.push(files::below_run("/run/landfall/env", environment(settings), 0o600));
+    // In the order of the boot: what the network needs is there before anybody's settings.
+    let left = left(situation, settings, image);
+    let mut files: Vec<File> = left.root.iter().map(files::shown).collect();
+    files.extend(foreseen.changes.iter().map(files::shown));
+    let environment = ("/run/landfall/env".to_owned(), environment(settings));
+    files.extend(left.run.iter().cloned().map(|file| files::below_run(file, 0o644)));
+    files.push(files::below_run(environment, 0o600));
+    problems.extend(left.errors.iter().map(|error| of_error(error, None)));
 
     let memory = memory(situation, root.as_ref(), &files, image, &mut problems);
     let handover = handover(situation, image, &mut problems);
+    if left.run.is_empty() {
+        unknown.push(
+            "The files with which the network link survives in the running system: they need an \
+             address and a MAC address."
+                .to_owned(),
+        );
+    }
     if !is_image_known {
         unknown.push("The root image (--image): nothing is assumed to be in it.".to_owned());
     }
@@ -147,6 +158,19 @@ pub fn decide(
         memory,
         handover,
         problems,
+    }
+}
+
+/// What the network stage leaves; nothing if it is not known to whom.
+fn left(situation: &Situation, settings: &Settings, image: &Image) -> Left {
+    let plan = &situation.plan.network;
+    match (situation.lease(), situation.node.mac) {
+        (Some(lease), Some(mac)) => {
+            left_files(&situation.link, mac, plan, lease, wishes(settings), image)
+        }
+        _ => {
+            Left { renewer: Renewer::Nobody, run: Vec::new(), root: Vec::new(), errors: Vec::new() }
+        }
     }
 }
 

@@ -41,12 +41,12 @@ pub fn shown(change: &Change) -> File {
 }
 
 /// A file that a boot leaves in `/run`.
-pub fn below_run(path: &str, contents: String, mode: u32) -> File {
+pub fn below_run((path, contents): (String, String), mode: u32) -> File {
     File {
         contents: Some(contents),
         mode: Some(octal(mode)),
         replaces: Some(true),
-        ..nothing_but(path, Kind::File)
+        ..nothing_but(&path, Kind::File)
     }
 }
 
