@@ -42,6 +42,7 @@ const TESTS: &[Need] = &[
     ("mke2fs", "e2fsprogs"),
     ("sfdisk", "fdisk"),
     ("nft", "nftables"),
+    ("strace", "strace"),
 ];
 
 /// An ordinary user's namespace has more than one user only through this.
