@@ -47,7 +47,7 @@ pub fn run() -> Result<Infallible, Box<Failure>> {
         let _waiting = new_root.waiting();
         handover::bind_api_mounts(&new_root)?;
         config.substitute(&mut directives::shell_of(new_root.path()));
-        // First, so that PREINIT commands may have the last word on these files too.
+        // First of all files, so that PREINIT commands may have the last word on these, too.
         network.leave_to(new_root.path(), directives::wishes(config.settings()));
         let facts = facts(&machine, &network, &config);
         let load_with = |module: &str, parameters: &str| {

@@ -12,10 +12,12 @@ const HELP: &str = "\
 landfall boots machines over the network: it is PID 1 of their initramfs.
 As a command:
 
+  landfall check FILE...                what is wrong with an lts.conf; also with --format json,
+                                        --strict (status 1 for warnings), --substitution
   landfall plan ...                     what a node would do with its next boot, and what a
                                         new configuration changes for which nodes
-  landfall check FILE...                what is wrong with a configuration
   landfall help plan                    how to ask
+  landfall settings [--man]             the table of settings; as the manual page lts.conf(5)
   landfall keys                         the table of kernel parameters
   landfall version
 ";
@@ -53,6 +55,7 @@ fn run() -> Result<Output, lexopt::Error> {
             "keys" => says(keys_table()),
             "check" => desk::check::run(&mut parser),
             "plan" => desk::plan::run(&mut parser),
+            "settings" => desk::manual::run(&mut parser),
             word => Err(format!("no such command: {word}").into()),
         },
         other => Err(other.unexpected()),

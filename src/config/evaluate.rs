@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::import::{MOST_OF_A_VALUE, Unusable, collapse_blanks, expand};
+use super::problem::{Bound, Problem, Problems, Severity};
 use super::reading::{Reading, Substitution};
 use super::select::{Identity, Indexed, Selection, effective, select};
-use super::syntax::{Bound, Entry, Problem, Problems, Quoting, Severity};
+use super::syntax::{Entry, Quoting};
 use super::{Origin, Settings};
 
 /// What a file means for one machine.
@@ -24,9 +25,9 @@ pub struct Evaluation {
 
 /// Evaluates `text` for `identity`, on top of `base`.
 ///
-/// `base` holds what is weaker than the file and stronger than nothing: DHCP's variables, then
-/// `ltsp.NAME=` of the command line; of two with one name the later counts (LTSP 5, precedence
-/// as in its `ltsp_config.d`). All of it can be used as `$NAME` in the file.
+/// `base` holds what is weaker than the file and stronger than nothing ([`super::base`]); of two
+/// with one name the later counts (LTSP 5, precedence as in its `ltsp_config.d`). All of it can be
+/// used as `$NAME` in the file.
 ///
 /// If the settings so found name the machine differently than `identity` does, sections are chosen
 /// a second time by that name (C28). The section that gave the name stays in force, below the one
@@ -311,6 +312,9 @@ mod tests {
             ("C22", "[gpu] / V=gpu / [node*] / V=glob / X=glob / [node1] / LIKE=gpu", "V=gpu;X=glob"),
             ("C23", "[gpu] / V=gpu / [node*] / LIKE=gpu / X=1", "V=gpu;X=1"),
             ("C24", "[default] / A=1 / B=1 / [node1] / A=NONE", "B=1"),
+            ("C24", "[default] / A=1 / [node1] / A=\" None \"", ""),
+            // Single quotes, which LTSP did not have, are for exactly what is between them.
+            ("",    "[default] / A=1 / [node1] / A='NONE' / B='it''s'", "A=NONE;B=it's"),
             ("C25", "[default] / A=none / [node1] / A=5", "A=5"),
             ("C26", "[default] / A=1 / [node1] / A=\"\"", "A="),
             ("C29", "[node1] / LIKE=node1 / A=1", "A=1"),

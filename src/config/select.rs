@@ -9,9 +9,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;
 
 use super::Text;
-use super::syntax::{
-    Bound, Document, Entry, Problem, Problems, Quoting, Section, Severity, is_none,
-};
+use super::problem::{Bound, Problem, Problems, Severity};
+use super::syntax::{Document, Entry, Quoting, Section, is_none};
 use crate::net::Mac;
 
 /// What sections can be named by.

@@ -13,10 +13,11 @@
 //! every byte is left to the searches of the standard library, which are built for speed.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
 use super::Piece;
+use super::cursor::{Cursor, is_special};
+use super::problem::{Bound, Place, Problem, Problems, Severity};
 
 /// Parsed files. Sections are in the order of the files and in file order, doubles included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,17 +44,6 @@ pub struct Entry {
     pub place: Place,
 }
 
-/// Where something stands in the files of a configuration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
-    /// Index into [`super::Reading::files`]; 0 is the file itself, the others are included.
-    pub file: usize,
-    /// 1-based.
-    pub line: usize,
-    /// 1-based, in characters.
-    pub column: usize,
-}
-
 /// How a value was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quoting {
@@ -62,91 +52,6 @@ pub enum Quoting {
     /// Exactly the text between the quotes: no variables, no blanks that collapse, no `NONE`.
     /// `''` in it is one quote.
     Single,
-}
-
-/// Something in the file that a person should mend.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    pub place: Place,
-    pub text: String,
-    pub severity: Severity,
-    /// What to do about it, where the text does not say so already.
-    pub help: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// It has been understood, but probably not as it was meant.
-    Warning,
-    /// What this line says is not in force.
-    Error,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Place { line, column, .. } = self.place;
-        write!(f, "line {line}, column {column}: {}", self.text)
-    }
-}
-
-/// How many problems are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Bound {
-    /// Up to [`MOST_PROBLEMS`] of each look at the files. It is the file that decides how many
-    /// there are, and PID 1 remembers them.
-    #[default]
-    Few,
-    /// All, for a person who mends the file.
-    All,
-}
-
-/// A file with more is not an lts.conf but something else at its address (an image, a web page).
-const MOST_PROBLEMS: usize = 50;
-
-/// Settings of a section, for which there is room at once.
-const USUAL: usize = 8;
-
-/// What one look at the files finds.
-#[derive(Debug, Default)]
-pub(super) struct Problems {
-    found: Vec<Problem>,
-    bound: Bound,
-}
-
-impl Problems {
-    pub fn new(bound: Bound) -> Self {
-        Self { found: Vec::new(), bound }
-    }
-
-    /// `text` is made only if there is room: it may quote long names.
-    pub fn add(&mut self, place: Place, severity: Severity, text: impl FnOnce() -> String) {
-        self.add_with(place, severity, || (text(), None));
-    }
-
-    /// The same, with what to do about it.
-    pub fn add_with(
-        &mut self,
-        place: Place,
-        severity: Severity,
-        text: impl FnOnce() -> (String, Option<String>),
-    ) {
-        let (text, severity, help) = match (self.bound, self.found.len()) {
-            (Bound::All, _) | (Bound::Few, ..MOST_PROBLEMS) => {
-                let (text, help) = text();
-                (text, severity, help)
-            }
-            (Bound::Few, MOST_PROBLEMS) => {
-                let text = "and more after this; is it an lts.conf at all?";
-                (text.to_owned(), Severity::Error, None)
-            }
-            (Bound::Few, _) => return,
-        };
-        self.found.push(Problem { place, text, severity, help });
-    }
-
-    pub fn into_vec(self) -> Vec<Problem> {
-        self.found
-    }
 }
 
 /// One file, parsed.
@@ -238,7 +143,7 @@ impl Reader<'_> {
             let place = self.place(number, line, cursor.at);
             let (name, fault) = section_name(&mut cursor);
             // A broken header still opens a section: what follows must not go to the one before.
-            self.sections.push(Section { name, place, entries: Vec::with_capacity(USUAL) });
+            self.sections.push(Section { name, place, entries: Vec::new() });
             if let Some(fault) = fault {
                 return self.report(number, line, fault);
             }
@@ -518,66 +423,4 @@ pub(super) fn is_name(text: &str) -> bool {
     let mut bytes = text.bytes();
     bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-}
-
-/// What ends a bare word (getltscfg's lexer).
-fn is_special(byte: u8) -> bool {
-    matches!(byte, b'=' | b'[' | b']' | b'"' | b'\'' | b'#')
-}
-
-/// A place in one line.
-struct Cursor<'a> {
-    line: &'a str,
-    /// Byte offset, always between characters.
-    at: usize,
-}
-
-impl<'a> Cursor<'a> {
-    fn rest(&self) -> &'a str {
-        self.line.get(self.at..).unwrap_or_default()
-    }
-
-    fn next(&self) -> Option<u8> {
-        self.line.as_bytes().get(self.at).copied()
-    }
-
-    /// Past `bytes` of ASCII.
-    fn skip(&mut self, bytes: usize) {
-        self.at = self.at.saturating_add(bytes).min(self.line.len());
-    }
-
-    fn skip_blanks(&mut self) {
-        self.take_while(|byte| byte.is_ascii_whitespace());
-    }
-
-    /// `wanted` takes all bytes or none of a character that is not ASCII.
-    fn take_while(&mut self, wanted: impl Fn(u8) -> bool) -> &'a str {
-        let rest = self.rest();
-        let end = rest.bytes().position(|byte| !wanted(byte)).unwrap_or(rest.len());
-        self.skip(end);
-        rest.get(..end).unwrap_or_default()
-    }
-
-    fn take_to(&mut self, end: char) -> &'a str {
-        let rest = self.rest();
-        let taken = rest.split(end).next().unwrap_or(rest);
-        self.skip(taken.len());
-        taken
-    }
-
-    /// A name, quoted or bare, and the blanks after it.
-    fn word(&mut self) -> &'a str {
-        if self.next() != Some(b'"') {
-            return self.take_while(|byte| !is_special(byte)).trim_ascii();
-        }
-        self.skip(1);
-        let word = self.take_to('"');
-        self.skip(1);
-        self.skip_blanks();
-        word
-    }
-
-    fn at_end(&self) -> bool {
-        self.next().is_none_or(|byte| byte == b'#')
-    }
 }
