@@ -183,3 +183,32 @@ fn what_a_file_includes_is_part_of_the_plan() {
     assert_eq!(json["settings"]["B"]["line"], 2);
     assert_eq!(json["configuration"]["files"].as_array().unwrap().len(), 2);
 }
+
+/// Who reads the README shall see what they will see.
+#[test]
+fn the_readme_shows_real_output() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let mut shown = 0;
+    for block in readme.split("```\n$ landfall plan ").skip(1) {
+        let (command, rest) = block.split_once('\n').unwrap();
+        let (output, _) = rest.split_once("```").unwrap();
+        // One argument of them is quoted.
+        let arguments: Vec<String> = command
+            .split('\'')
+            .zip([false, true].into_iter().cycle())
+            .flat_map(|(part, quoted)| match quoted {
+                true => vec![part.to_owned()],
+                false => part.split_whitespace().map(str::to_owned).collect(),
+            })
+            .collect();
+        let (text, _) = answer(&arguments, "text");
+        let mut at = 0;
+        for piece in output.split("…\n") {
+            let found = text[at..].find(piece);
+            at += found
+                .unwrap_or_else(|| panic!("{command}: not in the output:\n{piece}\nbut:\n{text}"));
+        }
+        shown += 1;
+    }
+    assert_eq!(shown, 2);
+}
