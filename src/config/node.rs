@@ -130,6 +130,10 @@ impl Configuration {
         let mut evaluation = reading.evaluate(&base, &identity, shell);
         evaluation.problems.extend(remarks(&evaluation.settings));
         announce(&source, &reading, &evaluation);
+        if evaluation.deferred.iter().any(|name| name == "LTSP_NBD_TO_RAM") {
+            let late = "needs a shell of the root, which comes too late for it; it is not in force";
+            log::warn!(target: "config", "LTSP_NBD_TO_RAM {late}");
+        }
         Self { reading, evaluation, source, base, identity, substitution }
     }
 }
