@@ -3,6 +3,7 @@
 //! The rules are those of `config::import`; a test compares the two. Variables are not known at a
 //! desk, so each is one letter here.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::config::Quoting;
@@ -11,10 +12,11 @@ use crate::config::Quoting;
 const UNKNOWN: &str = "x";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Imported {
-    pub text: String,
-    /// For each byte of `text` its byte in the value, and one more for the end.
-    places: Vec<usize>,
+pub struct Imported<'v> {
+    pub text: Cow<'v, str>,
+    /// Where pieces of `text` begin, there and in the value; up to the next one both go on byte by
+    /// byte. None, if the text is the value.
+    pieces: Vec<(usize, usize)>,
     /// `$NAME`, as byte offset, length and name.
     pub variables: Vec<(usize, usize, String)>,
     /// `$1` and its like, which stay as they are: byte offset and length.
@@ -23,15 +25,19 @@ pub struct Imported {
     pub commands: Vec<(usize, usize)>,
 }
 
-impl Imported {
-    pub fn of(value: &str, quoting: Quoting) -> Self {
-        let mut imported = Self::default();
-        if quoting == Quoting::Single {
-            imported.push(value, 0, 1);
-        } else {
-            imported.expand(value);
+impl<'v> Imported<'v> {
+    pub fn of(value: &'v str, quoting: Quoting) -> Self {
+        let blanks = |byte: u8| byte.is_ascii_whitespace();
+        let is_plain = |(byte, next): (u8, u8)| {
+            !matches!(byte, b'\\' | b'$' | b'`') && (!blanks(byte) || byte == b' ' && !blanks(next))
+        };
+        let next = value.bytes().skip(1).chain([0]);
+        if quoting == Quoting::Single || value.bytes().zip(next).all(is_plain) {
+            return Self { text: Cow::Borrowed(value), ..Self::default() };
         }
-        imported.places.push(value.len());
+        let mut imported = Self::default();
+        imported.expand(value);
+        imported.pieces.push((imported.text.len(), value.len()));
         imported
     }
 
@@ -50,7 +56,11 @@ impl Imported {
 
     /// Byte offset in the value of a byte of the text.
     pub fn place(&self, at: usize) -> usize {
-        self.places.get(at).or(self.places.last()).copied().unwrap_or_default()
+        let after = self.pieces.partition_point(|(start, _)| *start <= at);
+        match after.checked_sub(1).and_then(|piece| self.pieces.get(piece)) {
+            Some((start, value)) => value.saturating_add(at.saturating_sub(*start)),
+            None => at,
+        }
     }
 
     fn expand(&mut self, value: &str) {
@@ -67,7 +77,7 @@ impl Imported {
             Some(0) => {}
             plain => {
                 let length = plain.unwrap_or(rest.len());
-                self.push(rest.get(..length).unwrap_or_default(), at, 1);
+                self.push(rest.get(..length).unwrap_or_default(), at);
                 return length;
             }
         }
@@ -76,7 +86,7 @@ impl Imported {
         let after = characters.as_str();
         match (first, characters.next()) {
             (Some('\\'), Some(c @ ('$' | '"' | '\\' | '`'))) => {
-                self.push(c.encode_utf8(&mut [0; 4]), at, 1);
+                self.push(c.encode_utf8(&mut [0; 4]), at);
                 2
             }
             (Some('$'), Some('(')) => self.command(at, closed(rest)),
@@ -99,15 +109,15 @@ impl Imported {
             }
             (Some('$'), Some('0'..='9' | '?' | '!' | '#' | '$' | '@' | '*' | '-')) => {
                 self.odd.push((at, 2));
-                self.push(rest.get(..2).unwrap_or_default(), at, 1);
+                self.push(rest.get(..2).unwrap_or_default(), at);
                 2
             }
             (Some(c), _) if c.is_ascii_whitespace() => {
-                self.push(" ", at, 1);
+                self.push(" ", at);
                 rest.find(|c: char| !c.is_ascii_whitespace()).unwrap_or(rest.len())
             }
             _ => {
-                self.push(rest.get(..1).unwrap_or_default(), at, 1);
+                self.push(rest.get(..1).unwrap_or_default(), at);
                 1
             }
         }
@@ -115,21 +125,22 @@ impl Imported {
 
     fn variable(&mut self, at: usize, length: usize, name: &str) -> usize {
         self.variables.push((at, length, name.to_owned()));
-        self.push(UNKNOWN, at, 0);
+        self.push(UNKNOWN, at);
         length
     }
 
     fn command(&mut self, at: usize, length: usize) -> usize {
         self.commands.push((at, length));
-        self.push(UNKNOWN, at, 0);
+        self.push(UNKNOWN, at);
         length
     }
 
-    /// Appends `text`, whose bytes are `step` apart in the value.
-    fn push(&mut self, text: &str, at: usize, step: usize) {
-        self.text.push_str(text);
-        self.places
-            .extend((0..text.len()).map(|byte| at.saturating_add(byte.saturating_mul(step))));
+    /// Appends what stands at `at` in the value.
+    fn push(&mut self, text: &str, at: usize) {
+        if self.pieces.is_empty() || self.place(self.text.len()) != at {
+            self.pieces.push((self.text.len(), at));
+        }
+        self.text.to_mut().push_str(text);
     }
 }
 
@@ -171,7 +182,8 @@ mod tests {
         ];
         for (value, text, places) in cases {
             let imported = Imported::of(value, Quoting::Double);
-            assert_eq!((imported.text.as_str(), imported.places.as_slice()), (*text, *places), "{value:?}");
+            let got: Vec<_> = (0..=imported.text.len()).map(|at| imported.place(at)).collect();
+            assert_eq!((&*imported.text, got.as_slice()), (*text, *places), "{value:?}");
         }
     }
 
@@ -190,7 +202,7 @@ mod tests {
             let imported = Imported::of(&value, Quoting::Double);
             // A longer name than V is set nowhere, and reads as nothing.
             if imported.variables.iter().all(|(_, _, name)| name == "V") {
-                prop_assert_eq!(evaluation.settings.get("A"), Some(imported.text.as_str()));
+                prop_assert_eq!(evaluation.settings.get("A"), Some(&*imported.text));
             }
         }
     }

@@ -20,8 +20,8 @@ const SCRIPTS: &[&[&str]] =
 
 struct Line<'s, 'd> {
     setting: &'s Setting<'d>,
-    /// What it is sorted by, as on a node.
-    order: String,
+    /// The name behind that of its family.
+    member: &'s str,
     report: Report,
 }
 
@@ -48,9 +48,7 @@ fn lines<'s, 'd>(families: &[&str], settings: &'s [Setting<'d>]) -> Vec<Line<'s,
         .filter_map(|setting| {
             let member =
                 families.iter().find_map(|family| setting.entry.key.strip_prefix(family))?;
-            let name = families.first().copied().unwrap_or_default();
-            let order = format!("{name}{member}={}", setting.imported.text);
-            Some(Line { setting, order, report: read(&setting.imported.text) })
+            Some(Line { setting, member, report: read(&setting.imported.text) })
         })
         .collect()
 }
@@ -66,6 +64,12 @@ fn family(index: &Index<'_>, names: &[&str], lines: &[Line<'_, '_>], findings: &
     if all_whole && total < LONGEST {
         return;
     }
+    // What lines are sorted by, as on a node.
+    let name = names.first().copied().unwrap_or_default();
+    let orders: Vec<_> = lines
+        .iter()
+        .map(|line| format!("{name}{}={}", line.member, line.setting.imported.text))
+        .collect();
     let mut read_already: HashSet<Vec<usize>> = HashSet::new();
     // What others take with LIKE is checked with them: it need not be complete by itself.
     let named = index.named();
@@ -74,7 +78,7 @@ fn family(index: &Index<'_>, names: &[&str], lines: &[Line<'_, '_>], findings: &
     for section in
         (0..index.len()).filter(|section| !named.contains(section) && brings_some(section))
     {
-        let members = script(index, section, lines, &by_section);
+        let members = script(index, section, lines, &orders, &by_section);
         if !read_already.insert(signature(&members, lines)) {
             continue;
         }
@@ -89,6 +93,7 @@ fn script(
     index: &Index<'_>,
     section: usize,
     lines: &[Line<'_, '_>],
+    orders: &[String],
     by_section: &BTreeMap<usize, Vec<usize>>,
 ) -> Vec<usize> {
     let mut decided: HashMap<&str, Option<usize>> = HashMap::new();
@@ -100,7 +105,7 @@ fn script(
         }
     }
     let mut members: Vec<_> = decided.into_values().flatten().collect();
-    let order = |at: &usize| lines.get(*at).map(|line| line.order.as_bytes()).unwrap_or_default();
+    let order = |at: &usize| orders.get(*at).map(String::as_bytes).unwrap_or_default();
     members.sort_by(|a, b| version_order(order(a), order(b)).then(a.cmp(b)));
     members
 }

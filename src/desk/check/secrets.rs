@@ -8,7 +8,7 @@ use crate::config::Severity;
 
 /// Marks every secret of one setting.
 pub fn check(setting: &Setting<'_>, findings: &mut Findings) {
-    let text = setting.imported.text.as_str();
+    let text = &*setting.imported.text;
     for (at, length, what, help) in find(&setting.entry.key, text) {
         let span = setting.span(at, length);
         let text = format!("{what} that every client can read");
@@ -16,6 +16,9 @@ pub fn check(setting: &Setting<'_>, findings: &mut Findings) {
         findings.add_secret(span);
     }
 }
+
+/// Behind these a secret stands.
+const OPTIONS: &[&str] = &["--password", "--passwd", "--token", "--certificate-key", "--secret"];
 
 type Secret = (usize, usize, &'static str, &'static str);
 
@@ -46,7 +49,7 @@ fn find(key: &str, text: &str) -> Vec<Secret> {
     {
         add(at, text.len().saturating_sub(at), "a private key", KEY_HELP);
     }
-    for (at, word) in tokens(text) {
+    for (at, word) in tokens(text).filter(|(_, word)| word.len() >= SHORTEST_TOKEN) {
         if is_kubeadm_token(word) {
             add(at, word.len(), "a bootstrap token", TOKEN_HELP);
         } else if let Some(what) = token_kind(word) {
@@ -65,7 +68,8 @@ fn find(key: &str, text: &str) -> Vec<Secret> {
             add(at, password.len(), "a password in a URL", PASSWORD_HELP);
         }
     }
-    for option in ["--password", "--passwd", "--token", "--certificate-key", "--secret"] {
+    let options = if text.contains("--") { OPTIONS } else { &[] };
+    for option in options {
         for (at, _) in text.match_indices(option) {
             let from = at.saturating_add(option.len());
             let rest = text.get(from..).unwrap_or_default();
@@ -83,7 +87,7 @@ fn find(key: &str, text: &str) -> Vec<Secret> {
     // `echo root:secret | chpasswd`; with -e it is a hash, which can be guessed at all the same.
     if let Some(end) = text.find("chpasswd")
         && let Some(before) = text.get(..end)
-        && let Some((at, pair)) = words(before).into_iter().find(|(_, word)| {
+        && let Some((at, pair)) = words(before).find(|(_, word)| {
             word.trim_matches(['"', '\'']).split_once(':').is_some_and(|(user, password)| {
                 !user.is_empty() && !user.contains('/') && is_literal(password)
             })
@@ -111,27 +115,24 @@ fn is_literal(text: &str) -> bool {
         && !text.eq_ignore_ascii_case("none")
 }
 
+/// Of those that are known by their form.
+const SHORTEST_TOKEN: usize = 15;
+
 /// Runs of the characters that tokens are made of.
-fn tokens(text: &str) -> Vec<(usize, &str)> {
+fn tokens(text: &str) -> impl Iterator<Item = (usize, &str)> {
     split(text, |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
 }
 
-fn words(text: &str) -> Vec<(usize, &str)> {
+fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     split(text, |c| c != ' ')
 }
 
-fn split(text: &str, belongs: impl Fn(char) -> bool) -> Vec<(usize, &str)> {
-    let mut at: usize = 0;
-    let mut found = Vec::new();
-    for word in text.split(|c| !belongs(c)) {
-        if !word.is_empty() {
-            found.push((at, word));
-        }
-        let after = at.saturating_add(word.len());
-        let separator = text.get(after..).and_then(|rest| rest.chars().next());
-        at = after.saturating_add(separator.map_or(0, char::len_utf8));
-    }
-    found
+fn split(text: &str, belongs: impl Fn(char) -> bool) -> impl Iterator<Item = (usize, &str)> {
+    // Pieces of one text, so their places are the distances between them.
+    let place = move |word: &str| word.as_ptr().addr().saturating_sub(text.as_ptr().addr());
+    text.split(move |c| !belongs(c))
+        .filter(|word| !word.is_empty())
+        .map(move |word| (place(word), word))
 }
 
 /// `abcdef.0123456789abcdef`.

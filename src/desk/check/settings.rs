@@ -19,8 +19,10 @@ pub struct Setting<'d> {
     /// Which section.
     pub section: usize,
     pub entry: &'d Entry,
+    /// The same for all of one name, from 0 on.
+    name: usize,
     pub known: Option<&'static Known>,
-    pub imported: Imported,
+    pub imported: Imported<'d>,
     /// `None` if the value cannot be found in its line.
     value: Option<Span>,
     key: Span,
@@ -60,16 +62,18 @@ impl Setting<'_> {
 
 /// All settings, in the order of the file.
 pub fn entries(source: &Source) -> Vec<Setting<'_>> {
-    let mut known = HashMap::new();
+    let mut names: HashMap<&str, (usize, Option<&'static Known>)> = HashMap::new();
     let sections = source.reading.document.sections.iter().enumerate();
     let entries = sections.flat_map(|(at, section)| section.entries.iter().map(move |e| (at, e)));
     entries
         .map(|(section, entry)| {
-            let row = known.entry(entry.key.as_str()).or_insert_with(|| Known::find(&entry.key));
+            let next = names.len();
+            let row = names.entry(&entry.key).or_insert_with(|| (next, Known::find(&entry.key)));
             Setting {
                 section,
                 entry,
-                known: *row,
+                name: row.0,
+                known: row.1,
                 imported: Imported::of(&entry.value, entry.quoting),
                 value: source.value_span(entry),
                 key: source.key_span(entry),
@@ -84,11 +88,20 @@ pub fn check(
     substitution: bool,
     findings: &mut Findings,
 ) {
-    names(settings, findings);
-    doubles(settings, findings);
-    let set: HashSet<&str> = settings
+    let count = settings.iter().map(|setting| setting.name.saturating_add(1)).max().unwrap_or(0);
+    // How often a name is there, and its first setting.
+    let mut uses: Vec<(usize, Option<&Setting<'_>>)> = vec![(0, None); count];
+    for setting in settings {
+        if let Some((count, first)) = uses.get_mut(setting.name) {
+            *count = count.saturating_add(1);
+            first.get_or_insert(setting);
+        }
+    }
+    names(&uses, findings);
+    doubles(settings, count, findings);
+    let set: HashSet<&str> = uses
         .iter()
-        .map(|setting| setting.entry.key.as_str())
+        .filter_map(|(_, first)| first.map(|setting| setting.entry.key.as_str()))
         .chain(KNOWN.iter().map(|known| known.name))
         .collect();
     for setting in settings {
@@ -159,15 +172,10 @@ fn add(setting: &Setting<'_>, remark: Remark, findings: &mut Findings) {
 }
 
 /// Names that are misspelt, and names without effect: once each.
-fn names(settings: &[Setting<'_>], findings: &mut Findings) {
-    let mut seen: HashMap<&str, usize> = HashMap::new();
-    for setting in settings {
-        let count = seen.entry(setting.entry.key.as_str()).or_default();
-        *count = count.saturating_add(1);
-    }
-    for setting in settings {
+fn names(uses: &[(usize, Option<&Setting<'_>>)], findings: &mut Findings) {
+    for (count, first) in uses {
+        let Some(setting) = first else { continue };
         let key = setting.entry.key.as_str();
-        let Some(count) = seen.remove(key) else { continue };
         let elsewhere = match count {
             1 => String::new(),
             count => format!(" (and {} more of it)", count.saturating_sub(1)),
@@ -189,16 +197,17 @@ fn names(settings: &[Setting<'_>], findings: &mut Findings) {
 }
 
 /// Of several settings of one name in a section the last counts.
-fn doubles(settings: &[Setting<'_>], findings: &mut Findings) {
-    let mut last: HashMap<(usize, &str), &Setting<'_>> = HashMap::new();
+fn doubles(settings: &[Setting<'_>], names: usize, findings: &mut Findings) {
+    let mut last: Vec<Option<&Setting<'_>>> = vec![None; names];
     for setting in settings.iter().filter(|setting| setting.entry.key != "LIKE") {
-        let key = (setting.section, setting.entry.key.as_str());
-        if let Some(earlier) = last.insert(key, setting) {
+        let Some(last) = last.get_mut(setting.name) else { continue };
+        if let Some(earlier) = last.filter(|earlier| earlier.section == setting.section) {
             let line = setting.entry.place.line;
             let text =
                 format!("{} is set again on line {line}, and the last counts", setting.entry.key);
             findings.warn(earlier.key, text, None);
         }
+        *last = Some(setting);
     }
 }
 

@@ -202,7 +202,10 @@ impl<'a> Reader<'a> {
         // `2>` is one operator; `22>` is a word and an operator to dash.
         let unnumbered = rest.strip_prefix(|c: char| c.is_ascii_digit());
         let unnumbered = unnumbered.filter(|rest| rest.starts_with(['<', '>'])).unwrap_or(rest);
-        let operator = OPERATORS.iter().find(|operator| unnumbered.starts_with(**operator));
+        let operator = unnumbered
+            .starts_with([';', '&', '|', '(', ')', '<', '>'])
+            .then(|| OPERATORS.iter().find(|operator| unnumbered.starts_with(**operator)))
+            .flatten();
         if !substitutes && let Some(operator) = operator {
             let digits = rest.len().saturating_sub(unnumbered.len());
             self.at = start.saturating_add(digits).saturating_add(operator.len());
