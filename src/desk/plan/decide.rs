@@ -10,7 +10,7 @@ use super::files;
 use super::heard;
 use super::options::Site;
 use super::situation::Situation;
-use crate::config::{self, Reading, Settings, Substitution};
+use crate::config::{self, Reading, Settings, Substitution, remarks};
 use crate::desk::image::Image;
 use crate::directives::{Facts, Foreseen, environment, foresee, wishes};
 use crate::error::{Cause, Error};
@@ -37,7 +37,8 @@ pub fn decide(
     let base = situation.base();
     // There is no shell of the real root here, and that of this machine is another one.
     let shell = if plan.substitution { Substitution::Defer } else { Substitution::Refuse };
-    let evaluation = reading.evaluate(&base, &situation.identity(), shell);
+    let mut evaluation = reading.evaluate(&base, &situation.identity(), shell);
+    evaluation.problems.extend(remarks(&evaluation.settings));
     if !evaluation.deferred.is_empty() {
         unknown.push(format!(
             "What a shell of the node makes of {}: the plan is made without them.",
