@@ -46,11 +46,11 @@ pub fn run() -> Result<Infallible, Box<Failure>> {
     boot.stage(Stage::Directives, || {
         let _waiting = new_root.waiting();
         handover::bind_api_mounts(&new_root)?;
-        // First, so that PREINIT commands may have the last word on these files too.
-        network.leave_to(new_root.path());
         config.substitute(&mut directives::shell_of(new_root.path()));
+        // First of all files, so that PREINIT commands may have the last word on these, too.
+        network.leave_to(new_root.path(), directives::wishes(config.settings()));
         let facts = facts(&machine, &network, &config);
-        let load = |module: &str, parameters: &str| {
+        let load_with = |module: &str, parameters: &str| {
             // A bare parameter is a switch, and 1 is how the kernel writes it.
             let options = words(parameters).into_iter();
             let options: Vec<_> =
@@ -61,7 +61,10 @@ pub fn run() -> Result<Infallible, Box<Failure>> {
         if let Err(error) = directives::leave_environment(config.settings(), Path::new("/run")) {
             log::warn!(target: "directives", "{error}");
         }
-        directives::apply(config.settings(), &facts, new_root.path(), &load);
+        let swap = directives::apply(config.settings(), &facts, new_root.path(), &load_with);
+        if let Some(swap) = swap {
+            root::attach_swap(&swap, &resolve, &load, new_root.path());
+        }
         Ok(())
     })?;
     boot.note_choices(&config, &network, &new_root);

@@ -14,7 +14,9 @@ As a command:
 
   landfall check FILE...                what is wrong with an lts.conf; also with --format json,
                                         --strict (status 1 for warnings), --substitution
-  landfall plan 'KERNEL COMMAND LINE'   what a boot with this command line would do
+  landfall plan ...                     what a node would do with its next boot, and what a
+                                        new configuration changes for which nodes
+  landfall help plan                    how to ask
   landfall settings [--man]             the table of settings; as the manual page lts.conf(5)
   landfall keys                         the table of kernel parameters
   landfall version
@@ -29,7 +31,7 @@ pub fn main() -> ExitCode {
             status
         }
         Err(error) => {
-            let _ = writeln!(io::stderr(), "landfall: {error}\n\n{HELP}");
+            let _ = writeln!(io::stderr(), "landfall: {error}\nlandfall help says more");
             ExitCode::from(2)
         }
     }
@@ -44,6 +46,12 @@ fn run() -> Result<Output, lexopt::Error> {
         Short('V') | Long("version") => says(version()),
         Value(word) => match word.string()?.as_str() {
             "version" => says(version()),
+            "help" => match parser.next()? {
+                Some(Value(word)) if word == "plan" => says(desk::plan::HELP.to_owned()),
+                Some(Value(word)) => Err(format!("no help about {}", word.string()?).into()),
+                Some(other) => Err(other.unexpected()),
+                None => says(HELP.to_owned()),
+            },
             "keys" => says(keys_table()),
             "check" => desk::check::run(&mut parser),
             "plan" => desk::plan::run(&mut parser),

@@ -16,11 +16,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::SigSet;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 
 use crate::cmdline::KEYS;
 use crate::console;
-use crate::error::{Error, Result, WhileDoing};
+use crate::directives::{Tree, View};
+use crate::error::{Cause, Error, Result, WhileDoing};
 use crate::machine::Machine;
 use crate::net::Network;
 use crate::overlay::NewRoot;
@@ -32,7 +33,7 @@ use crate::sys;
 const API_MOUNTS: [&str; 4] = ["/dev", "/proc", "/sys", "/run"];
 
 /// Tried in this order when `init=` says nothing, as initramfs-tools does.
-const INITS: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/sh"];
+pub const INITS: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/sh"];
 
 /// A boot with everything in place but the new root.
 pub struct Handover<'a> {
@@ -85,7 +86,8 @@ impl<'a> Handover<'a> {
     /// There is no init in the image that could be started.
     pub fn prepare(self, report: &mut Report) -> Result<Ready> {
         let waiting = self.root.waiting();
-        let init = choose_init(self.root.path(), self.plan.init.as_deref())?;
+        let tree = Tree::open(self.root.path())?;
+        let init = choose_init(&tree, self.plan.init.as_deref())?;
         drop(waiting);
         report.add_choice("init", init.to_string_lossy());
         // Before its modules are removed with the initramfs.
@@ -139,8 +141,10 @@ impl Ready {
 }
 
 /// The init to execute: `init=` if it can be, else the first candidate that can.
-fn choose_init(root: &Path, asked: Option<&str>) -> Result<PathBuf> {
-    let directory = open_directory(root)?;
+///
+/// # Errors
+/// None of them is there and can be executed here; says what is wrong with each.
+pub fn choose_init(root: &dyn View, asked: Option<&str>) -> Result<PathBuf> {
     // The init of LTSP does once more what the agent has just done.
     let asked = asked.filter(|path| {
         let ltsp = path.ends_with("/init-ltsp");
@@ -151,7 +155,7 @@ fn choose_init(root: &Path, asked: Option<&str>) -> Result<PathBuf> {
     });
     let mut tried = Vec::new();
     for path in asked.into_iter().chain(INITS) {
-        match can_be_executed(&directory, path) {
+        match can_be_executed(root, path) {
             Ok(()) => {
                 if let (Some(asked), true) = (asked, !tried.is_empty()) {
                     log::warn!(target: "handover", "init={asked} cannot be started; taking {path}");
@@ -166,33 +170,26 @@ fn choose_init(root: &Path, asked: Option<&str>) -> Result<PathBuf> {
 }
 
 /// Follows symbolic links as the new root will see them.
-fn can_be_executed(root: &OwnedFd, path: &str) -> Result<(), String> {
-    let relative = path.trim_start_matches('/');
-    let file = open_in(root, relative, OFlags::PATH).map_err(|errno| match errno {
-        rustix::io::Errno::NOENT => "not there".to_owned(),
-        errno => errno.to_string(),
-    })?;
-    let stat = rustix::fs::fstat(&file).map_err(|errno| errno.to_string())?;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile if stat.st_mode & 0o111 != 0 => {}
-        FileType::RegularFile => return Err("not executable".to_owned()),
-        _ => return Err("not a file".to_owned()),
+fn can_be_executed(root: &dyn View, path: &str) -> Result<(), String> {
+    // The exec itself comes after the initramfs is gone, with its rescue shell: hence a look at
+    // what the kernel will look at.
+    let program = match root.read(path) {
+        Ok(Some(program)) => program,
+        Ok(None) => return Err("not there".to_owned()),
+        Err(error) => match error.cause() {
+            Cause::Refused(_) => return Err("not a file".to_owned()),
+            cause => return Err(cause.to_string()),
+        },
+    };
+    if !root.is_executable(path) {
+        return Err("not executable".to_owned());
     }
-    // The exec itself comes after the initramfs is gone, with its rescue shell.
-    let file = open_in(root, relative, OFlags::RDONLY).map_err(|errno| errno.to_string())?;
-    let mut head = [0; 256];
-    let length = rustix::io::read(&file, &mut head).map_err(|errno| errno.to_string())?;
-    match program_of(head.get(..length).unwrap_or_default())? {
-        Some(interpreter) => open_in(root, interpreter.trim_start_matches('/'), OFlags::PATH)
-            .map(drop)
-            .map_err(|_| format!("its interpreter {interpreter} is not there")),
-        None => Ok(()),
+    match program_of(program.get(..256).unwrap_or(&program))? {
+        Some(interpreter) if !root.exists(interpreter) => {
+            Err(format!("its interpreter {interpreter} is not there"))
+        }
+        _ => Ok(()),
     }
-}
-
-fn open_in(root: &OwnedFd, relative: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let flags = flags | OFlags::CLOEXEC;
-    rustix::fs::openat2(root, relative, flags, Mode::empty(), ResolveFlags::IN_ROOT)
 }
 
 /// What the first bytes say: the interpreter of a script, or a program of this machine.
@@ -339,7 +336,8 @@ mod tests {
         executable(root.path(), "/lib/systemd/systemd", 0o755);
         fs::create_dir(root.path().join("sbin")).unwrap();
         symlink("/lib/systemd/systemd", root.path().join("sbin/init")).unwrap();
-        let init = |asked| choose_init(root.path(), asked).unwrap();
+        let tree = Tree::open(root.path()).unwrap();
+        let init = |asked| choose_init(&tree, asked).unwrap();
         assert_eq!(init(None), Path::new("/sbin/init"));
         assert_eq!(init(Some("/lib/systemd/systemd")), Path::new("/lib/systemd/systemd"));
         assert_eq!(init(Some("/sbin/init-ltsp")), Path::new("/sbin/init")); // the seed's
@@ -351,7 +349,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         executable(root.path(), "/sbin/init", 0o644);
         fs::create_dir_all(root.path().join("bin/sh")).unwrap();
-        let error = choose_init(root.path(), None).unwrap_err().to_string();
+        let error = choose_init(&Tree::open(root.path()).unwrap(), None).unwrap_err().to_string();
         assert!(error.contains("/sbin/init: not executable"), "{error}");
         assert!(error.contains("/etc/init: not there"), "{error}");
         assert!(error.contains("/bin/sh: not a file"), "{error}");

@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::import::{MOST_OF_A_VALUE, Unusable, collapse_blanks, expand};
+use super::problem::{Bound, Problem, Problems, Severity};
 use super::reading::{Reading, Substitution};
 use super::select::{Identity, Indexed, Selection, effective, select};
-use super::syntax::{Bound, Entry, Problem, Problems, Quoting, Severity};
+use super::syntax::{Entry, Quoting};
 use super::{Origin, Settings};
 
 /// What a file means for one machine.
@@ -24,9 +25,9 @@ pub struct Evaluation {
 
 /// Evaluates `text` for `identity`, on top of `base`.
 ///
-/// `base` holds what is weaker than the file and stronger than nothing: DHCP's variables, then
-/// `ltsp.NAME=` of the command line; of two with one name the later counts (LTSP 5, precedence
-/// as in its `ltsp_config.d`). All of it can be used as `$NAME` in the file.
+/// `base` holds what is weaker than the file and stronger than nothing ([`super::base`]); of two
+/// with one name the later counts (LTSP 5, precedence as in its `ltsp_config.d`). All of it can be
+/// used as `$NAME` in the file.
 ///
 /// If the settings so found name the machine differently than `identity` does, sections are chosen
 /// a second time by that name (C28). The section that gave the name stays in force, below the one
@@ -99,7 +100,7 @@ fn apply(
     }
     for entry in effective(&selection.sections) {
         if let Some(value) = import.value(entry, shell) {
-            import.settings.insert(entry.key.clone(), value, Origin::File(entry.place));
+            import.settings.insert(entry.key.as_str(), value, Origin::File(entry.place));
         }
     }
     let Import { settings, deferred, problems, .. } = import;
@@ -124,7 +125,7 @@ impl Import {
     /// The value of an entry; `None` if it is not in force, or not yet.
     fn value(&mut self, entry: &Entry, shell: &mut Shell<'_, '_>) -> Option<String> {
         if entry.quoting == Quoting::Single {
-            return Some(entry.value.clone());
+            return Some(entry.value.to_string());
         }
         if self.room == 0 && entry.value.contains(['$', '`']) {
             self.error(entry, "all variables together are longer than 16 MiB");
@@ -177,7 +178,7 @@ impl Import {
     }
 
     fn defer(&mut self, entry: &Entry) {
-        self.deferred.insert(entry.key.clone());
+        self.deferred.insert(entry.key.to_string());
     }
 
     fn run(&mut self, entry: &Entry, raw: &str, shell: &mut Shell<'_, '_>) -> Option<String> {
@@ -311,6 +312,9 @@ mod tests {
             ("C22", "[gpu] / V=gpu / [node*] / V=glob / X=glob / [node1] / LIKE=gpu", "V=gpu;X=glob"),
             ("C23", "[gpu] / V=gpu / [node*] / LIKE=gpu / X=1", "V=gpu;X=1"),
             ("C24", "[default] / A=1 / B=1 / [node1] / A=NONE", "B=1"),
+            ("C24", "[default] / A=1 / [node1] / A=\" None \"", ""),
+            // Single quotes, which LTSP did not have, are for exactly what is between them.
+            ("",    "[default] / A=1 / [node1] / A='NONE' / B='it''s'", "A=NONE;B=it's"),
             ("C25", "[default] / A=none / [node1] / A=5", "A=5"),
             ("C26", "[default] / A=1 / [node1] / A=\"\"", "A="),
             ("C29", "[node1] / LIKE=node1 / A=1", "A=1"),

@@ -26,7 +26,9 @@ pub struct Location<'a> {
 impl Location<'_> {
     /// The addresses to try, in this order; none without a server.
     pub fn candidates(&self) -> Vec<Url> {
-        let file = self.ltsconf.filter(|name| !name.is_empty()).unwrap_or("lts.conf");
+        // A blank or a control character has no place in an address.
+        let plain = |name: &&str| !name.is_empty() && name.bytes().all(|b| b > b' ' && b != 0x7f);
+        let file = self.ltsconf.filter(plain).unwrap_or("lts.conf");
         let server = self.server.and_then(Host::parse);
         let beside = |boot_file: &str| Some(place(boot_file, server.as_ref())?.beside(file));
         // BOOT_IMAGE decides alone when it is there (C88): the DHCP boot file then is some GRUB.
@@ -205,6 +207,8 @@ mod tests {
             ("C88", Some("vmlinuz"), core, None, both),
             ("C89", kernel, None, Some("alt.conf"), &["tftp://10.0.0.1/ltsp/amd64/alt.conf"]),
             ("",    Some("/vmlinuz"), None, None, &["tftp://10.0.0.1/lts.conf"]),
+            // In a TFTP request a zero ends the name.
+            ("",    kernel, None, Some("alt\0octet"), there),
             // What boot loaders put into BOOT_IMAGE=.
             ("GRUB",     Some("(tftp,10.0.0.9)/ltsp/amd64/vmlinuz"), core, None, &["tftp://10.0.0.9/ltsp/amd64/lts.conf"]),
             ("GRUB",     Some("(http,10.0.0.9:8069)/a/vmlinuz"), core, None, &["http://10.0.0.9:8069/a/lts.conf"]),

@@ -1,15 +1,19 @@
 //! lts.conf: text to settings.
 //!
-//! [`load`] gets the text from where the plan or LTSP's rule says (`location`, `source`);
-//! [`evaluate`] makes one machine's settings of it (`syntax`, `select`, `import`) without touching
-//! anything. What the settings do to a root is `directives`' business.
+//! [`Configuration`] gets the files from where the plan or LTSP's rule says (`location`, `source`);
+//! a [`Reading`] has them parsed (`syntax`), and makes one machine's settings of them (`select`,
+//! `import`, `evaluate`) without touching anything. What the settings do to a root is `directives`'
+//! business.
 
+mod cursor;
 mod evaluate;
 mod import;
 mod known;
 mod location;
 mod node;
 mod order;
+mod piece;
+mod problem;
 mod reading;
 mod select;
 mod settings;
@@ -21,8 +25,10 @@ pub use known::{KNOWN, Known, Standing, Topic, Value, nearest, remarks};
 pub use location::{Location, Placeholders, debian_arch};
 pub use node::{Configuration, base};
 pub(crate) use order::version_order;
+pub use piece::Piece;
+pub use problem::{Bound, Place, Problem, Severity};
 pub use reading::{Include, Reading, Substitution, Text, include_from_disk};
 pub use select::Identity;
 pub use settings::{Origin, Setting, Settings, means_yes};
-pub use source::{Loaded, Source};
-pub use syntax::{Bound, Document, Entry, Place, Problem, Quoting, Section, Severity};
+pub use source::{Loaded, Source, load};
+pub use syntax::{Document, Entry, Quoting, Section};

@@ -87,7 +87,7 @@ impl Configuration {
         if waiting.is_empty() {
             return;
         }
-        log::info!(target: "config", "a shell of the root says what {} is", waiting.join(", "));
+        log::info!(target: "config", "asking a shell of the root for {}", waiting.join(", "));
         let (base, identity) = (&self.base, &self.identity);
         let evaluation = self.reading.evaluate(base, identity, Substitution::Run(shell));
         let said = &self.evaluation.problems;
@@ -130,6 +130,10 @@ impl Configuration {
         let mut evaluation = reading.evaluate(&base, &identity, shell);
         evaluation.problems.extend(remarks(&evaluation.settings));
         announce(&source, &reading, &evaluation);
+        if evaluation.deferred.iter().any(|name| name == "LTSP_NBD_TO_RAM") {
+            let late = "needs a shell of the root, which comes too late for it; it is not in force";
+            log::warn!(target: "config", "LTSP_NBD_TO_RAM {late}");
+        }
         Self { reading, evaluation, source, base, identity, substitution }
     }
 }

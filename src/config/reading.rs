@@ -5,8 +5,9 @@ use std::path::{Component, Path, PathBuf};
 
 use super::Origin;
 use super::evaluate::{Evaluation, evaluate_document};
+use super::problem::{Bound, Place, Problem, Problems, Severity};
 use super::select::{Identity, Index, Indexed};
-use super::syntax::{Bound, Document, Place, Problem, Problems, Severity, is_include, parse};
+use super::syntax::{Document, is_include, parse};
 use crate::error::{Error, Result, WhileDoing};
 
 /// One file's text, and its name as problems shall give it (a path or an address).

@@ -9,9 +9,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;
 
 use super::Text;
-use super::syntax::{
-    Bound, Document, Entry, Problem, Problems, Quoting, Section, Severity, is_none,
-};
+use super::problem::{Bound, Problem, Problems, Severity};
+use super::syntax::{Document, Entry, Quoting, Section, is_none};
 use crate::net::Mac;
 
 /// What sections can be named by.
@@ -128,7 +127,7 @@ impl Index {
         index.by_name.reserve(document.sections.len());
         let mut problems = Problems::new(bound);
         for (number, section) in document.sections.iter().enumerate() {
-            if section.name.contains(['*', '?', '[', '\\']) {
+            if section.name.bytes().any(|byte| matches!(byte, b'*' | b'?' | b'[' | b'\\')) {
                 index.patterns.push(number);
             }
             let first = *index.by_name.entry(section.name.to_ascii_lowercase()).or_insert(number);

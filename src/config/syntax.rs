@@ -12,7 +12,12 @@
 //! A file for thousands of nodes has megabytes, and the agent is built for size: what is done for
 //! every byte is left to the searches of the standard library, which are built for speed.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::Piece;
+use super::cursor::{Cursor, is_special};
+use super::problem::{Bound, Place, Problem, Problems, Severity};
 
 /// Parsed files. Sections are in the order of the files and in file order, doubles included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,22 +37,11 @@ pub struct Section {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Upper case; letters, digits and `_`, no digit first.
-    pub key: String,
-    pub value: String,
+    pub key: Piece,
+    pub value: Piece,
     pub quoting: Quoting,
     /// Of the key.
     pub place: Place,
-}
-
-/// Where something stands in the files of a configuration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
-    /// Index into [`super::Reading::files`]; 0 is the file itself, the others are included.
-    pub file: usize,
-    /// 1-based.
-    pub line: usize,
-    /// 1-based, in characters.
-    pub column: usize,
 }
 
 /// How a value was written.
@@ -58,88 +52,6 @@ pub enum Quoting {
     /// Exactly the text between the quotes: no variables, no blanks that collapse, no `NONE`.
     /// `''` in it is one quote.
     Single,
-}
-
-/// Something in the file that a person should mend.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    pub place: Place,
-    pub text: String,
-    pub severity: Severity,
-    /// What to do about it, where the text does not say so already.
-    pub help: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// It has been understood, but probably not as it was meant.
-    Warning,
-    /// What this line says is not in force.
-    Error,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Place { line, column, .. } = self.place;
-        write!(f, "line {line}, column {column}: {}", self.text)
-    }
-}
-
-/// How many problems are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Bound {
-    /// Up to [`MOST_PROBLEMS`] of each look at the files. It is the file that decides how many
-    /// there are, and PID 1 remembers them.
-    #[default]
-    Few,
-    /// All, for a person who mends the file.
-    All,
-}
-
-/// A file with more is not an lts.conf but something else at its address (an image, a web page).
-const MOST_PROBLEMS: usize = 50;
-
-/// What one look at the files finds.
-#[derive(Debug, Default)]
-pub(super) struct Problems {
-    found: Vec<Problem>,
-    bound: Bound,
-}
-
-impl Problems {
-    pub fn new(bound: Bound) -> Self {
-        Self { found: Vec::new(), bound }
-    }
-
-    /// `text` is made only if there is room: it may quote long names.
-    pub fn add(&mut self, place: Place, severity: Severity, text: impl FnOnce() -> String) {
-        self.add_with(place, severity, || (text(), None));
-    }
-
-    /// The same, with what to do about it.
-    pub fn add_with(
-        &mut self,
-        place: Place,
-        severity: Severity,
-        text: impl FnOnce() -> (String, Option<String>),
-    ) {
-        let (text, severity, help) = match (self.bound, self.found.len()) {
-            (Bound::All, _) | (Bound::Few, ..MOST_PROBLEMS) => {
-                let (text, help) = text();
-                (text, severity, help)
-            }
-            (Bound::Few, MOST_PROBLEMS) => {
-                let text = "and more after this; is it an lts.conf at all?";
-                (text.to_owned(), Severity::Error, None)
-            }
-            (Bound::Few, _) => return,
-        };
-        self.found.push(Problem { place, text, severity, help });
-    }
-
-    pub fn into_vec(self) -> Vec<Problem> {
-        self.found
-    }
 }
 
 /// One file, parsed.
@@ -153,14 +65,22 @@ pub(super) struct Parsed {
 
 /// Reads `text`, the file of number `file`, to its end, whatever it holds.
 pub(super) fn parse(text: &str, file: usize, bound: Bound) -> Parsed {
-    let mut reader = Reader { file, problems: Problems::new(bound), ..Reader::default() };
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text: Arc<str> = text.strip_prefix('\u{feff}').unwrap_or(text).into();
+    let mut reader = Reader {
+        file,
+        text: &text,
+        has_nul: text.contains('\0'),
+        sections: Vec::new(),
+        includes: Vec::new(),
+        problems: Problems::new(bound),
+        said_that_no_section_is_open: false,
+    };
     for (line, number) in text.split('\n').zip(1..) {
         // Files from Windows read like any other (C42).
         reader.line(number, line.strip_suffix('\r').unwrap_or(line));
     }
     if text.contains(char::REPLACEMENT_CHARACTER) {
-        reader.lost_bytes(text);
+        reader.lost_bytes();
     }
     Parsed {
         sections: reader.sections,
@@ -169,9 +89,11 @@ pub(super) fn parse(text: &str, file: usize, bound: Bound) -> Parsed {
     }
 }
 
-#[derive(Default)]
-struct Reader {
+struct Reader<'t> {
     file: usize,
+    text: &'t Arc<str>,
+    /// Looked for once, since hardly any file has one.
+    has_nul: bool,
     sections: Vec<Section>,
     includes: Vec<(Place, String)>,
     problems: Problems,
@@ -202,10 +124,10 @@ impl Fault {
     }
 }
 
-impl Reader {
+impl Reader<'_> {
     fn line(&mut self, number: usize, line: &str) {
         let mut cursor = Cursor { line, at: 0 };
-        if is_include(line) {
+        if cursor.next() == Some(b'i') && is_include(line) {
             match included_path(&mut cursor) {
                 Ok((at, path)) => {
                     let place = self.place(number, line, at);
@@ -234,8 +156,9 @@ impl Reader {
         match self.sections.last_mut() {
             Some(section) => {
                 let mut faults = Vec::new();
-                match entry(&mut cursor, &mut faults) {
+                match entry(&mut cursor, self.has_nul, &mut faults) {
                     Ok((key, value, quoting)) => {
+                        let [key, value] = [key, value].map(|part| Piece::of(self.text, &part));
                         section.entries.push(Entry { key, value, quoting, place });
                     }
                     Err(fault) => faults.push(fault),
@@ -270,9 +193,10 @@ impl Reader {
     }
 
     /// Bytes that were no text have become U+FFFD before they came here.
-    fn lost_bytes(&mut self, text: &str) {
+    fn lost_bytes(&mut self) {
         let is_lost = |line: &str| line.find(char::REPLACEMENT_CHARACTER);
-        let first = text.split('\n').zip(1..).find_map(|(line, n)| Some((line, n, is_lost(line)?)));
+        let mut lines = self.text.split('\n').zip(1..);
+        let first = lines.find_map(|(line, n)| Some((line, n, is_lost(line)?)));
         if let Some((line, number, at)) = first {
             let fault = Fault::warning(at, "this is not UTF-8; such bytes are lost");
             self.report(number, line, fault.help("save the file as UTF-8"));
@@ -331,10 +255,14 @@ fn section_name(cursor: &mut Cursor<'_>) -> (String, Option<Fault>) {
     (name.to_owned(), Some(Fault::error(cursor.at, "the section's \"]\" is missing here")))
 }
 
-type KeyAndValue = (String, String, Quoting);
+type KeyAndValue<'a> = (Cow<'a, str>, Cow<'a, str>, Quoting);
 
 /// Reads `NAME = VALUE` up to the end of the line. Both an entry and faults may come of it.
-fn entry(cursor: &mut Cursor<'_>, faults: &mut Vec<Fault>) -> Result<KeyAndValue, Fault> {
+fn entry<'a>(
+    cursor: &mut Cursor<'a>,
+    has_nul: bool,
+    faults: &mut Vec<Fault>,
+) -> Result<KeyAndValue<'a>, Fault> {
     let start = cursor.at;
     let key = cursor.word();
     if cursor.next() != Some(b'=') {
@@ -361,7 +289,7 @@ fn entry(cursor: &mut Cursor<'_>, faults: &mut Vec<Fault>) -> Result<KeyAndValue
         Some(b'"') => {
             cursor.skip(1);
             let value = double_quoted(cursor, begin, faults).ok_or_else(not_closed)?;
-            (value.to_owned(), Quoting::Double)
+            (Cow::Borrowed(value), Quoting::Double)
         }
         Some(b'\'') => {
             cursor.skip(1);
@@ -392,7 +320,7 @@ fn entry(cursor: &mut Cursor<'_>, faults: &mut Vec<Fault>) -> Result<KeyAndValue
                 let fault = Fault::warning(begin, format!("{key} has no value"));
                 faults.push(fault.help("write \"\" if none is meant"));
             }
-            (value.to_owned(), Quoting::Bare)
+            (Cow::Borrowed(value), Quoting::Bare)
         }
     };
 
@@ -407,10 +335,14 @@ fn entry(cursor: &mut Cursor<'_>, faults: &mut Vec<Fault>) -> Result<KeyAndValue
         faults.push(Fault::error(cursor.at, text));
     }
     // No environment and no line of a generated file can carry it.
-    if value.contains('\0') {
+    if has_nul && value.contains('\0') {
         return Err(Fault::error(begin, format!("{key}: the value holds a NUL byte")));
     }
-    Ok((key.to_ascii_uppercase(), value, quoting))
+    let key = match key.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        true => Cow::Owned(key.to_ascii_uppercase()),
+        false => Cow::Borrowed(key),
+    };
+    Ok((key, value, quoting))
 }
 
 /// The value that takes a setting away.
@@ -430,44 +362,53 @@ fn double_quoted<'a>(
     faults: &mut Vec<Fault>,
 ) -> Option<&'a str> {
     let text = cursor.rest();
-    let last = text.rfind('"')?;
-    let first = first_unescaped_quote(text).unwrap_or(last);
-    let after = text.get(first.saturating_add(1)..).unwrap_or_default().trim_ascii_start();
-    let closing = if first == last
-        || after.is_empty()
-        || after.starts_with('#')
-        || assignment(after).is_some()
-    {
-        first
-    } else {
-        let fault = Fault::warning(begin, "quotes inside a quoted value are kept");
-        faults.push(fault.help("write \\\" for them"));
-        last
+    let first = first_unescaped_quote(text);
+    let closing = match first.filter(|first| makes_sense_after(text, *first)) {
+        Some(first) => first,
+        None => {
+            let last = text.rfind('"')?;
+            if first.is_some_and(|first| first != last) {
+                let fault = Fault::warning(begin, "quotes inside a quoted value are kept");
+                faults.push(fault.help("write \\\" for them"));
+            }
+            last
+        }
     };
     let value = text.get(..closing)?;
     cursor.skip(closing.saturating_add(1));
     Some(value)
 }
 
+/// Whether what follows the quote at `quote` can stand after a value.
+fn makes_sense_after(text: &str, quote: usize) -> bool {
+    let after = text.get(quote.saturating_add(1)..).unwrap_or_default().trim_ascii_start();
+    after.is_empty() || after.starts_with('#') || assignment(after).is_some()
+}
+
 fn first_unescaped_quote(text: &str) -> Option<usize> {
-    text.match_indices('"').map(|(at, _)| at).find(|at| {
-        let before = text.as_bytes().get(..*at).unwrap_or_default();
-        before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0
-    })
+    let mut from: usize = 0;
+    loop {
+        let at = from.checked_add(text.get(from..)?.find('"')?)?;
+        let before = text.as_bytes().get(..at).unwrap_or_default();
+        if before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0 {
+            return Some(at);
+        }
+        from = at.checked_add(1)?;
+    }
 }
 
 /// Reads up to the closing quote and past it; `None` if there is none on the line.
-fn single_quoted(cursor: &mut Cursor<'_>) -> Option<String> {
-    let mut value = String::new();
+fn single_quoted<'a>(cursor: &mut Cursor<'a>) -> Option<Cow<'a, str>> {
+    let mut value = Cow::Borrowed("");
     loop {
-        value.push_str(cursor.take_to('\''));
+        value += cursor.take_to('\'');
         cursor.next()?;
         cursor.skip(1);
         if cursor.next() != Some(b'\'') {
             return Some(value);
         }
         cursor.skip(1);
-        value.push('\'');
+        value += "'";
     }
 }
 
@@ -482,66 +423,4 @@ pub(super) fn is_name(text: &str) -> bool {
     let mut bytes = text.bytes();
     bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-}
-
-/// What ends a bare word (getltscfg's lexer).
-fn is_special(byte: u8) -> bool {
-    matches!(byte, b'=' | b'[' | b']' | b'"' | b'\'' | b'#')
-}
-
-/// A place in one line.
-struct Cursor<'a> {
-    line: &'a str,
-    /// Byte offset, always between characters.
-    at: usize,
-}
-
-impl<'a> Cursor<'a> {
-    fn rest(&self) -> &'a str {
-        self.line.get(self.at..).unwrap_or_default()
-    }
-
-    fn next(&self) -> Option<u8> {
-        self.line.as_bytes().get(self.at).copied()
-    }
-
-    /// Past `bytes` of ASCII.
-    fn skip(&mut self, bytes: usize) {
-        self.at = self.at.saturating_add(bytes).min(self.line.len());
-    }
-
-    fn skip_blanks(&mut self) {
-        self.take_while(|byte| byte.is_ascii_whitespace());
-    }
-
-    /// `wanted` takes all bytes or none of a character that is not ASCII.
-    fn take_while(&mut self, wanted: impl Fn(u8) -> bool) -> &'a str {
-        let rest = self.rest();
-        let end = rest.bytes().position(|byte| !wanted(byte)).unwrap_or(rest.len());
-        self.skip(end);
-        rest.get(..end).unwrap_or_default()
-    }
-
-    fn take_to(&mut self, end: char) -> &'a str {
-        let rest = self.rest();
-        let taken = rest.split(end).next().unwrap_or(rest);
-        self.skip(taken.len());
-        taken
-    }
-
-    /// A name, quoted or bare, and the blanks after it.
-    fn word(&mut self) -> &'a str {
-        if self.next() != Some(b'"') {
-            return self.take_while(|byte| !is_special(byte)).trim_ascii();
-        }
-        self.skip(1);
-        let word = self.take_to('"');
-        self.skip(1);
-        self.skip_blanks();
-        word
-    }
-
-    fn at_end(&self) -> bool {
-        self.next().is_none_or(|byte| byte == b'#')
-    }
 }

@@ -4,9 +4,11 @@
 //! Nothing here writes a file, changes the machine or speaks to a network.
 
 pub mod check;
+mod image;
 pub mod manual;
 pub mod plan;
 pub mod shell;
+pub mod squashfs;
 
 use std::process::ExitCode;
 

@@ -5,8 +5,17 @@
 //! carried out on the new root; at a desk, `landfall plan` prints them. That both come from the same
 //! code is what keeps the plan honest.
 
-use super::tree::{Kind, Tree};
+#[cfg(test)]
+mod agreement;
+mod model;
+
+use std::collections::BTreeMap;
+
+use rustix::io::Errno;
+
+use super::tree::{Kind, Owner, Tree};
 use crate::error::{Error, Result};
+use model::{Model, Place, Stop};
 
 /// A root that can be looked at: the new root of a boot, an image's folder, or its squashfs. Paths
 /// are absolute, as the running system will see them, and no link leads out of the root.
@@ -25,6 +34,15 @@ pub trait View {
 
     /// The names in a directory, in no order; none if there is no such directory.
     fn names(&self, path: &str) -> Result<Vec<String>>;
+
+    /// The bytes of a regular file, without following a last link; 0 for anything else. A view that
+    /// can tell without reading should.
+    fn length(&self, path: &str) -> Result<u64> {
+        Ok(match self.kind(path)? {
+            Some(Kind::File { .. }) => self.read(path)?.map_or(0, |bytes| bytes.len() as u64),
+            _ => 0,
+        })
+    }
 
     /// Like [`View::read`], for files that are text by nature.
     fn read_text(&self, path: &str) -> Result<Option<String>> {
@@ -46,14 +64,14 @@ pub enum What {
         contents: Vec<u8>,
         mode: Mode,
         /// User and group; the same as the agent's, root, if none.
-        owner: Option<(u32, u32)>,
+        owner: Option<Owner>,
     },
     Link {
         target: String,
     },
     Directory {
         mode: u32,
-        owner: Option<(u32, u32)>,
+        owner: Option<Owner>,
     },
     /// A file or a link is removed, not what it leads to.
     Removed,
@@ -74,13 +92,21 @@ pub enum Mode {
 
 /// A root with changes that are not made yet.
 pub struct Draft<'v> {
-    image: &'v dyn View,
+    model: Model<'v>,
     changes: Vec<Change>,
+    /// The change that wrote the file at a place, so that a second word about it becomes one.
+    written: BTreeMap<String, usize>,
+    errors: Vec<Error>,
 }
 
 impl<'v> Draft<'v> {
     pub fn over(image: &'v dyn View) -> Self {
-        Self { image, changes: Vec::new() }
+        Self {
+            model: Model::over(image),
+            changes: Vec::new(),
+            written: BTreeMap::new(),
+            errors: Vec::new(),
+        }
     }
 
     pub fn changes(&self) -> &[Change] {
@@ -89,6 +115,27 @@ impl<'v> Draft<'v> {
 
     pub fn into_changes(self) -> Vec<Change> {
         self.changes
+    }
+
+    /// Takes what is foreseen to fail: [`carry_out`] will meet the same.
+    pub fn take_errors(&mut self) -> Vec<Error> {
+        std::mem::take(&mut self.errors)
+    }
+
+    /// Decides what somebody else has decided before: afterwards the draft shows a root to which all
+    /// of it has been done.
+    pub fn adopt(&mut self, changes: &[Change]) {
+        for Change { path, what } in changes {
+            match what {
+                What::File { contents, mode, owner } => {
+                    self.file(path, contents.clone(), *mode, *owner);
+                }
+                What::Link { target } => self.link(path, target),
+                What::Directory { mode, owner } => self.directory(path, *mode, *owner),
+                What::Removed => self.take_away(path),
+                What::Copied { from } => self.copy_tree(from, path),
+            }
+        }
     }
 
     /// Writes a file, through links to a file that is there, else in place of whatever is there.
@@ -107,114 +154,148 @@ impl<'v> Draft<'v> {
         path: &str,
         contents: impl Into<Vec<u8>>,
         mode: u32,
-        owner: (u32, u32),
+        owner: Owner,
     ) {
         self.file(path, contents.into(), Mode::Replace(mode), Some(owner));
     }
 
     /// Puts a link in place of what is there.
     pub fn link(&mut self, path: &str, target: &str) {
+        let place = self.model.link(path, target);
+        self.forget_writing(&place);
         self.note(path, What::Link { target: target.to_owned() });
+        self.foresee(place, || format!("linking {path} of the new root to {target}"));
     }
 
     /// Makes a directory, unless there is one, which then gets this mode and owner.
-    pub fn directory(&mut self, path: &str, mode: u32, owner: Option<(u32, u32)>) {
+    pub fn directory(&mut self, path: &str, mode: u32, owner: Option<Owner>) {
+        let place = self.model.make_directory(path);
         self.note(path, What::Directory { mode, owner });
+        self.foresee(place, || format!("making the directory {path} of the new root"));
     }
 
     /// Removes a file or a link; says whether there was one.
     pub fn remove(&mut self, path: &str) -> Result<bool> {
         let there = matches!(self.kind(path)?, Some(kind) if kind != Kind::Directory);
         if there {
-            self.note(path, What::Removed);
+            self.take_away(path);
         }
         Ok(there)
     }
 
-    /// Copies what is below `from` to `path`, over what is there.
-    pub fn copy_tree(&mut self, from: &str, path: &str) {
-        self.note(path, What::Copied { from: from.to_owned() });
+    fn take_away(&mut self, path: &str) {
+        let place = self.model.remove(path);
+        self.forget_writing(&place);
+        self.note(path, What::Removed);
+        self.foresee(place, || format!("removing {path} of the new root"));
     }
 
-    fn file(&mut self, path: &str, contents: Vec<u8>, mode: Mode, owner: Option<(u32, u32)>) {
+    /// Copies what is below `from` to `path`, over what is there.
+    pub fn copy_tree(&mut self, from: &str, path: &str) {
+        // It may copy a file as it is now, whose later words must stay later.
+        self.written.clear();
+        let errors = self.model.copy_tree(from, path);
+        self.note(path, What::Copied { from: from.to_owned() });
+        self.errors.extend(errors);
+    }
+
+    fn file(&mut self, path: &str, contents: Vec<u8>, mode: Mode, owner: Option<Owner>) {
+        let place = match mode {
+            Mode::New(mode) => self.model.write(path, &contents, mode),
+            Mode::Replace(mode) => self.model.replace(path, &contents, mode),
+        };
+        let before = place.as_ref().ok().and_then(|place| self.written.get(place).copied());
+        if let Some(before) = before
+            && let Some(change) = self.changes.get_mut(before)
+            && change.path == path
+            && let What::File { contents: old_contents, mode: old_mode, owner: old_owner } =
+                &mut change.what
+        {
+            *old_contents = contents;
+            if let Mode::Replace(_) = mode {
+                (*old_mode, *old_owner) = (mode, owner);
+            }
+            return;
+        }
+        if let Ok(place) = &place {
+            self.written.insert(place.clone(), self.changes.len());
+        }
         self.note(path, What::File { contents, mode, owner });
+        self.foresee(place, || format!("writing {path} of the new root"));
     }
 
     fn note(&mut self, path: &str, what: What) {
-        // The later of two words about one path is the one that counts, at its later place.
-        self.changes
-            .retain(|change| change.path != path || matches!(change.what, What::Copied { .. }));
         self.changes.push(Change { path: path.to_owned(), what });
     }
 
-    fn changed(&self, path: &str) -> Option<&What> {
-        self.changes.iter().rev().find(|change| change.path == path).map(|change| &change.what)
+    fn forget_writing(&mut self, place: &std::result::Result<String, Stop>) {
+        if let Ok(place) = place {
+            self.written.remove(place);
+        }
+    }
+
+    fn foresee(
+        &mut self,
+        place: std::result::Result<String, Stop>,
+        doing: impl FnOnce() -> String,
+    ) {
+        if let Err(stop) = place {
+            self.errors.push(Error::new(doing(), stop));
+        }
     }
 }
 
 impl View for Draft<'_> {
     fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
-        match self.changed(path) {
-            Some(What::File { contents, .. }) => Ok(Some(contents.clone())),
-            Some(What::Link { target }) => self.read(&beside(path, target)),
-            Some(What::Removed) => Ok(None),
-            Some(What::Directory { .. } | What::Copied { .. }) | None => self.image.read(path),
+        let doing = || format!("reading {path} of the new root");
+        match self.model.find(path) {
+            Ok(Place { path, kind: Some(Kind::File { .. }) }) => self.model.contents(&path),
+            Ok(Place { kind: Some(_), .. }) => Err(Error::refused(doing(), "it is not a file")),
+            Ok(Place { kind: None, .. }) => Ok(None),
+            Err(stop) => nothing(stop, doing),
         }
     }
 
     fn kind(&self, path: &str) -> Result<Option<Kind>> {
-        Ok(match self.changed(path) {
-            Some(What::File { mode: Mode::New(mode) | Mode::Replace(mode), .. }) => {
-                Some(Kind::File { executable: mode & 0o111 != 0 })
-            }
-            Some(What::Link { target }) => Some(Kind::Link(target.clone())),
-            Some(What::Directory { .. }) => Some(Kind::Directory),
-            Some(What::Removed) => None,
-            Some(What::Copied { .. }) | None => self.image.kind(path)?,
-        })
+        match self.model.find_last(path) {
+            Ok(place) => Ok(place.kind),
+            Err(stop) => nothing(stop, || format!("looking at {path} of the new root")),
+        }
     }
 
     fn exists(&self, path: &str) -> bool {
-        match self.changed(path) {
-            Some(What::Removed) => false,
-            Some(What::Link { target }) => self.exists(&beside(path, target)),
-            Some(What::File { .. } | What::Directory { .. }) => true,
-            Some(What::Copied { .. }) | None => self.image.exists(path),
-        }
+        self.model.find(path).is_ok_and(|place| place.kind.is_some())
     }
 
     fn is_executable(&self, path: &str) -> bool {
-        match self.changed(path) {
-            Some(What::Link { target }) => self.is_executable(&beside(path, target)),
-            Some(What::File { mode: Mode::New(mode) | Mode::Replace(mode), .. }) => {
-                mode & 0o111 != 0
-            }
-            Some(What::Removed | What::Directory { .. }) => false,
-            Some(What::Copied { .. }) | None => self.image.is_executable(path),
-        }
+        let place = self.model.find(path);
+        place.is_ok_and(|place| place.kind == Some(Kind::File { executable: true }))
     }
 
     fn names(&self, path: &str) -> Result<Vec<String>> {
-        let mut names = self.image.names(path)?;
-        for change in &self.changes {
-            let Some((folder, name)) = change.path.rsplit_once('/') else { continue };
-            if folder != path.trim_end_matches('/') {
-                continue;
-            }
-            names.retain(|other| other != name);
-            if change.what != What::Removed {
-                names.push(name.to_owned());
-            }
+        match self.model.find(path) {
+            Ok(Place { path, kind: Some(Kind::Directory) }) => self.model.names(&path),
+            Ok(_) => Ok(Vec::new()),
+            Err(stop) => nothing(stop, || format!("listing {path} of the new root"))
+                .map(Option::unwrap_or_default),
         }
-        Ok(names)
+    }
+
+    fn length(&self, path: &str) -> Result<u64> {
+        match self.model.find(path) {
+            Ok(Place { path, kind: Some(Kind::File { .. }) }) => self.model.length(&path),
+            Ok(_) => Ok(0),
+            Err(stop) => nothing(stop, || format!("looking at {path} of the new root"))
+                .map(Option::unwrap_or_default),
+        }
     }
 }
 
-/// Where a link at `path` leads.
-fn beside(path: &str, target: &str) -> String {
-    match (target.starts_with('/'), path.rsplit_once('/')) {
-        (false, Some((folder, _))) => format!("{folder}/{target}"),
-        _ => target.to_owned(),
+/// Nothing, where that is why a path leads nowhere.
+fn nothing<T>(stop: Stop, doing: impl FnOnce() -> String) -> Result<Option<T>> {
+    match stop {
+        Stop::Errno(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        stop => Err(Error::new(doing(), stop)),
     }
 }
 
@@ -238,6 +319,10 @@ impl View for Tree {
     fn names(&self, path: &str) -> Result<Vec<String>> {
         Tree::names(self, path)
     }
+
+    fn length(&self, path: &str) -> Result<u64> {
+        Tree::length(self, path)
+    }
 }
 
 /// Makes `changes` in the root `tree`, in their order. One that fails does not stop the next; gives
@@ -249,18 +334,12 @@ pub fn carry_out(changes: &[Change], tree: &Tree) -> Vec<Error> {
 fn carry_out_one(change: &Change, tree: &Tree) -> Result<()> {
     let path = &change.path;
     match &change.what {
-        What::File { contents, mode, owner } => {
-            match mode {
-                Mode::New(mode) => tree.write(path, contents, *mode)?,
-                Mode::Replace(mode) => tree.replace(path, contents, *mode)?,
-            }
-            owner.map_or(Ok(()), |owner| tree.give_to(path, owner))
+        What::File { contents, mode: Mode::New(mode), .. } => tree.write(path, contents, *mode),
+        What::File { contents, mode: Mode::Replace(mode), owner } => {
+            tree.replace(path, contents, *mode, *owner)
         }
         What::Link { target } => tree.link(path, target),
-        What::Directory { mode, owner } => {
-            tree.make_directory(path, *mode)?;
-            owner.map_or(Ok(()), |owner| tree.give_to(path, owner))
-        }
+        What::Directory { mode, owner } => tree.make_directory(path, *mode, *owner),
         What::Removed => tree.remove(path).map(drop),
         What::Copied { from } => tree.copy_tree(from, path),
     }

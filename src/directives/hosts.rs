@@ -1,12 +1,18 @@
-//! HOSTS_*, SERVER_NAME: /etc/hosts, written anew like LTSP did.
+//! HOSTS_*, SERVER_NAME, HOSTNAME_ADDRESS: /etc/hosts, written anew like LTSP did.
+//!
+//! LTSP gave the node's own name to a loopback address, and whoever runs a cluster of them deleted
+//! that line again: HOSTNAME_ADDRESS says which address the name has on the node itself.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::{Draft, Facts, View};
 use crate::config::Settings;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
-/// Writes /etc/hosts of a node called `name`; gives the number of HOSTS_ lines.
+const HEADER: &str = "# Written by landfall at boot, from lts.conf.\n";
+
+/// Writes /etc/hosts of a node called `name`; gives the number of HOSTS_ lines. With an address that
+/// makes no sense the file is the usual one.
 pub fn apply(
     name: &str,
     settings: &Settings,
@@ -15,27 +21,54 @@ pub fn apply(
 ) -> Result<usize> {
     let lines: Vec<_> = settings.family("HOSTS_").into_iter().map(|(_, line)| line).collect();
     let image = draft.read_text("/etc/hosts.ltsp")?;
-    let text = render(name, settings, facts, image.as_deref(), &lines);
+    let (address, wrong) = match own_address(settings, facts) {
+        Ok(address) => (address, None),
+        Err(error) => (Some(USUAL), Some(error)),
+    };
+    let text = render(name, address, settings, facts, image.as_deref(), &lines);
     draft.write("/etc/hosts", text, 0o644);
-    Ok(lines.len())
+    wrong.map_or(Ok(lines.len()), Err)
+}
+
+/// LTSP's.
+const USUAL: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+
+/// The address of the node's own line; none if there shall be no such line.
+fn own_address(settings: &Settings, facts: &Facts) -> Result<Option<IpAddr>> {
+    let Some(value) = settings.filled("HOSTNAME_ADDRESS").map(str::trim) else {
+        return Ok(Some(USUAL));
+    };
+    let doing = || format!("reading HOSTNAME_ADDRESS {value:?}");
+    match value.to_ascii_lowercase().as_str() {
+        "off" => Ok(None),
+        "lease" => match &facts.lease {
+            Some(lease) => Ok(Some(lease.address.into())),
+            None => Err(Error::refused(doing(), "the node has no address")),
+        },
+        address => address.parse().map(Some).map_err(|_| {
+            Error::invalid(doing(), "it is \"lease\", \"off\" or the address of the node's name")
+        }),
+    }
 }
 
 fn render(
     name: &str,
+    address: Option<IpAddr>,
     settings: &Settings,
     facts: &Facts,
     image: Option<&str>,
     lines: &[&str],
 ) -> String {
-    let mut text = String::from("127.0.0.1 localhost\n");
-    text += &match domain(settings, facts) {
-        Some(domain) if !name.contains('.') => format!("127.0.0.2 {name}.{domain} {name}\n"),
+    let mut text = format!("{HEADER}127.0.0.1 localhost\n");
+    let names = match (domain(settings, facts), name.split_once('.')) {
+        (Some(domain), None) => format!("{name}.{domain} {name}"),
         // A full name already; the short one is what programs ask for as well.
-        _ => match name.split_once('.') {
-            Some((short, _)) => format!("127.0.0.2 {name} {short}\n"),
-            None => format!("127.0.0.2 {name}\n"),
-        },
+        (_, Some((short, _))) => format!("{name} {short}"),
+        (None, None) => name.to_owned(),
     };
+    if let Some(address) = address {
+        text += &format!("{address} {names}\n");
+    }
     let server = super::server(settings, facts).filter(|server| server.parse::<IpAddr>().is_ok());
     if let Some(server) = server {
         let alias = settings.filled("SERVER_NAME").unwrap_or("server");
@@ -90,7 +123,7 @@ mod tests {
             1
         );
         assert_eq!(
-            tree.read_text("/etc/hosts").unwrap().unwrap(),
+            tree.read_text("/etc/hosts").unwrap().unwrap().split_once('\n').unwrap().1,
             "127.0.0.1 localhost\n\
              127.0.0.2 node7.example.org node7\n\
              10.0.0.1 server\n\
@@ -117,9 +150,35 @@ mod tests {
             let mut settings = Settings::default();
             settings.insert("SEARCH_DOMAIN", search, Origin::Agent);
             settings.insert("SERVER", "ltsp-1", Origin::Agent); // a name is no line of hosts
-            let text = render(name, &settings, &Facts::default(), None, &[]);
-            assert_eq!(text.lines().nth(1), Some(expected), "{name} in {search:?}");
-            assert_eq!(text.lines().nth(2), Some("::1 ip6-localhost ip6-loopback"), "{name}");
+            let text = render(name, Some(USUAL), &settings, &Facts::default(), None, &[]);
+            assert_eq!(text.lines().nth(2), Some(expected), "{name} in {search:?}");
+            assert_eq!(text.lines().nth(3), Some("::1 ip6-localhost ip6-loopback"), "{name}");
         }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn the_name_has_the_address_that_the_operator_wants() {
+        let leased = Facts { lease: Some(crate::directives::tests::lease([10, 9, 0, 5], 16)), ..Facts::default() };
+        let cases = [
+            (None,              Some("127.0.0.2 n1"), true),
+            (Some(""),          Some("127.0.0.2 n1"), true),
+            (Some("127.0.1.1"), Some("127.0.1.1 n1"), true),
+            (Some("fd00::5"),   Some("fd00::5 n1"),   true),
+            (Some("lease"),     Some("10.9.0.5 n1"),  true),
+            (Some("OFF"),       None,                 true),
+            (Some("n1"),        Some("127.0.0.2 n1"), false),
+        ];
+        for (value, expected, good) in cases {
+            let folder = tempfile::tempdir().unwrap();
+            let tree = Tree::open(folder.path()).unwrap();
+            let settings = Settings::of(&value.map(|value| ("HOSTNAME_ADDRESS", value)).into_iter().collect::<Vec<_>>());
+            let result = on(&tree, |draft| apply("n1", &settings, &leased, draft));
+            assert_eq!(result.is_ok(), good, "{value:?}");
+            let text = tree.read_text("/etc/hosts").unwrap().unwrap();
+            assert_eq!(text.lines().find(|line| line.ends_with(" n1")), expected, "{value:?}");
+        }
+        let unknown = Settings::of(&[("HOSTNAME_ADDRESS", "lease")]);
+        assert!(own_address(&unknown, &Facts::default()).is_err());
     }
 }

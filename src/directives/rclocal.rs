@@ -1,10 +1,12 @@
 //! RCFILE_*: lines of /etc/rc.local, run by systemd once the network is up.
 
+use super::units::{self, ADMINS, Unit};
 use super::{Draft, View};
 use crate::config::Settings;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 const RC_LOCAL: &str = "/etc/rc.local";
+const SERVICE: &str = "rc-local.service";
 const UNIT: &str = "/etc/systemd/system/rc-local.service";
 
 /// Gives the number of lines.
@@ -22,11 +24,34 @@ pub fn apply(settings: &Settings, draft: &mut Draft<'_>) -> Result<usize> {
         Some(own) => draft.write(RC_LOCAL, render(&own, &lines), 0o755),
         None => draft.replace(RC_LOCAL, render(NEW, &lines), 0o755),
     }
-    if draft.exists("/usr/lib/systemd/systemd") && !started_by_the_image(draft) {
-        draft.replace(UNIT, OUR_UNIT, 0o644);
-        draft.link("/etc/systemd/system/multi-user.target.wants/rc-local.service", UNIT);
-    }
+    start(draft)?;
     Ok(lines.len())
+}
+
+/// Sees to it that systemd runs the file. Its generator does when the file is executable: Debian 12
+/// (systemd 252) and 13 (257) have it in their package systemd; builds without support for sysvinit
+/// leave it out.
+fn start(draft: &mut Draft<'_>) -> Result<()> {
+    let has = |path: &str| draft.exists(&format!("/usr{path}")) || draft.exists(path);
+    if !has("/lib/systemd/systemd") {
+        return Ok(());
+    }
+    let generated = has("/lib/systemd/system-generators/systemd-rc-local-generator");
+    let file = match units::find(draft, SERVICE)? {
+        Unit::Masked => {
+            let why = format!("{SERVICE} is masked in the image");
+            return Err(Error::refused(format!("running {RC_LOCAL}"), why));
+        }
+        Unit::File(file) => file,
+        Unit::Missing => {
+            draft.replace(UNIT, OUR_UNIT, 0o644);
+            UNIT.to_owned()
+        }
+    };
+    if !generated && !units::is_enabled(draft, SERVICE) {
+        draft.link(&format!("{ADMINS}/multi-user.target.wants/{SERVICE}"), &file);
+    }
+    Ok(())
 }
 
 /// Debian's interpreter line: the first command that fails is the last (C1d). LTSP's own new file
@@ -46,18 +71,6 @@ fn render(own: &str, lines: &[&str]) -> String {
         text.push('\n');
     }
     text
-}
-
-/// systemd's generator starts rc.local when it is executable; newer releases leave it out.
-fn started_by_the_image(draft: &mut Draft<'_>) -> bool {
-    [
-        "/usr/lib/systemd/system-generators/systemd-rc-local-generator",
-        "/lib/systemd/system-generators/systemd-rc-local-generator",
-        UNIT,
-        "/etc/systemd/system/multi-user.target.wants/rc-local.service",
-    ]
-    .iter()
-    .any(|path| draft.exists(path))
 }
 
 const OUR_UNIT: &str = "\
@@ -131,5 +144,38 @@ mod tests {
             "{text}"
         );
         assert!(tree.exists("/etc/systemd/system/multi-user.target.wants/rc-local.service"));
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn somebody_runs_the_file_on_every_systemd_c70() {
+        const VENDORS: &str = "/usr/lib/systemd/system/rc-local.service";
+        const GENERATOR: &str = "/usr/lib/systemd/system-generators/systemd-rc-local-generator";
+        let cases: &[(&str, &[&str], Option<&str>, bool, Option<&str>)] = &[
+            ("Debian 12 and 13",          &[VENDORS, GENERATOR],                   None,              true,  None),
+            ("no generator any more",     &[VENDORS],                              None,              true,  Some(VENDORS)),
+            ("nothing of it at all",      &[],                                     None,              true,  Some(UNIT)),
+            ("a unit of the image",       &[UNIT],                                 None,              true,  Some(UNIT)),
+            ("one that the image masked", &[VENDORS, GENERATOR],                   Some("/dev/null"), false, None),
+        ];
+        for (case, files, mask, good, expected) in cases {
+            let folder = tempfile::tempdir().unwrap();
+            let tree = Tree::open(folder.path()).unwrap();
+            tree.link("/lib", "usr/lib").unwrap();
+            tree.write("/usr/lib/systemd/systemd", "", 0o755).unwrap();
+            // As while booting: the machine's own devices are there already.
+            tree.write("/dev/null", "", 0o644).unwrap();
+            for file in *files {
+                tree.write(file, "[Unit]\n", 0o755).unwrap();
+            }
+            if let Some(target) = mask {
+                tree.link(UNIT, target).unwrap();
+            }
+            let result = on(&tree, |draft| apply(&seed(), draft));
+            assert_eq!(result.is_ok(), *good, "{case}: {result:?}");
+            assert!(tree.is_executable(RC_LOCAL), "{case}");
+            let link = tree.kind("/etc/systemd/system/multi-user.target.wants/rc-local.service").unwrap();
+            assert_eq!(link, expected.map(|to| crate::directives::Kind::Link(to.to_owned())), "{case}");
+        }
     }
 }

@@ -1,19 +1,26 @@
 //! DNS_SERVER, SEARCH_DOMAIN: the resolver of the running system.
 //!
-//! Three owners are possible. systemd-resolved gets a drop-in, because its own file below /run is
+//! Four owners are possible. systemd-resolved gets a drop-in, because its own file below /run is
 //! written by itself later (LTSP wrote through the link, into nothing). Debian's resolvconf gets
-//! its `base` file. Otherwise /etc/resolv.conf is ours, as a file of its own.
+//! its `base` file. openresolv, which writes /etc/resolv.conf anew whenever a link reports to it,
+//! gets its configuration and the file. Otherwise /etc/resolv.conf is ours, as a file of its own;
+//! a systemd-resolved that finds such a file reads it and leaves it alone.
+//!
+//! Debian 13 differs from 12 only in paths: resolved is a package of its own in both, with
+//! a `/usr/sbin/resolvconf` that is resolvectl, and which needs neither file.
 
 use std::net::IpAddr;
 
-use super::tree::Kind;
-use super::{Draft, Facts, View};
+use super::units::{self, Unit};
+use super::{Draft, Facts, Kind, View};
 use crate::config::Settings;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const DROP_IN: &str = "/etc/systemd/resolved.conf.d/landfall.conf";
 const BASE: &str = "/etc/resolvconf/resolv.conf.d/base";
+const OPENRESOLV: &str = "/etc/resolvconf.conf";
+const RESOLVED: &str = "systemd-resolved.service";
 
 /// What the resolver shall know.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -22,54 +29,60 @@ struct Resolver {
     search: Vec<String>,
 }
 
-/// Gives the file that was written; none if there is nothing to say.
+/// Gives the file that was written, none if there is nothing to say; and the words that were left
+/// out for making no sense.
 pub fn apply(
     settings: &Settings,
     facts: &Facts,
     draft: &mut Draft<'_>,
-) -> Result<Option<&'static str>> {
-    let resolver = choose(settings, facts);
-    if resolver == Resolver::default() {
-        return Ok(None);
+) -> Result<(Option<&'static str>, Vec<Error>)> {
+    let (resolver, wrong) = choose(settings, facts);
+    match resolver == Resolver::default() {
+        true => Ok((None, wrong)),
+        false => Ok((Some(write(&resolver, draft)?), wrong)),
     }
+}
+
+fn write(resolver: &Resolver, draft: &mut Draft<'_>) -> Result<&'static str> {
     let link = match draft.kind(RESOLV_CONF)? {
         Some(Kind::Link(target)) => Some(target),
         _ => None,
     };
+    let has_resolvconf =
+        ["/sbin/resolvconf", "/usr/sbin/resolvconf"].iter().any(|path| draft.exists(path));
     let file = match link {
-        Some(target) if target.contains("systemd/resolve/") && resolved_will_run(draft)? => {
+        Some(target) if is_resolveds(&target) && resolved_will_run(draft)? => {
             draft.write(DROP_IN, resolver.drop_in(), 0o644);
             DROP_IN
         }
-        Some(_)
-            if draft.exists("/sbin/resolvconf")
-                && draft.exists("/etc/resolvconf/resolv.conf.d") =>
-        {
+        Some(_) if has_resolvconf && draft.exists("/etc/resolvconf/resolv.conf.d") => {
             draft.write(BASE, resolver.resolv_conf(), 0o644);
             BASE
         }
         // Also in place of a link: to wherever it leads, nobody is left who would write there.
         _ => {
+            if has_resolvconf && let Some(own) = draft.read_text(OPENRESOLV)? {
+                draft.write(OPENRESOLV, format!("{own}\n{}", resolver.openresolv()), 0o644);
+            }
             draft.replace(RESOLV_CONF, resolver.resolv_conf(), 0o644);
             RESOLV_CONF
         }
     };
-    Ok(Some(file))
+    Ok(file)
 }
 
-/// Images link to it and mask the service, now and then.
-fn resolved_will_run(draft: &mut Draft<'_>) -> Result<bool> {
-    let masked = matches!(
-        draft.kind("/etc/systemd/system/systemd-resolved.service")?,
-        Some(Kind::Link(target)) if target == "/dev/null"
-    );
-    let there = ["/usr/lib/systemd", "/lib/systemd"]
-        .iter()
-        .any(|folder| draft.exists(&format!("{folder}/system/systemd-resolved.service")));
-    Ok(there && !masked)
+/// Its own files below /run, and the one for images whose /etc cannot be written.
+fn is_resolveds(target: &str) -> bool {
+    target.contains("systemd/resolve/") || target.ends_with("lib/systemd/resolv.conf")
 }
 
-fn choose(settings: &Settings, facts: &Facts) -> Resolver {
+/// Images link to it and mask the service, or do not start it, now and then.
+fn resolved_will_run(draft: &Draft<'_>) -> Result<bool> {
+    let there = matches!(units::find(draft, RESOLVED)?, Unit::File(_));
+    Ok(there && units::is_enabled(draft, RESOLVED))
+}
+
+fn choose(settings: &Settings, facts: &Facts) -> (Resolver, Vec<Error>) {
     let lease = facts.lease.as_ref();
     let words = |name: &str| -> Option<Vec<String>> {
         let words: Vec<_> = settings.list(name).into_iter().map(str::to_owned).collect();
@@ -81,20 +94,27 @@ fn choose(settings: &Settings, facts: &Facts) -> Resolver {
     };
     let of_lease = || Some(lease?.dns.iter().map(ToString::to_string).collect());
     let mut servers = words("DNS_SERVER").or_else(numbered).or_else(of_lease).unwrap_or_default();
-    servers.retain(|server| match server.parse::<IpAddr>() {
-        // klibc writes 0.0.0.0 for "none".
-        Ok(address) => !address.is_unspecified(),
-        Err(_) => {
-            log::warn!(target: "directives", "DNS_SERVER: {server:?} is not an address; left out");
-            false
-        }
-    });
-    let search = words("SEARCH_DOMAIN")
+    let mut search = words("SEARCH_DOMAIN")
         .or_else(|| words("DNSDOMAIN"))
         .or_else(|| lease.map(|lease| lease.search.clone()).filter(|search| !search.is_empty()))
         .or_else(|| Some(vec![lease?.domain.clone()?]))
         .unwrap_or_default();
-    Resolver { servers, search }
+    let mut wrong = Vec::new();
+    let mut leave_out = |what: &str, word: &str, why: &str| {
+        wrong.push(Error::invalid(format!("reading {what} {word:?}"), why));
+        false
+    };
+    servers.retain(|server| match server.parse::<IpAddr>() {
+        // klibc writes 0.0.0.0 for "none".
+        Ok(address) => !address.is_unspecified(),
+        Err(_) => leave_out("the name server", server, "it is not an address; left out"),
+    });
+    // From the network, and on their way into a shell's file.
+    search.retain(|domain| {
+        let plain = domain.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+        plain || leave_out("the search domain", domain, "it is not a domain; left out")
+    });
+    (Resolver { servers, search }, wrong)
 }
 
 const HEADER: &str = "# Written by landfall at boot, from lts.conf and DHCP.\n";
@@ -111,13 +131,26 @@ impl Resolver {
         text
     }
 
+    /// An empty line takes back what the image's own files say, to which ours would only be added.
     fn drop_in(&self) -> String {
         let mut text = format!("{HEADER}[Resolve]\n");
         if !self.servers.is_empty() {
-            text += &format!("DNS={}\n", self.servers.join(" "));
+            text += &format!("DNS=\nDNS={}\n", self.servers.join(" "));
         }
         if !self.search.is_empty() {
-            text += &format!("Domains={}\n", self.search.join(" "));
+            text += &format!("Domains=\nDomains={}\n", self.search.join(" "));
+        }
+        text
+    }
+
+    /// Lines for a shell. What it prepends comes before everything that links report.
+    fn openresolv(&self) -> String {
+        let mut text = HEADER.to_owned();
+        if !self.search.is_empty() {
+            text += &format!("search_domains=\"{}\"\n", self.search.join(" "));
+        }
+        if !self.servers.is_empty() {
+            text += &format!("name_servers=\"{}\"\n", self.servers.join(" "));
         }
         text
     }
@@ -139,6 +172,7 @@ mod tests {
             ("C66", &[("IPV4DNS0", "10.0.0.1"), ("IPV4DNS1", "0.0.0.0")], &["10.0.0.1"], &["example.org"]),
             ("2.2", &[], &["10.0.0.53"], &["example.org"]),
             ("2.2", &[("SEARCH_DOMAIN", "a.org b.org")], &["10.0.0.53"], &["a.org", "b.org"]),
+            ("",    &[("SEARCH_DOMAIN", "a.org $(reboot)")], &["10.0.0.53"], &["a.org"]),
             ("",    &[("DNS_SERVER", "ns.example.org 10.0.0.2")], &["10.0.0.2"], &["example.org"]),
         ];
         let mut of_dhcp = lease([10, 0, 0, 5], 24);
@@ -150,7 +184,7 @@ mod tests {
             for (name, value) in *values {
                 settings.insert(*name, *value, Origin::Agent);
             }
-            let resolver = choose(&settings, &facts);
+            let (resolver, _) = choose(&settings, &facts);
             assert_eq!(resolver.servers, *servers, "{row}: {values:?}");
             assert_eq!(resolver.search, *search, "{row}: {values:?}");
         }
@@ -161,14 +195,22 @@ mod tests {
     fn whoever_owns_resolv_conf_is_told_c67() {
         let stub = Some("../run/systemd/resolve/stub-resolv.conf");
         let resolved = "/usr/lib/systemd/system/systemd-resolved.service";
+        let enabled = "/etc/systemd/system/sysinit.target.wants/systemd-resolved.service";
         let cases: &[(&str, Option<&str>, &[&str], Option<&str>, &str)] = &[
-            ("plain file",            None, &[RESOLV_CONF], None, RESOLV_CONF),
-            ("nothing there",         None, &[], None, RESOLV_CONF),
-            ("resolved",              stub, &[resolved], None, DROP_IN),
-            ("resolved is masked",    stub, &[resolved], Some("/dev/null"), RESOLV_CONF),
-            ("resolved is not there", stub, &[], None, RESOLV_CONF),
-            ("resolvconf",            Some("/run/resolvconf/resolv.conf"), &["/sbin/resolvconf", BASE], None, BASE),
-            ("another link",          Some("/run/NetworkManager/resolv.conf"), &[], None, RESOLV_CONF),
+            ("plain file",              None, &[RESOLV_CONF], None, RESOLV_CONF),
+            ("nothing there",           None, &[], None, RESOLV_CONF),
+            ("resolved",                stub, &[resolved, enabled], None, DROP_IN),
+            ("resolved, trixie",        stub, &[resolved, enabled, "/usr/sbin/resolvconf"], None, DROP_IN),
+            ("resolved's static file",  Some("../usr/lib/systemd/resolv.conf"), &[resolved, enabled], None, DROP_IN),
+            ("resolved reads the file", None, &[RESOLV_CONF, resolved, enabled], None, RESOLV_CONF),
+            ("resolved is masked",      stub, &[resolved, enabled], Some("/dev/null"), RESOLV_CONF),
+            ("resolved is disabled",    stub, &[resolved], None, RESOLV_CONF),
+            ("resolved is not there",   stub, &[], None, RESOLV_CONF),
+            ("resolvconf",              Some("/run/resolvconf/resolv.conf"), &["/sbin/resolvconf", BASE], None, BASE),
+            ("resolvconf, trixie",      Some("../run/resolvconf/resolv.conf"), &["/usr/sbin/resolvconf", BASE], None, BASE),
+            ("resolvconf, not linked",  None, &[RESOLV_CONF, "/usr/sbin/resolvconf", BASE], None, RESOLV_CONF),
+            ("openresolv",              None, &[RESOLV_CONF, "/usr/sbin/resolvconf", OPENRESOLV], None, RESOLV_CONF),
+            ("another link",            Some("/run/NetworkManager/resolv.conf"), &[], None, RESOLV_CONF),
         ];
         let mut settings = Settings::default();
         settings.insert("DNS_SERVER", "10.0.0.2 10.0.0.3", Origin::Agent);
@@ -186,14 +228,19 @@ mod tests {
                 tree.link("/etc/systemd/system/systemd-resolved.service", target).unwrap();
             }
             let file = on(&tree, |draft| apply(&settings, &Facts::default(), draft)).unwrap();
-            assert_eq!(file, Some(*expected), "{case}");
+            assert_eq!(file.0, Some(*expected), "{case}");
             let text = tree.read_text(expected).unwrap().unwrap();
             let lines: Vec<_> = text.lines().skip(1).collect();
             let wanted: &[&str] = match *expected {
-                DROP_IN => &["[Resolve]", "DNS=10.0.0.2 10.0.0.3", "Domains=a.org b.org"],
+                DROP_IN => &["[Resolve]", "DNS=", "DNS=10.0.0.2 10.0.0.3", "Domains=", "Domains=a.org b.org"],
                 _ => &["search a.org b.org", "nameserver 10.0.0.2", "nameserver 10.0.0.3"],
             };
             assert_eq!(lines, wanted, "{case}");
+            if files.contains(&OPENRESOLV) {
+                let text = tree.read_text(OPENRESOLV).unwrap().unwrap();
+                let ours = "search_domains=\"a.org b.org\"\nname_servers=\"10.0.0.2 10.0.0.3\"\n";
+                assert!(text.starts_with("of the image\n") && text.ends_with(ours), "{text}");
+            }
         }
     }
 
@@ -201,10 +248,9 @@ mod tests {
     fn without_anything_to_say_the_images_file_stays() {
         let folder = tempfile::tempdir().unwrap();
         let tree = Tree::open(folder.path()).unwrap();
-        assert_eq!(
-            on(&tree, |draft| apply(&Settings::default(), &Facts::default(), draft)).unwrap(),
-            None
-        );
+        let nothing =
+            on(&tree, |draft| apply(&Settings::default(), &Facts::default(), draft)).unwrap();
+        assert!(nothing.0.is_none() && nothing.1.is_empty());
         assert!(!tree.exists(RESOLV_CONF));
     }
 }

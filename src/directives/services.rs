@@ -3,7 +3,8 @@
 //! LTSP 5.5.7's lists, conditions and way of removal (its `50-rm-system-services`): the unit files
 //! and start scripts are deleted from the overlay. Nothing is masked; aliases, `*.wants` links and
 //! `S@.service` stay, and what they point to is simply not there. Unlike there, a name in
-//! KEEP_SYSTEM_SERVICES is kept whichever list it is in (C77).
+//! KEEP_SYSTEM_SERVICES is kept whichever list it is in (C77), and so is what
+//! ENABLE_SYSTEM_SERVICES asks for.
 
 use std::collections::BTreeSet;
 
@@ -42,31 +43,42 @@ struct Node<'a> {
     fstab: &'a str,
 }
 
-/// Gives the number of names removed, whether or not the image had them (C1e).
-pub fn apply(settings: &Settings, memory_kib: u64, draft: &mut Draft<'_>) -> Result<usize> {
-    let sessions = draft.names("/usr/share/xsessions")?;
+/// Gives the names removed, whether or not the image had them (C1e).
+pub fn apply(settings: &Settings, memory_kib: u64, draft: &mut Draft<'_>) -> Result<Vec<String>> {
     let fstab = draft.read_text("/etc/fstab")?.unwrap_or_default();
-    let node = Node {
-        memory_kib,
-        has_desktop: sessions.iter().any(|name| name.ends_with(".desktop")),
-        fstab: &fstab,
-    };
+    let node = Node { memory_kib, has_desktop: has_desktop(draft)?, fstab: &fstab };
     let names = removals(settings, node);
     let removed = remove(&names, draft)?;
     log::debug!(target: "directives", "services: removed {}", removed.join(" "));
-    Ok(names.len())
+    Ok(names.into_iter().map(str::to_owned).collect())
+}
+
+/// Whether this is a fat client: LTSP's word for a node with a desktop of its own, and enough
+/// memory (MiB) for it.
+pub fn is_fat(settings: &Settings, memory: u64, view: &dyn View) -> Result<bool> {
+    Ok(fat(settings, memory, has_desktop(view)?))
+}
+
+fn fat(settings: &Settings, memory: u64, has_desktop: bool) -> bool {
+    match settings.filled("LTSP_FATCLIENT") {
+        Some(_) => settings.is_true("LTSP_FATCLIENT"),
+        None => has_desktop && memory >= mib(settings, "FAT_RAM_THRESHOLD", DESKTOP_MEMORY),
+    }
+}
+
+fn has_desktop(view: &dyn View) -> Result<bool> {
+    let sessions = view.names("/usr/share/xsessions")?;
+    Ok(sessions.iter().any(|name| name.ends_with(".desktop")))
+}
+
+fn mib(settings: &Settings, name: &str, default: u64) -> u64 {
+    settings.get(name).and_then(|value| value.trim().parse().ok()).unwrap_or(default)
 }
 
 fn removals<'a>(settings: &'a Settings, node: Node<'_>) -> BTreeSet<&'a str> {
-    let mib = |name: &str, default: u64| {
-        settings.get(name).and_then(|value| value.trim().parse().ok()).unwrap_or(default)
-    };
     let memory = node.memory_kib / 1024;
-    let fat = match settings.filled("LTSP_FATCLIENT") {
-        Some(_) => settings.is_true("LTSP_FATCLIENT"),
-        None => node.has_desktop && memory >= mib("FAT_RAM_THRESHOLD", DESKTOP_MEMORY),
-    };
-    let low = memory <= mib("RM_RAM_THRESHOLD", LITTLE_MEMORY);
+    let fat = fat(settings, memory, node.has_desktop);
+    let low = memory <= mib(settings, "RM_RAM_THRESHOLD", LITTLE_MEMORY);
 
     let lists = [
         (true, ALWAYS, "RM_SYSTEM_SERVICES"),
@@ -74,13 +86,34 @@ fn removals<'a>(settings: &'a Settings, node: Node<'_>) -> BTreeSet<&'a str> {
         (!fat && low, WITH_LITTLE_MEMORY, "RM_LOW_RAM_SERVICES"),
         (!node.fstab.contains("nfs"), WITHOUT_NFS, ""),
     ];
-    let kept = settings.list("KEEP_SYSTEM_SERVICES");
+    let enabled = settings.list("ENABLE_SYSTEM_SERVICES");
     lists
         .into_iter()
         .filter(|(applies, ..)| *applies)
         .flat_map(|(_, names, more)| names.split_whitespace().chain(settings.list(more)))
-        .filter(|name| !kept.contains(name))
+        .filter(|name| !is_kept(settings, name) && !names(&enabled, name))
         .collect()
+}
+
+/// Whether KEEP_SYSTEM_SERVICES names a service, with its suffix or without.
+pub fn is_kept(settings: &Settings, service: &str) -> bool {
+    names(&settings.list("KEEP_SYSTEM_SERVICES"), service)
+}
+
+fn names(list: &[&str], service: &str) -> bool {
+    fn stem(name: &str) -> &str {
+        name.strip_suffix(".service").unwrap_or(name)
+    }
+    list.iter().any(|name| stem(name) == stem(service))
+}
+
+/// `/etc/rc2.d` and its kin.
+pub fn runlevels(view: &dyn View) -> Result<Vec<String>> {
+    let names = view.names("/etc")?.into_iter();
+    let folders = names.filter(|name| {
+        name.len() == "rc2.d".len() && name.starts_with("rc") && name.ends_with(".d")
+    });
+    Ok(folders.map(|name| format!("/etc/{name}")).collect())
 }
 
 /// Whether a file of this name is a removed service's.
@@ -107,11 +140,7 @@ fn remove(names: &BTreeSet<&str>, draft: &mut Draft<'_>) -> Result<Vec<String>> 
     if draft.kind("/lib")? == Some(super::tree::Kind::Directory) {
         folders.push(("/lib/systemd/system".into(), &units));
     }
-    for name in draft.names("/etc")? {
-        if name.len() == "rc2.d".len() && name.starts_with("rc") && name.ends_with(".d") {
-            folders.push((format!("/etc/{name}"), &links));
-        }
-    }
+    folders.extend(runlevels(draft)?.into_iter().map(|folder| (folder, &links as Belongs<'_>)));
     let mut removed = Vec::new();
     for (folder, belongs) in folders {
         // Reading a folder once is cheaper over a network than asking for each of 64 names.
@@ -157,6 +186,8 @@ mod tests {
             ("2.3", &[("RM_THIN_SYSTEM_SERVICES", "a")],  desktop, 39),
             ("2.3", &[("RM_LOW_RAM_SERVICES", "a")],      small, 71),
             ("C77", &[("KEEP_SYSTEM_SERVICES", "foo ssh"), ("RM_SYSTEM_SERVICES", "foo")],     NODE, 63),
+            ("",    &[("KEEP_SYSTEM_SERVICES", "ssh.service")],  NODE, 63),
+            ("",    &[("ENABLE_SYSTEM_SERVICES", "ssh atd.service")], NODE, 62),
             // D: KEEP wins in a list of several names, too.
             ("C77", &[("KEEP_SYSTEM_SERVICES", "foo ssh"), ("RM_SYSTEM_SERVICES", "foo bar")], NODE, 64),
         ];

@@ -4,6 +4,8 @@
 //! would lead into the initramfs. Every path here is resolved by the kernel as if the new root were
 //! `/` already (`RESOLVE_IN_ROOT`, openat2(2), Linux 5.6).
 
+mod copy;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -11,12 +13,18 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, fstat,
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchmod, fchown, fstat,
     mkdirat, openat, openat2, readlinkat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::path::Arg;
+
+pub use copy::{DEEPEST, INTO_ITSELF, MOST_ENTRIES};
 
 use crate::error::{Error, Result, WhileDoing};
+
+/// User and group, by number.
+pub type Owner = (u32, u32);
 
 /// The root below which everything happens. Paths are absolute, as the new system will see them.
 #[derive(Debug)]
@@ -63,7 +71,12 @@ impl Tree {
             return Err(Error::refused(doing(), "it is not a file"));
         }
         let mut bytes = Vec::new();
-        File::from(fd).take(LARGEST).read_to_end(&mut bytes).while_doing(doing)?;
+        let most = LARGEST.saturating_add(1);
+        File::from(fd).take(most).read_to_end(&mut bytes).while_doing(doing)?;
+        // Whoever reads half of a file and writes it back has lost the other half.
+        if u64::try_from(bytes.len()).is_ok_and(|length| length > LARGEST) {
+            return Err(Error::refused(doing(), format!("it has more than {LARGEST} bytes")));
+        }
         Ok(Some(bytes))
     }
 
@@ -82,54 +95,41 @@ impl Tree {
                 rustix::fs::ftruncate(&fd, 0).while_doing(doing)?;
                 File::from(fd).write_all(contents.as_ref()).while_doing(doing)
             }
-            Ok(_) | Err(Errno::NOENT | Errno::NXIO) => self.replace(path, contents, mode),
+            Ok(_) | Err(Errno::NOENT | Errno::NXIO) => self.replace(path, contents, mode, None),
             Err(errno) => Err(Error::new(doing(), errno)),
         }
     }
 
-    /// Puts a new file in place of what is there; a link is replaced, not followed.
-    pub fn replace(&self, path: &str, contents: impl AsRef<[u8]>, mode: u32) -> Result<()> {
+    /// Puts a new file in place of what is there; a link is replaced, not followed. It is the
+    /// agent's own, root's, unless an `owner` is named.
+    pub fn replace(
+        &self,
+        path: &str,
+        contents: impl AsRef<[u8]>,
+        mode: u32,
+        owner: Option<Owner>,
+    ) -> Result<()> {
         let doing = || format!("writing {path} of the new root");
         let (parent, name) = self.parent(path, Missing::Make).while_doing(doing)?;
         unlink(&parent, name).while_doing(doing)?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(mode);
-        let fd = openat(&parent, name, flags, mode).while_doing(doing)?;
-        // Past the mask that the kernel subtracts.
-        fchmod(&fd, mode).while_doing(doing)?;
+        let fd = openat(&parent, name, flags, Mode::from_raw_mode(mode)).while_doing(doing)?;
+        belong(&fd, mode, owner).while_doing(doing)?;
         File::from(fd).write_all(contents.as_ref()).while_doing(doing)
     }
 
-    /// Makes a directory and those above it; one that is there gets the mode.
-    pub fn make_directory(&self, path: &str, mode: u32) -> Result<()> {
+    /// Makes a directory and those above it; one that is there gets mode and owner.
+    pub fn make_directory(&self, path: &str, mode: u32, owner: Option<Owner>) -> Result<()> {
         let doing = || format!("making the directory {path} of the new root");
-        let mode = Mode::from_raw_mode(mode);
         let (parent, name) = self.parent(path, Missing::Make).while_doing(doing)?;
-        match mkdirat(&parent, name, mode) {
+        match mkdirat(&parent, name, Mode::from_raw_mode(mode)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(Error::new(doing(), errno)),
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let directory = self.at(path, flags).while_doing(doing)?;
-        // Past the mask that the kernel subtracts.
-        fchmod(&directory, mode).while_doing(doing)
-    }
-
-    /// Changes user and group of what is at `path`; of a link itself, not of what it leads to.
-    pub fn give_to(&self, path: &str, (user, group): (u32, u32)) -> Result<()> {
-        let give = || {
-            let (parent, name) = self.parent(path, Missing::Leave)?;
-            let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
-            chownat(&parent, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)
-        };
-        give().while_doing(|| format!("giving {path} of the new root to user {user}"))
-    }
-
-    /// Copies everything below `from` to `to`, over what is there.
-    pub fn copy_tree(&self, from: &str, to: &str) -> Result<()> {
-        let _ = (from, to);
-        Ok(())
+        belong(&directory, mode, owner).while_doing(doing)
     }
 
     /// Puts a link in place of what is there.
@@ -153,6 +153,9 @@ impl Tree {
 
     pub fn kind(&self, path: &str) -> Result<Option<Kind>> {
         let kind = || {
+            if path == "/" {
+                return Ok(Kind::Directory);
+            }
             let (parent, name) = self.parent(path, Missing::Leave)?;
             let stat = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
             Ok(match FileType::from_raw_mode(stat.st_mode) {
@@ -168,6 +171,21 @@ impl Tree {
         match kind() {
             Ok(kind) => Ok(Some(kind)),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(errno) => Err(Error::new(format!("looking at {path} of the new root"), errno)),
+        }
+    }
+
+    /// The bytes of a regular file, without following a last link; 0 for anything else.
+    pub fn length(&self, path: &str) -> Result<u64> {
+        let stat = || {
+            let (parent, name) = self.parent(path, Missing::Leave)?;
+            statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        };
+        match stat() {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_file() => {
+                Ok(u64::try_from(stat.st_size).unwrap_or_default())
+            }
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Ok(0),
             Err(errno) => Err(Error::new(format!("looking at {path} of the new root"), errno)),
         }
     }
@@ -203,7 +221,7 @@ impl Tree {
     }
 
     /// Opens what is there; creates nothing.
-    fn at(&self, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    fn at(&self, path: impl Arg + Copy, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         loop {
             let flags = flags | OFlags::CLOEXEC;
             match openat2(&self.root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
@@ -247,11 +265,21 @@ enum Missing {
     Leave,
 }
 
+/// Sets owner and mode of what was just made. The owner first: a change of owner takes set-user-ID
+/// bits away.
+fn belong(fd: &OwnedFd, mode: u32, owner: Option<Owner>) -> rustix::io::Result<()> {
+    if let Some((user, group)) = owner {
+        fchown(fd, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
+    }
+    // Past the mask that the kernel subtracts.
+    fchmod(fd, Mode::from_raw_mode(mode))
+}
+
 fn is_regular(fd: &OwnedFd) -> rustix::io::Result<bool> {
     Ok(FileType::from_raw_mode(fstat(fd)?.st_mode).is_file())
 }
 
-fn unlink(parent: &OwnedFd, name: &str) -> rustix::io::Result<bool> {
+fn unlink(parent: &OwnedFd, name: impl Arg) -> rustix::io::Result<bool> {
     match unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) => Ok(true),
         Err(Errno::NOENT) => Ok(false),
@@ -317,7 +345,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o755);
         assert!(tree.is_executable("/etc/a/b/c"));
 
-        tree.replace("/etc/link", "own", 0o644).unwrap();
+        tree.replace("/etc/link", "own", 0o644, None).unwrap();
         assert_eq!(fs::read_to_string(at("usr/lib/real")).unwrap(), "new");
         tree.link("/etc/link", "a").unwrap();
         assert_eq!(tree.kind("/etc/link").unwrap(), Some(Kind::Link("a".into())));

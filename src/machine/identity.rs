@@ -27,6 +27,11 @@ impl Identity {
         }
     }
 
+    /// A machine that is somewhere else: its UUID in the order people write.
+    pub fn of_uuid(text: &str) -> Option<Self> {
+        Some(Self { uuid: Some(uuid_as_stored(text)?), serial: None })
+    }
+
     /// `4c4c4544-0042-…`, the order people write.
     pub fn uuid_text(&self) -> Option<String> {
         let bytes = swapped(self.uuid?);

@@ -17,11 +17,9 @@ mod networkd;
 use std::fs;
 use std::path::Path;
 
-use serde::Serialize;
-
-use super::{Addressing, Lease, Mac, Network, NetworkPlan};
-use crate::directives::Tree;
-use crate::error::{Result, WhileDoing};
+use super::{Addressing, Lease, LeaseFile, Mac, Network, NetworkPlan, boot_server, variables};
+use crate::directives::{Change, Draft, Tree, View, carry_out, units};
+use crate::error::{Error, Result, WhileDoing};
 
 /// Who will look after the lease in the running system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +28,29 @@ pub enum Renewer {
     Networkd,
     /// The address must not end: [`Network::make_permanent`].
     Nobody,
+}
+
+/// What settings want of the link in the running system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wishes<'a> {
+    /// NET_DEVICE_METHOD; LTSP's `manual` if none.
+    pub method: Option<&'a str>,
+    /// Name servers are named by a setting: those of DHCP must not come back (C54).
+    pub own_dns: bool,
+    /// Likewise time servers.
+    pub own_ntp: bool,
+}
+
+/// What is left for the running system.
+#[derive(Debug)]
+pub struct Left {
+    pub renewer: Renewer,
+    /// Files of `/run`: path and text.
+    pub run: Vec<(String, String)>,
+    /// What becomes of files of the root.
+    pub root: Vec<Change>,
+    /// What was wished for and cannot be.
+    pub errors: Vec<Error>,
 }
 
 /// What [`write`] has done.
@@ -42,11 +63,12 @@ pub struct Kept {
 
 /// What there is to say about a link, apart from how each manager wants to hear it.
 #[derive(Clone, Copy)]
-struct Port<'a> {
-    link: &'a str,
-    mac: Mac,
-    plan: &'a NetworkPlan,
-    lease: &'a Lease,
+pub struct Port<'a> {
+    pub link: &'a str,
+    pub mac: Mac,
+    pub plan: &'a NetworkPlan,
+    pub lease: &'a Lease,
+    pub wishes: Wishes<'a>,
 }
 
 impl Port<'_> {
@@ -55,94 +77,100 @@ impl Port<'_> {
     }
 }
 
+/// Decides everything [`write`] does to a root that looks like `view`.
+pub fn foresee(port: &Port<'_>, view: &dyn View) -> Left {
+    let Port { link, mac, plan, lease, wishes } = *port;
+    let variables = variables(link, mac, plan, lease);
+    let run = |path: &str| format!("/run/{path}");
+    let mut left = Left {
+        renewer: renewer(view),
+        run: vec![
+            (run(&format!("net-{link}.conf")), klibc_file(&variables)),
+            (run("landfall/lease.json"), lease_file(port, boot_server(plan, lease))),
+            (run(&networkd::path(link, view)), networkd::render(port)),
+            (run(network_manager::PATH), network_manager::render(mac)),
+        ],
+        root: Vec::new(),
+        errors: Vec::new(),
+    };
+    if ifupdown::is_in(view) {
+        left.run.extend(ifupdown::drop_ins().map(|(path, text)| (run(&path), text)));
+        let (method, wrong) = ifupdown::method(wishes.method);
+        left.errors.extend(wrong);
+        let mut draft = Draft::over(view);
+        let text = ifupdown::render(port, method, ifupdown::Dialect::of(view));
+        draft.write(ifupdown::PATH, text, 0o644);
+        left.root = draft.into_changes();
+    }
+    left
+}
+
 /// Writes the files below `run` (the `/run` that the running system will have) and, for ifupdown,
 /// below `new_root`. A file that cannot be written is a warning, and the others are still written.
 ///
 /// # Errors
 /// `new_root` cannot be opened.
-pub fn write(network: &Network, new_root: &Path, run: &Path) -> Result<Kept> {
-    let port =
-        Port { link: &network.link, mac: network.mac, plan: &network.plan, lease: &network.lease };
+pub fn write(network: &Network, wishes: Wishes<'_>, new_root: &Path, run: &Path) -> Result<Kept> {
+    let Network { link, mac, plan, lease, .. } = network;
     let tree = Tree::open(new_root)?;
-    let mut kept = Kept { renewer: renewer(&tree), files: Vec::new() };
-    let note = |outcome: Result<String>| match outcome {
-        Ok(path) => kept.files.push(path),
-        Err(error) => log::warn!(target: "network", "{error}; the link may be lost later"),
-    };
-    let mut files = vec![
-        (format!("net-{}.conf", port.link), klibc_file(&network.variables())),
-        ("landfall/lease.json".to_owned(), lease_file(&port, network.boot_server())),
-        (networkd::path(port.link, &tree), networkd::render(&port)),
-        (network_manager::PATH.to_owned(), network_manager::render(port.mac)),
-    ];
-    let mut outcomes = Vec::new();
-    if ifupdown::is_in(&tree) {
-        files.extend(ifupdown::drop_ins());
-        let text = ifupdown::render(&port, ifupdown::Dialect::of(&tree));
-        let written = tree.write(ifupdown::PATH, &text, 0o644);
-        outcomes.push(written.map(|()| ifupdown::PATH.to_owned()));
+    let left = foresee(&Port { link, mac: *mac, plan, lease, wishes }, &tree);
+    for error in &left.errors {
+        log::warn!(target: "network", "{error}");
     }
-    outcomes.extend(files.iter().map(|(path, text)| write_below(run, path, text)));
-    outcomes.into_iter().for_each(note);
+    let mut kept = Kept { renewer: left.renewer, files: Vec::new() };
+    let lost = |error| log::warn!(target: "network", "{error}; the link may be lost later");
+    for change in left.root {
+        let errors = carry_out(std::slice::from_ref(&change), &tree);
+        if errors.is_empty() {
+            kept.files.push(change.path);
+        }
+        errors.into_iter().for_each(lost);
+    }
+    for (path, text) in left.run {
+        match write_below(run, path.trim_start_matches("/run/"), &text) {
+            Ok(()) => kept.files.push(path),
+            Err(error) => lost(error),
+        }
+    }
     Ok(kept)
 }
 
 /// Everything below `run` is read by services without privileges, and holds nothing secret.
-fn write_below(run: &Path, path: &str, text: &str) -> Result<String> {
+fn write_below(run: &Path, path: &str, text: &str) -> Result<()> {
     let target = run.join(path);
     let doing = || format!("writing {}", target.display());
     if let Some(folder) = target.parent() {
         fs::create_dir_all(folder).while_doing(doing)?;
     }
-    fs::write(&target, text).while_doing(doing)?;
-    Ok(format!("/run/{path}"))
+    fs::write(&target, text).while_doing(doing)
 }
 
 /// Only networkd takes a link over from somebody else; with the files above, the other managers
 /// leave it alone.
-fn renewer(tree: &Tree) -> Renewer {
-    let networkd = is_enabled(tree, "systemd-networkd.service")
-        || is_enabled(tree, "systemd-networkd.socket")
-        || netplan_renders_networkd(tree);
-    if networkd && !is_masked(tree, "systemd-networkd.service") {
+fn renewer(view: &dyn View) -> Renewer {
+    let networkd = units::is_enabled(view, "systemd-networkd.service")
+        || units::is_enabled(view, "systemd-networkd.socket")
+        || netplan_renders_networkd(view);
+    if networkd && !units::is_masked(view, "systemd-networkd.service") {
         Renewer::Networkd
     } else {
         Renewer::Nobody
     }
 }
 
-const ADMINS_UNITS: &str = "/etc/systemd/system";
-
-/// Whether some unit pulls this one in.
-fn is_enabled(tree: &Tree, unit: &str) -> bool {
-    [ADMINS_UNITS, "/usr/lib/systemd/system", "/lib/systemd/system"].iter().any(|folder| {
-        let wanting = tree.names(folder).unwrap_or_default();
-        wanting
-            .iter()
-            .filter(|name| name.ends_with(".wants") || name.ends_with(".requires"))
-            // Links in there lead to the unit by a path of the new root; that they exist is enough.
-            .any(|name| matches!(tree.kind(&format!("{folder}/{name}/{unit}")), Ok(Some(_))))
-    })
-}
-
-fn is_masked(tree: &Tree, unit: &str) -> bool {
-    let path = format!("{ADMINS_UNITS}/{unit}");
-    matches!(tree.kind(&path), Ok(Some(crate::directives::Kind::Link(to))) if to == "/dev/null")
-}
-
 /// netplan's generator starts networkd for every renderer but NetworkManager.
-fn netplan_renders_networkd(tree: &Tree) -> bool {
+fn netplan_renders_networkd(view: &dyn View) -> bool {
     const GENERATORS: [&str; 2] =
         ["/usr/lib/systemd/system-generators/netplan", "/lib/systemd/system-generators/netplan"];
-    let configured = tree.names("/etc/netplan").unwrap_or_default().iter().any(|name| {
+    let configured = view.names("/etc/netplan").unwrap_or_default().iter().any(|name| {
         name.ends_with(".yaml")
-            && tree
+            && view
                 .read_text(&format!("/etc/netplan/{name}"))
                 .ok()
                 .flatten()
                 .is_some_and(|text| !text.contains("NetworkManager"))
     });
-    configured && GENERATORS.iter().any(|path| tree.exists(path))
+    configured && GENERATORS.iter().any(|path| view.exists(path))
 }
 
 /// `/run/net-IFACE.conf`, which initramfs-tools' scripts, LTSP and cloud-init read with a shell.
@@ -153,24 +181,13 @@ fn klibc_file(variables: &[(String, String)]) -> String {
         .collect()
 }
 
-/// For anybody with jq.
-#[derive(Serialize)]
-struct LeaseFile<'a> {
-    link: &'a str,
-    mac: String,
-    dhcp: bool,
-    boot_server: Option<String>,
-    #[serde(flatten)]
-    lease: &'a Lease,
-}
-
 fn lease_file(port: &Port<'_>, boot_server: Option<String>) -> String {
     let file = LeaseFile {
-        link: port.link,
-        mac: port.mac.to_string(),
+        link: port.link.to_owned(),
+        mac: port.mac,
         dhcp: port.is_dhcp(),
         boot_server,
-        lease: port.lease,
+        lease: port.lease.clone(),
     };
     // Strings and numbers: there is nothing in it that JSON could not say.
     serde_json::to_string_pretty(&file).unwrap_or_default() + "\n"
@@ -199,6 +216,33 @@ pub mod tests {
         }
         let tree = Tree::open(folder.path()).unwrap();
         (folder, tree)
+    }
+
+    pub fn port<'a>(plan: &'a NetworkPlan, lease: &'a Lease) -> Port<'a> {
+        Port { link: "eth0", mac: NODE, plan, lease, wishes: Wishes::default() }
+    }
+
+    /// What a desk shows is what a boot writes, for it is the same.
+    #[test]
+    fn the_root_is_changed_only_where_ifupdown_reads() {
+        let (plan, lease) = (plan(), lease("10.0.0.5/24"));
+        let (_folder, tree) = root(&[]);
+        let left = foresee(&port(&plan, &lease), &tree);
+        assert_eq!((left.root.len(), left.run.len(), left.renewer), (0, 4, Renewer::Nobody));
+        assert_eq!(left.run[0].0, "/run/net-eth0.conf");
+
+        let (_folder, tree) = root(&[("etc/network/interfaces", "iface eth0 inet dhcp\n")]);
+        let wishes = Wishes { method: Some("not one"), ..Wishes::default() };
+        let left = foresee(&Port { wishes, ..port(&plan, &lease) }, &tree);
+        assert_eq!((left.root.len(), left.run.len(), left.errors.len()), (1, 6, 1));
+        assert_eq!(left.root[0].path, "/etc/network/interfaces");
+        assert!(left.errors[0].to_string().contains("NET_DEVICE_METHOD"));
+        // Nothing is done before somebody carries it out.
+        let before = tree.read_text("/etc/network/interfaces").unwrap().unwrap();
+        assert_eq!(before, "iface eth0 inet dhcp\n");
+        assert!(carry_out(&left.root, &tree).is_empty());
+        let after = tree.read_text("/etc/network/interfaces").unwrap().unwrap();
+        assert!(after.ends_with("iface eth0 inet manual\n"), "{after}");
     }
 
     #[test]
@@ -235,9 +279,11 @@ pub mod tests {
     #[test]
     fn the_lease_is_readable_by_jq() {
         let (plan, lease) = (plan(), Lease { lease_seconds: Some(60), ..lease("10.0.0.5/24") });
-        let port = Port { link: "eth0", mac: NODE, plan: &plan, lease: &lease };
+        let port = port(&plan, &lease);
         let text = lease_file(&port, Some("10.0.0.1".into()));
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let read: LeaseFile = serde_json::from_str(&text).unwrap();
+        assert_eq!((read.link.as_str(), read.mac, read.lease), ("eth0", NODE, lease));
         assert_eq!(value["mac"], "52:54:00:aa:bb:cc");
         assert_eq!(value["address"], "10.0.0.5");
         assert_eq!(value["lease_seconds"], 60);

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use super::Mac;
+
 /// Everything kept of a DHCP acknowledgement (RFC 2131, 2132), or of a static `ip=`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
@@ -41,6 +43,20 @@ pub struct Lease {
     pub rebind_seconds: Option<u32>,
 }
 
+/// `/run/landfall/lease.json`: a lease and the link it is on, for anybody with jq, and for
+/// `landfall plan --lease`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseFile {
+    /// Name in the initramfs.
+    pub link: String,
+    pub mac: Mac,
+    /// False for an address that was typed, as `ip=`.
+    pub dhcp: bool,
+    pub boot_server: Option<String>,
+    #[serde(flatten)]
+    pub lease: Lease,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     pub to: Ipv4Net,
@@ -72,6 +88,15 @@ impl Lease {
             lease_seconds: None,
             renew_seconds: None,
             rebind_seconds: None,
+        }
+    }
+
+    /// What a static `ip=` says, in the form of a lease.
+    pub fn typed(address: Ipv4Addr, prefix: u8, gateway: Option<Ipv4Addr>) -> Self {
+        let default = |via| Route { to: Ipv4Net::default(), via: Some(via) };
+        Self {
+            routes: gateway.map(default).into_iter().collect(),
+            ..Self::of_address(address, prefix)
         }
     }
 

@@ -38,13 +38,15 @@ mod worker;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-pub use lease::{Lease, Route};
+pub use keep::{Left, Renewer, Wishes};
+pub use lease::{Lease, LeaseFile, Route};
 pub use mac::Mac;
 pub use plan::{Addressing, LinkChoice, NetworkPlan};
 
+use crate::directives::View;
 use crate::error::Result;
 use dns::Resolver;
-use keep::{Kept, Renewer};
+use keep::{Kept, Port};
 use worker::Worker;
 
 /// A configured link. Its lease is renewed in the background until [`Network::stop`].
@@ -135,8 +137,8 @@ impl Network {
     /// Leaves the files with which the link survives in the running system, whose root is at
     /// `new_root`. What cannot be written is a warning: a link that may be lost later is no reason
     /// not to boot.
-    pub fn leave_to(&self, new_root: &Path) {
-        match keep::write(self, new_root, Path::new("/run")) {
+    pub fn leave_to(&self, new_root: &Path, wishes: Wishes<'_>) {
+        match keep::write(self, wishes, new_root, Path::new("/run")) {
             Ok(Kept { renewer, files }) => {
                 log::debug!(target: "network", "left for the running system: {}", files.join(" "));
                 if let (Renewer::Nobody, Some(seconds)) = (renewer, self.lease.lease_seconds) {
@@ -179,7 +181,21 @@ impl Network {
     }
 }
 
-fn boot_server(plan: &NetworkPlan, lease: &Lease) -> Option<String> {
+/// What [`Network::leave_to`] would leave to a root that looks like `view`, with a lease that was
+/// read, not fetched.
+pub fn left_files(
+    link: &str,
+    mac: Mac,
+    plan: &NetworkPlan,
+    lease: &Lease,
+    wishes: Wishes<'_>,
+    view: &dyn View,
+) -> Left {
+    keep::foresee(&Port { link, mac, plan, lease, wishes }, view)
+}
+
+/// [`Network::boot_server`] of a lease that was read, not fetched.
+pub fn boot_server(plan: &NetworkPlan, lease: &Lease) -> Option<String> {
     // `sname` is in tftp_server only when there is no siaddr, so this is LTSP's order.
     let shown = |address: Option<Ipv4Addr>| address.map(|address| address.to_string());
     plan.boot_server

@@ -3,7 +3,6 @@
 //! memory may take longer than a short lease lasts.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::mpsc as handoff;
 use std::thread::JoinHandle;
@@ -18,7 +17,7 @@ use super::held::{Held, Lifetime, configure};
 use super::kernel::{Change, Kernel, Link, Origin, Shape};
 use super::link;
 use super::port::{AbortOnDrop, Port, Stage};
-use super::{Addressing, Lease, NetworkPlan, Route};
+use super::{Addressing, Lease, NetworkPlan};
 use crate::console;
 use crate::error::{Error, Result, WhileDoing};
 use crate::machine::modules::unclaimed_network;
@@ -292,7 +291,7 @@ impl Desk {
         let since = Instant::now();
         match self.plan.addressing {
             Addressing::Static { address, prefix, gateway } => {
-                let lease = Box::new(typed_lease(address, prefix, gateway));
+                let lease = Box::new(Lease::typed(address, prefix, gateway));
                 port.progress = Stage::Leased { since, lease };
             }
             Addressing::Dhcp { request } => {
@@ -392,15 +391,6 @@ impl Desk {
                 log::debug!(target: "network", "{error}");
             }
         }
-    }
-}
-
-/// What `ip=` says, in the form of a lease.
-fn typed_lease(address: Ipv4Addr, prefix: u8, gateway: Option<Ipv4Addr>) -> Lease {
-    let default = |via| Route { to: ipnet::Ipv4Net::default(), via: Some(via) };
-    Lease {
-        routes: gateway.map(default).into_iter().collect(),
-        ..Lease::of_address(address, prefix)
     }
 }
 

@@ -5,6 +5,8 @@
 //! image into memory. So a wrong image, an unknown export or too little memory is told apart
 //! before the kernel holds anything.
 //!
+//! Swap on a server ([`attach_swap`]) goes the same way, with a second device.
+//!
 //! Deliberately absent: writable roots (the overlay takes what is written), TLS, and whatever has
 //! to happen after the real init has started.
 
@@ -20,9 +22,7 @@ use crate::sys::{loop_device, partition};
 use nbd::client::{Connection, Peer};
 use nbd::device;
 use probe::FileSystem;
-use room::Memory;
 use server::Backoff;
-use size::Size;
 
 mod chunks;
 pub mod nbd;
@@ -35,9 +35,13 @@ mod real_servers;
 mod room;
 mod server;
 mod size;
+mod swap;
 
 pub use plan::{NbdExport, RamMode, RootPlan, RootSource};
+pub use room::{Memory, fits};
 pub use server::Resolve;
+pub use size::Size;
+pub use swap::{SwapPlan, attach as attach_swap};
 
 /// Loads a kernel module, with parameters that the command line may overrule; a module that is
 /// loaded or built in is loaded already.
@@ -53,7 +57,7 @@ pub const MODULES_OF_EVERY_BOOT: [(&str, &[(&str, &str)]); 2] =
 
 const NBD_OPTIONS: &[(&str, &str)] = &[("nbds_max", "1")];
 
-/// The device that the kernel gives us; nobody has asked for another one yet.
+/// The device that the kernel gives us; swap of a server is on the next one.
 const NBD_INDEX: u32 = 0;
 
 /// A block device with the root file system on it. Only [`attach`] makes one.
@@ -225,7 +229,7 @@ fn streamed(
         log::warn!(target: "root", "the size of the image is no multiple of 512: \
             its last {cut} bytes cannot be read");
     }
-    let whole = device::connect(NBD_INDEX, connection)?;
+    let whole = device::connect(NBD_INDEX, connection, device::Use::Root)?;
     let backing = Backing::Nbd;
     match root.partition {
         None => Ok((whole, backing)),

@@ -320,3 +320,111 @@ fn a_server_that_starts_late_is_waited_for() {
     let _server = nbdkit(port, &["file", path.to_str().unwrap()]);
     assert!(same(&copy.join().unwrap().unwrap(), &path));
 }
+
+/// The servers of the field take what we write, and what they have is left alone.
+#[test]
+#[ignore = "needs nbd-server, qemu-nbd and nbdkit"]
+fn an_empty_export_becomes_a_swap_area_and_files_stay_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let export = |name: &str, fill: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = vec![0; 1 << 20];
+        fill(&mut bytes);
+        let path = directory.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let empty = |_: &mut Vec<u8>| {};
+    let ext4 = |bytes: &mut Vec<u8>| bytes[1080..1082].copy_from_slice(b"\x53\xef");
+    let writable = ["-f", "-i", "127.0.0.1", "-p"];
+    type Start<'a> = &'a dyn Fn(u16, &Path) -> Server;
+    let starts: [(&str, Start<'_>); 3] = [
+        ("nbdkit", &|port, path| {
+            let port = &port.to_string();
+            start(
+                port.parse().unwrap(),
+                "nbdkit",
+                &[&writable[..], &[port, "file", path.to_str().unwrap()]].concat(),
+            )
+        }),
+        ("qemu-nbd", &|port, path| {
+            let text = &port.to_string();
+            start(
+                port,
+                "qemu-nbd",
+                &[
+                    "-f",
+                    "raw",
+                    "-t",
+                    "-x",
+                    "swap",
+                    "-b",
+                    "127.0.0.1",
+                    "-p",
+                    text,
+                    path.to_str().unwrap(),
+                ],
+            )
+        }),
+        ("nbd-server", &|port, path| {
+            let config = directory.path().join("swap.conf");
+            let text = format!(
+                "[generic]\nport = {port}\nlistenaddr = 127.0.0.1\n[swap]\nexportname = {}\n",
+                path.display()
+            );
+            fs::write(&config, text).unwrap();
+            let pid_file = directory.path().join("swap.pid");
+            let mut server = start(
+                port,
+                "nbd-server",
+                &["-C", config.to_str().unwrap(), "-p", pid_file.to_str().unwrap()],
+            );
+            server.pid_file = Some(pid_file);
+            server
+        }),
+    ];
+    for (program, start) in starts {
+        let blank = export(program, &empty);
+        let server = start(free_port(), &blank);
+        for time in ["blank", "made"] {
+            let mut connection = connect(server.port, &["swap"]).unwrap();
+            let before = fs::read(&blank).unwrap();
+            super::swap::make_ready(&mut connection, false).unwrap();
+            connection.disconnect();
+            let after = fs::read(&blank).unwrap();
+            assert_eq!(before != after, time == "blank", "{program}, {time}");
+            assert_eq!(after[4086..4096], *b"SWAPSPACE2", "{program}, {time}");
+        }
+        drop(server);
+        let files = export(&format!("{program}.ext4"), &ext4);
+        let server = start(free_port(), &files);
+        let mut connection = connect(server.port, &["swap"]).unwrap();
+        let error = super::swap::make_ready(&mut connection, false).unwrap_err();
+        assert!(error.to_string().contains("no swap space but ext"), "{program}: {error}");
+        drop(connection);
+        drop(server);
+    }
+    let server = nbd_server(directory.path(), &[("swap", &export("ro", &empty))]);
+    let mut connection = connect(server.port, &["swap"]).unwrap();
+    let error = super::swap::make_ready(&mut connection, false).unwrap_err();
+    assert!(error.to_string().contains("lets nobody write"), "{error}");
+}
+
+/// A node with little memory boots without swap, too, and in time.
+#[test]
+fn swap_is_not_waited_for_longer_than_agreed() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let export = NbdExport {
+        host: "127.0.0.1".into(),
+        port: silent.local_addr().unwrap().port(),
+        names: vec!["swap".into()],
+        origin: "test".into(),
+    };
+    let closed = NbdExport { port: free_port(), ..export.clone() };
+    for export in [export, closed] {
+        let started = Instant::now();
+        let patience = Duration::from_millis(400);
+        let result = server::connect_within(&export, &|_| Ok(vec![]), patience);
+        assert!(result.is_err(), "{export:?}");
+        assert!(started.elapsed() < Duration::from_secs(3), "{export:?}: {:?}", started.elapsed());
+    }
+}

@@ -25,7 +25,7 @@ pub fn connect(export: &NbdExport, resolve: Resolve<'_>) -> Result<Connection> {
     let started = Instant::now();
     let mut backoff = Backoff::new();
     loop {
-        match try_once(export, &host, resolve) {
+        match try_once(export, &host, resolve, Duration::MAX) {
             Ok(connection) => {
                 if started.elapsed() > Duration::from_secs(2) {
                     let seconds = started.elapsed().as_secs_f32();
@@ -40,6 +40,32 @@ pub fn connect(export: &NbdExport, resolve: Resolve<'_>) -> Result<Connection> {
             Err(error) => return Err(error),
         }
         thread::sleep(backoff.next());
+    }
+}
+
+/// [`connect`] that gives up after `patience`, and whose connection has the rest of it for what is
+/// asked through it. Looking up a name has bounds of its own.
+pub fn connect_within(
+    export: &NbdExport,
+    resolve: Resolve<'_>,
+    patience: Duration,
+) -> Result<Connection> {
+    let host = Host::of(export);
+    let _waiting = console::waiting("swap", format!("{host} to answer"));
+    let started = Instant::now();
+    let left = || patience.saturating_sub(started.elapsed());
+    let mut backoff = Backoff::new();
+    loop {
+        match try_once(export, &host, resolve, left()) {
+            Err(error) if error.is_transient() => {
+                let pause = backoff.next();
+                if pause >= left() {
+                    return Err(error);
+                }
+                thread::sleep(pause);
+            }
+            result => return result,
+        }
     }
 }
 
@@ -66,17 +92,24 @@ impl std::fmt::Display for Host<'_> {
     }
 }
 
-fn try_once(export: &NbdExport, host: &Host<'_>, resolve: Resolve<'_>) -> Result<Connection> {
+fn try_once(
+    export: &NbdExport,
+    host: &Host<'_>,
+    resolve: Resolve<'_>,
+    patience: Duration,
+) -> Result<Connection> {
     /// A name with more addresses than this is not a boot server's.
     const MOST_ADDRESSES: usize = 16;
     let (addresses, name) = match host.literal {
         Some(address) => (vec![address], None),
         None => (resolve(host.name)?, Some(host.name.to_owned())),
     };
+    let started = Instant::now();
     let mut reason: Option<Error> = None;
     for address in addresses.into_iter().take(MOST_ADDRESSES) {
         let peer = Peer { address: SocketAddr::new(address, host.port), name: name.clone() };
-        match Connection::open(&peer, &export.names) {
+        let left = patience.saturating_sub(started.elapsed());
+        match Connection::open_within(&peer, &export.names, left) {
             Ok(connection) => return Ok(connection),
             // One server that is down may be the only one with the image: its reason counts.
             Err(error) if reason.is_none() || error.is_transient() => reason = Some(error),

@@ -12,6 +12,7 @@ pub mod process;
 pub mod reboot;
 pub mod socket;
 pub mod stdio;
+pub mod swap;
 pub mod terminal;
 pub mod udp;
 pub mod uevent;

@@ -14,6 +14,7 @@ mod root;
 mod seed;
 mod shutdown;
 mod static_address;
+mod variables;
 
 use anyhow::{Context, Result};
 use landfall_tests::{Dnsmasq, Initramfs, Kernel, Lab, Nbd, NbdKind, ProbeRoot, Vm};

@@ -21,7 +21,9 @@ pub(crate) struct Heard {
     pub lines: Vec<String>,
     /// Lines of the control port that nobody has taken yet.
     pub control: VecDeque<String>,
-    /// The machine is gone.
+    /// Ports that are still listened to.
+    ports: u32,
+    /// The machine is gone, and everything that it said is here.
     pub ended: bool,
 }
 
@@ -35,6 +37,7 @@ impl Console {
         echo: bool,
     ) {
         let (console, started) = (self.clone(), Instant::now());
+        self.change(|heard| heard.ports += 1);
         thread::spawn(move || {
             for_each_line(port, |line| {
                 let line = plain(line);
@@ -44,17 +47,18 @@ impl Console {
                 }
                 console.change(|heard| heard.lines.push(line));
             });
-            console.change(|heard| heard.ended = true);
+            console.change(Heard::close_port);
         });
     }
 
     pub(crate) fn follow_control(&self, port: impl Read + Send + 'static) {
         let console = self.clone();
+        self.change(|heard| heard.ports += 1);
         thread::spawn(move || {
             for_each_line(port, |line| {
                 console.change(|heard| heard.control.push_back(line.to_owned()));
             });
-            console.change(|heard| heard.ended = true);
+            console.change(Heard::close_port);
         });
     }
 
@@ -108,6 +112,12 @@ impl Console {
 }
 
 impl Heard {
+    /// The other port may still have something to say: a last line must not be missed.
+    fn close_port(&mut self) {
+        self.ports -= 1;
+        self.ended = self.ports == 0;
+    }
+
     /// What a person looks at first when a test has failed.
     pub fn tail(&self) -> String {
         let from = self.lines.len().saturating_sub(40);

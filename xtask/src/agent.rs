@@ -53,6 +53,14 @@ pub fn cargo(verb: &str, arguments: &[&str]) -> Result<()> {
     say::run(&mut command)
 }
 
+/// The host's target, as rustc calls it.
+pub fn host() -> Result<String> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let version = say::run_quietly(Command::new(rustc).arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc names no host")?.to_owned())
+}
+
 /// Without these the binary carries some hundred source paths of the host, and differs from a
 /// build of the same sources elsewhere.
 fn paths_left_out() -> String {

@@ -13,7 +13,7 @@ use landfall_tests::{
 };
 
 use crate::stages::Report;
-use crate::{agent, kernels, namespace, needs, say};
+use crate::{agent, desk, kernels, namespace, needs, say};
 
 const PAYLOAD_MIB: u32 = 64;
 
@@ -36,6 +36,7 @@ pub fn run() -> Result<()> {
             println!("initramfs    {size:>10} bytes  (Linux {}, {name})", kernel.series());
         }
     }
+    desk::bench()?;
     let lab = Lab::new("bench")?;
     let tftp = lab.served("tftp", &[("ltsp/amd64/lts.conf", "[default]\nRACK = 1\n")])?;
     let _dhcp = Dnsmasq::new().tftp(&tftp).start(&lab)?;

@@ -1,9 +1,10 @@
-//! Debian 12 root images with systemd, made on the spot: the kind of root that our users serve.
+//! Debian root images with systemd, made on the spot: the kind of root that our users serve.
 //!
-//! They hold what the seed configuration touches (a docker.service to edit, an ssh to configure,
-//! `/etc/rc.local` that stops at the first failure, services to keep and to remove), no SSH host
-//! keys, and one service of ours: the probe, which starts after `multi-user.target` and takes no
-//! part in the boot.
+//! All hold what the seed configuration touches (a docker.service to edit, an ssh to configure,
+//! services to keep and to remove), no SSH host keys, and one service of ours: the probe, which
+//! starts after `multi-user.target` and takes no part in the boot. Two small ones differ in who
+//! keeps the network; two of different releases hold what the settings of lts.conf touch, and
+//! differ wherever a family of settings has two ways to take effect.
 
 use std::fs;
 use std::io::Write;
@@ -25,25 +26,49 @@ const PROBE: &str = "usr/libexec/landfall-probe";
 const COMMON: &str = "systemd,systemd-sysv,udev,dbus,libpam-systemd,kmod,procps,iproute2,\
                       iputils-ping,tzdata,openssh-server,rpcbind,at,nano,less";
 
-/// Modules that rc.local of the seed asks for, and those that network software in the root needs:
-/// the initramfs brings only what leads to the root.
-const MODULES: [&str; 7] = [
+/// What mmdebstrap shall believe, whatever else apt trusts on this host.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Folders of modules, and modules without their ending, that the running system asks for: the
+/// initramfs brings only what leads to the root.
+const MODULES: &[&str] = &[
+    // rc.local of the seed, and network software.
     "kernel/net/bridge",
     "kernel/net/llc",
     "kernel/net/802",
     "kernel/net/packet",
     "kernel/fs/configfs",
-    "kernel/drivers/net/netconsole.ko",
-    "kernel/drivers/net/netconsole.ko.xz",
+    "kernel/drivers/net/netconsole",
+    // Swap in memory, on a disk, over the network, and encrypted.
+    "kernel/drivers/block/zram",
+    "kernel/mm",
+    "kernel/lib/lz4",
+    "kernel/drivers/block/virtio_blk",
+    "kernel/drivers/block/nbd",
+    "kernel/drivers/md/dm-mod",
+    "kernel/drivers/md/dm-crypt",
+    "kernel/drivers/dax",
+    "kernel/crypto",
+    "kernel/arch/x86/crypto",
+    // A disk for containers.
+    "kernel/fs/ext4",
+    "kernel/fs/jbd2",
+    "kernel/fs/mbcache",
+    "kernel/lib/crc16",
 ];
 
 #[derive(Hash)]
 struct Recipe {
     name: &'static str,
+    /// Debian's release.
+    suite: &'static str,
     packages: &'static str,
     files: &'static [File],
-    links: &'static [(&'static str, &'static str)],
+    links: &'static [Link],
 }
+
+/// Path and target.
+type Link = (&'static str, &'static str);
 
 #[derive(Hash)]
 struct File {
@@ -56,16 +81,19 @@ const fn file(path: &'static str, text: &'static str) -> File {
     File { path, mode: 0o644, text }
 }
 
+const fn program(path: &'static str, text: &'static str) -> File {
+    File { path, mode: 0o755, text }
+}
+
 /// The administrator's own network file is the plain one from the manual: it knows nothing of a
 /// root that must survive a stop of the service.
 const NETWORKD: Recipe = Recipe {
     name: "networkd",
+    suite: "bookworm",
     packages: "systemd",
     files: &[
-        file(
-            "etc/systemd/network/20-wired.network",
-            "[Match]\nName=en* eth*\n\n[Network]\nDHCP=yes\n",
-        ),
+        RC_LOCAL,
+        WIRED,
         // The seed's netconsole goes out through a bridge of this name.
         file("etc/systemd/network/30-vmbr0.netdev", "[NetDev]\nName=vmbr0\nKind=bridge\n"),
         file(
@@ -74,27 +102,74 @@ const NETWORKD: Recipe = Recipe {
              [Network]\nAddress=10.9.0.99/16\nConfigureWithoutCarrier=yes\n",
         ),
     ],
-    links: &[(
-        "etc/systemd/system/multi-user.target.wants/systemd-networkd.service",
-        "/lib/systemd/system/systemd-networkd.service",
-    )],
+    links: &[NETWORKD_LINK],
 };
 
 const IFUPDOWN: Recipe = Recipe {
     name: "ifupdown",
+    suite: "bookworm",
     packages: "ifupdown,isc-dhcp-client",
-    files: &[file(
-        "etc/network/interfaces",
-        "auto lo\niface lo inet loopback\n\nauto enp0s3\niface enp0s3 inet dhcp\n",
-    )],
+    files: &[
+        file(
+            "etc/network/interfaces",
+            "auto lo\niface lo inet loopback\n\nauto enp0s3\niface enp0s3 inet dhcp\n",
+        ),
+        RC_LOCAL,
+    ],
     links: &[],
 };
+
+/// For the settings: systemd 252, chrony, a plain resolv.conf, and an rc.local.
+const BOOKWORM: Recipe = Recipe {
+    name: "bookworm",
+    suite: "bookworm",
+    packages: "rsyslog,cron,chrony,keyboard-configuration,cryptsetup-bin,nbd-client",
+    files: &[RC_LOCAL, WIRED, OVERLAY, OVERLAY_SECRET, CONTAINERD, KUBELET, CONTAINERD_DATA],
+    links: &[NETWORKD_LINK, OVERLAY_LINK],
+};
+
+/// For the settings: systemd 257, timesyncd, systemd-resolved, and no rc.local.
+const TRIXIE: Recipe = Recipe {
+    name: "trixie",
+    suite: "trixie",
+    packages: "rsyslog,cron,systemd-timesyncd,systemd-resolved,keyboard-configuration,\
+               cryptsetup-bin,systemd-cryptsetup,nbd-client",
+    files: &[WIRED, OVERLAY, OVERLAY_SECRET, CONTAINERD, KUBELET, DOCKER, CONTAINERD_DATA],
+    links: &[NETWORKD_LINK, OVERLAY_LINK],
+};
+
+const RC_LOCAL: File = program("etc/rc.local", "#!/bin/sh -e\n\nexit 0\n");
+
+const WIRED: File =
+    file("etc/systemd/network/20-wired.network", "[Match]\nName=en* eth*\n\n[Network]\nDHCP=yes\n");
+
+const NETWORKD_LINK: Link = (
+    "etc/systemd/system/multi-user.target.wants/systemd-networkd.service",
+    "/lib/systemd/system/systemd-networkd.service",
+);
+
+/// LTSP's default for `OVERLAY_DIR`: what must come out of it with its mode, and as the link it is.
+const OVERLAY: File = file("etc/ltsp/overlay-dir/etc/landfall-overlay/motd", "from the overlay\n");
+const OVERLAY_SECRET: File = File {
+    path: "etc/ltsp/overlay-dir/etc/landfall-overlay/secret",
+    mode: 0o600,
+    text: "for root's eyes\n",
+};
+const OVERLAY_LINK: Link = ("etc/ltsp/overlay-dir/etc/landfall-overlay/link", "motd");
+
+/// Nobody starts them; what counts is that a container host has them.
+const CONTAINERD: File = program("usr/bin/containerd", IDLE);
+const KUBELET: File = program("usr/bin/kubelet", IDLE);
+const DOCKER: File = program("usr/bin/dockerd", IDLE);
+const IDLE: &str = "#!/bin/sh\nexec sleep infinity\n";
+
+/// What an image was built with must not vanish under a mount.
+const CONTAINERD_DATA: File = file("var/lib/containerd/from-the-image", "preloaded\n");
 
 const FILES: &[File] = &[
     file("etc/hostname", "debian\n"),
     file("etc/hosts", "127.0.0.1 localhost\n127.0.0.2 debian.example debian\n"),
     file("etc/fstab", "UUID=b1ca8dd4-0ad9-4e64-a8d8-b0f4d2c2b0b5 / ext4 errors=remount-ro 0 1\n"),
-    File { path: "etc/rc.local", mode: 0o755, text: "#!/bin/sh -e\n\nexit 0\n" },
     // Empty: to be filled at each boot.
     file("etc/machine-id", ""),
     file(
@@ -117,14 +192,14 @@ const FILES: &[File] = &[
 const UNWANTED: &str = "[Unit]\nDescription=Stands where a package's unit is\n\n\
                         [Service]\nExecStart=/bin/true\n";
 
-const LINKS: &[(&str, &str)] = &[(
+const LINKS: &[Link] = &[(
     "etc/systemd/system/multi-user.target.wants/landfall-probe.service",
     "/etc/systemd/system/landfall-probe.service",
 )];
 
-/// All roots; about a minute, the first time.
+/// All roots; some minutes, the first time.
 pub fn prepare() -> Result<()> {
-    [NETWORKD, IFUPDOWN].iter().try_for_each(|recipe| recipe.prepare())
+    [NETWORKD, IFUPDOWN, BOOKWORM, TRIXIE].iter().try_for_each(|recipe| recipe.prepare())
 }
 
 /// The one that the demo boots.
@@ -186,9 +261,9 @@ impl Recipe {
             .arg("--customize-hook=rm -f \"$1\"/etc/ssh/ssh_host_*")
             .arg(format!("--customize-hook=tar-in {} /", additions_tar.display()))
             .arg(format!("--customize-hook={depmod}"))
-            .arg("bookworm")
+            .arg(self.suite)
             .arg(&root_tar)
-            .arg(format!("deb {} bookworm main", mirror::find()?));
+            .arg(format!("deb [signed-by={KEYRING}] {} {} main", mirror::find()?, self.suite));
         say::run_quietly(&mut command)?;
         say::run_quietly(
             Command::new("mksquashfs")
@@ -231,10 +306,13 @@ fn copy_modules(package: &Path, release: &str, tree: &Path) -> Result<()> {
     let to = format!("usr/lib/modules/{release}");
     let lists = ["modules.order", "modules.builtin", "modules.builtin.modinfo"];
     for name in MODULES.iter().chain(&lists) {
-        let source = from.join(name);
-        if source.exists() {
-            let target = place(tree, &format!("{to}/{name}"))?;
-            say::run_quietly(Command::new("cp").args(["-r", "--"]).arg(source).arg(target))?;
+        // A folder or a list, or a module, which newer releases compress.
+        for name in ["", ".ko", ".ko.xz"].map(|ending| format!("{name}{ending}")) {
+            let source = from.join(&name);
+            if source.exists() {
+                let target = place(tree, &format!("{to}/{name}"))?;
+                say::run_quietly(Command::new("cp").args(["-r", "--"]).arg(source).arg(target))?;
+            }
         }
     }
     Ok(())

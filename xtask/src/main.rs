@@ -5,6 +5,8 @@ mod agent;
 mod bench;
 mod debian;
 mod demo;
+mod desk;
+mod fuzz;
 mod image;
 mod kernels;
 mod mirror;
@@ -43,9 +45,14 @@ enum Verb {
         /// Only the tests with this word in their name.
         word: Option<String>,
     },
+    /// Makes what boot tests need, and runs none.
+    Prepare,
     /// Builds an initramfs for Debian kernels.
     Image(image::Options),
-    /// Measures a boot: seconds and instructions to the real init, sizes, copy rate.
+    /// Looks for texts that break a promise of the parsers.
+    Fuzz(fuzz::Options),
+    /// Measures sizes, check and plan of a large file, and a boot: seconds and instructions to the
+    /// real init, copy rate.
     Bench {
         #[arg(long, hide = true)]
         prepared: bool,
@@ -74,7 +81,9 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Demo { exit, prepared: false } => demo::prepare_and_run(exit),
         Verb::Demo { exit, prepared: true } => demo::run(exit),
         Verb::Test { word } => test::run(word.as_deref()),
+        Verb::Prepare => test::prepare().map(drop),
         Verb::Image(options) => image::run(&options),
+        Verb::Fuzz(options) => fuzz::run(&options),
         Verb::Bench { prepared: false } => bench::prepare_and_run(),
         Verb::Bench { prepared: true } => bench::run(),
         Verb::Wired { program } => namespace::become_wired(&program),

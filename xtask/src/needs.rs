@@ -16,6 +16,8 @@ type Need = (&'static str, &'static str);
 
 pub const BUILD: &[Need] = &[("cc", "gcc"), ("clang", "clang"), ("llvm-ar", "llvm")];
 
+const FUZZ: &[Need] = &[("clang++", "clang")];
+
 const MACHINES: &[Need] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("ip", "iproute2"),
@@ -24,9 +26,10 @@ const MACHINES: &[Need] = &[
     ("mksquashfs", "squashfs-tools"),
 ];
 
-/// For fetching Debian's kernels.
+/// For fetching Debian's kernels and packages. Keyrings of before Debian 13 lack the keys of its
+/// archive, and this file; an upgrade of the package within Debian 12 brings both.
 const KERNELS: &[Need] =
-    &[("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring")];
+    &[("/usr/share/keyrings/debian-archive-trixie-stable.gpg", "debian-archive-keyring")];
 
 const DEMO: &[Need] = &[("dnsmasq", "dnsmasq-base"), ("nbd-server", "nbd-server")];
 
@@ -39,6 +42,7 @@ const TESTS: &[Need] = &[
     ("mke2fs", "e2fsprogs"),
     ("sfdisk", "fdisk"),
     ("nft", "nftables"),
+    ("strace", "strace"),
 ];
 
 /// An ordinary user's namespace has more than one user only through this.
@@ -56,9 +60,14 @@ pub fn demo() -> Result<()> {
     rust_targets(&["x86_64-unknown-linux-musl"])
 }
 
+/// For the fuzzers: clang compiles libFuzzer too, and brings the C++ library along.
+pub fn fuzz() -> Result<()> {
+    install(&missing(&[BUILD, FUZZ]))
+}
+
 /// For everything that the tests do.
 pub fn tests() -> Result<()> {
-    let mut packages = missing(&[BUILD, KERNELS, MACHINES, DEMO, TESTS, ordinary_user()]);
+    let mut packages = missing(&[BUILD, FUZZ, KERNELS, MACHINES, DEMO, TESTS, ordinary_user()]);
     if !is_static(Path::new("/bin/busybox")) {
         packages.push("busybox-static");
     }

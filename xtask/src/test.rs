@@ -4,10 +4,13 @@ use std::env;
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use landfall_tests::{Accel, Kernel, workshop};
 
-use crate::{agent, debian, kernels, namespace, needs, say};
+use crate::{agent, debian, fuzz, kernels, namespace, needs, say};
+
+/// For each target; long enough for what a change of a grammar breaks at once.
+const SECONDS_OF_FUZZING: u32 = 10;
 
 pub fn run(word: Option<&str>) -> Result<()> {
     let started = Instant::now();
@@ -18,14 +21,10 @@ pub fn run(word: Option<&str>) -> Result<()> {
     })?;
     say::step("unit tests against real servers and the real kernel", || real_tests(word))?;
     if word.is_none() {
+        fuzz::look(SECONDS_OF_FUZZING)?;
         agent::link_for_aarch64()?;
     }
-    let size = agent::build()?;
-    agent::build_probe()?;
-    for kernel in Kernel::ALL {
-        kernels::prepare(kernel)?;
-    }
-    debian::prepare()?;
+    let size = prepare()?;
     let accel = say::step("asking whether KVM works here", || Ok(Accel::best()))?;
     let boots = Instant::now();
     say::step(&format!("boot tests, on {}", accel.name()), || boot_tests(word, accel))?;
@@ -35,6 +34,18 @@ pub fn run(word: Option<&str>) -> Result<()> {
         boots.elapsed().as_secs_f32()
     );
     Ok(())
+}
+
+/// Makes everything that boot tests need, as far as it is not there; the agent's size in bytes.
+pub fn prepare() -> Result<u64> {
+    needs::tests()?;
+    let size = agent::build()?;
+    agent::build_probe()?;
+    for kernel in Kernel::ALL {
+        kernels::prepare(kernel)?;
+    }
+    debian::prepare()?;
+    Ok(size)
 }
 
 /// Behind the package selection, this lets only matching tests run.
@@ -47,7 +58,7 @@ fn real_tests(word: Option<&str>) -> Result<()> {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .current_dir(workshop::workspace())
-        .args(["test", "--quiet", "--locked", "-p", "landfall", "--lib"])
+        .args(["test", "--quiet", "--locked", "-p", "landfall", "--lib", "--test", "desk"])
         .args(filter(word))
         .args(["--", "--ignored", "--test-threads", "1"])
         .env(runner_variable()?, namespace::as_wired_cargo_runner()?)
@@ -75,9 +86,6 @@ fn boot_tests(word: Option<&str>, accel: Accel) -> Result<()> {
 
 /// `CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER`, for whatever the host is.
 fn runner_variable() -> Result<String> {
-    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let version = say::run_quietly(Command::new(rustc).arg("-vV"))?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    let host = host.context("rustc names no host")?.to_uppercase().replace('-', "_");
+    let host = agent::host()?.to_uppercase().replace('-', "_");
     Ok(format!("CARGO_TARGET_{host}_RUNNER"))
 }

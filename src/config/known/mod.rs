@@ -5,7 +5,7 @@
 
 mod table;
 
-use super::syntax::{Place, Problem, Severity};
+use super::problem::{Place, Problem, Severity};
 use super::{Origin, Settings};
 use crate::cmdline::distance;
 

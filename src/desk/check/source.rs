@@ -62,7 +62,7 @@ impl Source {
             Quoting::Double => value.strip_prefix('"')?,
             Quoting::Single => value.strip_prefix('\'')?,
         };
-        value.starts_with(&entry.value).then_some(())?;
+        value.starts_with(entry.value.as_str()).then_some(())?;
         let at = self.line(entry.place.file, entry.place.line).len().checked_sub(value.len())?;
         let Place { file, line, .. } = entry.place;
         Some(Span { file, line, at, length: entry.value.len() })

@@ -10,7 +10,8 @@
 //! what else in the image knows the port as ens3.
 
 use super::Port;
-use crate::directives::Tree;
+use crate::directives::View;
+use crate::error::Error;
 
 /// In the new root.
 pub const PATH: &str = "/etc/network/interfaces";
@@ -25,31 +26,55 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    pub fn of(tree: &Tree) -> Self {
+    pub fn of(view: &dyn View) -> Self {
         let debians = [
             "/usr/lib/udev/ifupdown-hotplug",
             "/lib/udev/ifupdown-hotplug",
             "/var/lib/dpkg/info/ifupdown.list",
         ];
-        if debians.iter().any(|path| tree.exists(path)) { Self::Debian } else { Self::Plain }
+        if debians.iter().any(|path| view.exists(path)) { Self::Debian } else { Self::Plain }
     }
 }
 
-pub fn is_in(tree: &Tree) -> bool {
-    [PATH, "/sbin/ifup", "/usr/sbin/ifup"].iter().any(|path| tree.exists(path))
+pub fn is_in(view: &dyn View) -> bool {
+    [PATH, "/sbin/ifup", "/usr/sbin/ifup"].iter().any(|path| view.exists(path))
 }
 
-pub fn render(port: &Port<'_>, dialect: Dialect) -> String {
-    let Port { link, mac, .. } = port;
+/// LTSP's: the address is there already, and stays.
+const MANUAL: &str = "manual";
+
+/// What NET_DEVICE_METHOD asks for, else `manual`; with an error if it cannot be a method.
+pub fn method(asked: Option<&str>) -> (&str, Option<Error>) {
+    let Some(asked) = asked.map(str::trim).filter(|asked| !asked.is_empty()) else {
+        return (MANUAL, None);
+    };
+    if asked.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+        return (asked, None);
+    }
+    let doing = format!("reading NET_DEVICE_METHOD {asked:?}");
+    let why = "methods of ifupdown are words like \"manual\" and \"dhcp\"; taking \"manual\"";
+    (MANUAL, Some(Error::invalid(doing, why)))
+}
+
+pub fn render(port: &Port<'_>, method: &str, dialect: Dialect) -> String {
+    let Port { link, mac, lease, .. } = port;
     let (auto, keep) = match dialect {
         Dialect::Debian => (format!("mac/{mac}={link}"), format!("no-auto-down {link}\n")),
         Dialect::Plain => ((*link).to_owned(), String::new()),
     };
-    format!(
+    let mut text = format!(
         "# Written by landfall at boot: the root file system is behind this link.\n\
          auto lo\niface lo inet loopback\n\
-         auto {auto}\n{keep}iface {link} inet manual\n"
-    )
+         auto {auto}\n{keep}iface {link} inet {method}\n"
+    );
+    // Without an address, ifup takes the whole file for broken.
+    if method == "static" {
+        text += &format!("    address {}/{}\n", lease.address, lease.prefix);
+        if let Some(gateway) = lease.gateway() {
+            text += &format!("    gateway {gateway}\n");
+        }
+    }
+    text
 }
 
 /// Below `/run`: services that must not stop the network when they are stopped.
@@ -67,7 +92,7 @@ pub fn drop_ins() -> [(String, String); 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::keep::tests::{Files, NODE, root};
+    use crate::net::keep::tests::{Files, port, root};
     use crate::net::lease::tests::lease;
     use crate::net::plan::tests::plan;
 
@@ -91,18 +116,17 @@ mod tests {
     #[test]
     fn interfaces_has_the_stanzas_of_ltsp() {
         let (plan, lease) = (plan(), lease("10.0.0.5/24"));
-        let port = Port { link: "eth0", mac: NODE, plan: &plan, lease: &lease };
-        let stanzas = |dialect| {
-            let text = render(&port, dialect);
+        let stanzas = |method: Option<&str>, dialect| {
+            let text = render(&port(&plan, &lease), super::method(method).0, dialect);
             text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
         };
         // C71
         assert_eq!(
-            stanzas(Dialect::Plain),
+            stanzas(None, Dialect::Plain),
             ["auto lo", "iface lo inet loopback", "auto eth0", "iface eth0 inet manual"]
         );
         assert_eq!(
-            stanzas(Dialect::Debian),
+            stanzas(Some("manual"), Dialect::Debian),
             [
                 "auto lo",
                 "iface lo inet loopback",
@@ -111,5 +135,9 @@ mod tests {
                 "iface eth0 inet manual",
             ]
         );
+        let last = |method| stanzas(Some(method), Dialect::Plain).split_off(3);
+        assert_eq!(last("dhcp"), ["iface eth0 inet dhcp"]);
+        assert_eq!(last("static"), ["iface eth0 inet static", "    address 10.0.0.5/24"]);
+        assert_eq!(last("manual\n up reboot"), ["iface eth0 inet manual"]);
     }
 }

@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use super::Port;
-use crate::directives::Tree;
+use crate::directives::View;
 use crate::net::{Addressing, kernel};
 
 /// Where files for networkd may be; of equal names, the one in an earlier folder counts.
@@ -18,10 +18,10 @@ const FOLDERS: [&str; 4] = [
 
 /// Below `/run`. The first file, by name, that matches a link is the only one that counts for it,
 /// so ours must come before all of the image's.
-pub fn path(link: &str, tree: &Tree) -> String {
+pub fn path(link: &str, view: &dyn View) -> String {
     let name = format!("10-landfall-{link}.network");
     let earlier = FOLDERS.iter().any(|folder| {
-        let names = tree.names(folder).unwrap_or_default();
+        let names = view.names(folder).unwrap_or_default();
         names.iter().any(|other| other.ends_with(".network") && *other <= name)
     });
     // '+' comes before digits and letters.
@@ -32,7 +32,7 @@ pub fn path(link: &str, tree: &Tree) -> String {
 /// `KeepConfiguration` also keeps the address when the lease cannot be renewed, and
 /// `IgnoreCarrierLoss` lets somebody pull a cable and put it back.
 pub fn render(port: &Port<'_>) -> String {
-    let Port { mac, plan, lease, .. } = port;
+    let Port { mac, plan, lease, wishes, .. } = port;
     // Bridges, VLANs and the like may have the address of the port they use; they are no "ether".
     let mut text = format!(
         "# Written by landfall at boot: the root file system is behind this link.\n\
@@ -43,10 +43,10 @@ pub fn render(port: &Port<'_>) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{key}={value}");
     };
-    for server in &plan.dns {
+    for server in plan.dns.iter().filter(|_| !wishes.own_dns) {
         line("DNS", server);
     }
-    for server in &plan.ntp {
+    for server in plan.ntp.iter().filter(|_| !wishes.own_ntp) {
         line("NTP", server);
     }
     match plan.addressing {
@@ -56,6 +56,13 @@ pub fn render(port: &Port<'_>) -> String {
             // goodbye at shutdown, when the root is still needed.
             line("\n[DHCPv4]\nClientIdentifier", &"mac");
             line("SendRelease", &"no");
+            // What a setting names is told to resolved and timesyncd, which would add these.
+            if wishes.own_dns {
+                line("UseDNS", &"no");
+            }
+            if wishes.own_ntp {
+                line("UseNTP", &"no");
+            }
             if !plan.vendor_class.is_empty() {
                 line("VendorClassIdentifier", &plan.vendor_class);
             }
@@ -83,7 +90,8 @@ pub fn render(port: &Port<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::keep::tests::{Files, NODE, root};
+    use crate::net::keep::Wishes;
+    use crate::net::keep::tests::{Files, port, root};
     use crate::net::lease::tests::lease;
     use crate::net::plan::tests::plan;
     use crate::net::{Lease, NetworkPlan, Route};
@@ -125,8 +133,13 @@ VendorClassIdentifier=landfall
 UseHostname=no
 Hostname=n1
 ";
-        let port = Port { link: "eth0", mac: NODE, plan: &plan, lease: &lease };
-        assert_eq!(render(&port), expected);
+        assert_eq!(render(&port(&plan, &lease)), expected);
+
+        let wishes = Wishes { own_dns: true, own_ntp: true, ..Wishes::default() };
+        let plan = NetworkPlan { dns: vec![[10, 0, 0, 1].into()], ..plan };
+        let text = render(&Port { wishes, ..port(&plan, &lease) });
+        let more = expected.replace("SendRelease=no\n", "SendRelease=no\nUseDNS=no\nUseNTP=no\n");
+        assert_eq!(text, more, "C54: those of a setting, and no others");
     }
 
     #[test]
@@ -151,8 +164,7 @@ Destination=0.0.0.0/0
 Gateway=10.9.0.1
 GatewayOnLink=yes
 ";
-        let port = Port { link: "eth0", mac: NODE, plan: &plan, lease: &lease };
-        let text = render(&port);
+        let text = render(&port(&plan, &lease));
         assert_eq!(text.split_once("[Network]\n").unwrap().1, expected);
     }
 }

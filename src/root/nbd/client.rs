@@ -1,4 +1,4 @@
-//! A connection in the transmission phase, read from in userland.
+//! A connection in the transmission phase, read from in userland, and for swap written to.
 //!
 //! Used to look at the image before anything is decided, and to copy it into memory. Between
 //! replies the connection is in the state that the handshake left it in, so it can be given to the
@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::negotiate::{Export, Outcome, negotiate, plain};
 use super::protocol::{self as nbd, Command, SimpleReply};
@@ -48,14 +48,25 @@ pub struct Connection {
 
 impl Connection {
     /// Connects to `peer` and agrees on the first of `names` that it knows; tries once.
-    pub fn open(peer: &Peer, mut names: &[String]) -> Result<Self> {
+    pub fn open(peer: &Peer, names: &[String]) -> Result<Self> {
+        Self::open_within(peer, names, Duration::MAX)
+    }
+
+    /// [`Self::open`] that takes no longer than `patience`, and later waits no longer than what is
+    /// left of it for an answer.
+    pub fn open_within(peer: &Peer, mut names: &[String], patience: Duration) -> Result<Self> {
+        let started = Instant::now();
+        // A socket takes no timeout of zero.
+        let at_most = |usual: Duration| {
+            usual.min(patience.saturating_sub(started.elapsed())).max(Duration::from_millis(10))
+        };
         loop {
-            let stream = socket::connect(peer.address, CONNECTING)
+            let stream = socket::connect(peer.address, at_most(CONNECTING))
                 .while_doing(|| format!("connecting to {peer}"))?;
-            let mut limited = Until::now_plus(&stream, HANDSHAKE);
+            let mut limited = Until::now_plus(&stream, at_most(HANDSHAKE));
             match negotiate(&mut limited, peer, names)? {
                 Outcome::Agreed(export) => {
-                    socket::expect_answers_within(&stream, SILENCE)
+                    socket::expect_answers_within(&stream, at_most(SILENCE))
                         .while_doing(|| format!("preparing the connection to {peer}"))?;
                     return Ok(Self { stream, peer: peer.clone(), export });
                 }
@@ -88,6 +99,25 @@ impl Connection {
             .write_all(&request)
             .map_err(|error| socket::named(error, SILENCE))
             .while_doing(|| format!("asking {} to read", self.peer))
+    }
+
+    /// Writes `bytes` at `offset`, and waits for the server to have taken them; as aligned as the
+    /// export demands, and no longer than its largest request. Nothing else may be in flight.
+    pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let doing = || format!("writing to {}", self.peer);
+        let length = u32::try_from(bytes.len())
+            .map_err(|_| Error::invalid(doing(), "too much for one request"))?;
+        let request = nbd::request(Command::Write, offset, offset, length);
+        let sent = self.stream.write_all(&request).and_then(|()| self.stream.write_all(bytes));
+        sent.map_err(|error| socket::named(error, SILENCE)).while_doing(doing)?;
+        match self.reply()? {
+            reply if reply.cookie != offset => Err(self.confused("the answer to another request")),
+            SimpleReply { error: 0, .. } => Ok(()),
+            reply => {
+                let why = format!("the server answers with error {}", reply.error);
+                Err(Error::refused(format!("writing to {}", self.peer), why))
+            }
+        }
     }
 
     /// Waits for the next answer. When it has no error, [`Self::payload`] must follow with as many

@@ -44,21 +44,35 @@ use crate::console;
 use crate::error::{Cause, Error, Result, WhileDoing};
 use crate::sys::socket;
 
+/// What a device is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// A root image, which is never written to, whatever its server would allow.
+    Root,
+    /// Swap. Once its connection is lost it fails at once: servers of LTSP make a new file for each
+    /// connection, so what was swapped out is gone, and a process that is told so can be killed.
+    Swap,
+}
+
 /// Zero means that no request is ever too slow; see above.
 const TIMEOUT: Duration = Duration::ZERO;
 const DEAD_CONN_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Sectors are never smaller, and partition tables count in them.
 const SMALLEST_BLOCK: u32 = 512;
 
-/// Connects `/dev/nbd{index}` to the server at the other end of `connection`, for reading only.
+/// Connects `/dev/nbd{index}` to the server at the other end of `connection`.
 ///
 /// The device's sectors are as small as the export allows. On `Err` the device is as it was.
-pub fn connect(index: u32, connection: Connection) -> Result<PathBuf> {
+pub fn connect(index: u32, connection: Connection, purpose: Use) -> Result<PathBuf> {
     let device = PathBuf::from(format!("/dev/nbd{index}"));
     let doing = || format!("connecting {}", device.display());
     let export = connection.export().clone();
     let block_size = kernel_block_size(&export).map_err(|why| Error::refused(doing(), why))?;
 
+    let dead_conn_timeout = match purpose {
+        Use::Root => DEAD_CONN_TIMEOUT,
+        Use::Swap => Duration::ZERO,
+    };
     let stream = connection.into_stream();
     socket::make_patient(&stream, DEAD_CONN_TIMEOUT).while_doing(doing)?;
     let request = Message::new(Command::Connect)
@@ -66,8 +80,8 @@ pub fn connect(index: u32, connection: Connection) -> Result<PathBuf> {
         .size_bytes(export.size_bytes)
         .block_size_bytes(u64::from(block_size))
         .timeout_seconds(TIMEOUT.as_secs())
-        .dead_conn_timeout_seconds(DEAD_CONN_TIMEOUT.as_secs())
-        .server_flags(u64::from(kernel_flags(export.flags).0))
+        .dead_conn_timeout_seconds(dead_conn_timeout.as_secs())
+        .server_flags(u64::from(kernel_flags(export.flags, purpose).0))
         .client_flags(0)
         .backend_identifier(&backend_identifier(&export.name))
         .sockets(&[stream.as_fd()]);
@@ -113,9 +127,12 @@ fn kernel_block_size(export: &Export) -> Result<u32, String> {
     Ok(size)
 }
 
-/// A root image is never written to, whatever its server would allow.
-fn kernel_flags(offered: Flags) -> Flags {
-    offered.only(Flags::HAS_FLAGS.with(Flags::ROTATIONAL)).with(Flags::READ_ONLY)
+fn kernel_flags(offered: Flags, purpose: Use) -> Flags {
+    let always = Flags::HAS_FLAGS.with(Flags::ROTATIONAL);
+    match purpose {
+        Use::Root => offered.only(always).with(Flags::READ_ONLY),
+        Use::Swap => offered.only(always.with(Flags::SEND_FLUSH).with(Flags::SEND_FUA)),
+    }
 }
 
 /// Anybody who merely looks at the device (udev, a probe) makes it busy for a moment.
@@ -295,6 +312,7 @@ mod tests {
     #[test]
     fn the_device_is_read_only_even_where_the_export_is_not() {
         let offered = Flags(0b1_0111_1101); // everything but read-only
-        assert_eq!(kernel_flags(offered), Flags(0b1_0011));
+        assert_eq!(kernel_flags(offered, Use::Root), Flags(0b1_0011));
+        assert_eq!(kernel_flags(offered, Use::Swap), Flags(0b1_1101));
     }
 }

@@ -3,7 +3,7 @@
 //! Follows `doc/proto.md` of NetworkBlockDevice/nbd. Pure: builds and reads slices, owns no
 //! socket. Everything is big-endian. Deliberately absent: structured replies and extended headers
 //! (the kernel's driver speaks neither, and one handshake serves both the kernel and our own
-//! copying), metadata contexts, TLS, and every command but reading and leaving.
+//! copying), metadata contexts, TLS, and every command but reading, writing and leaving.
 
 use std::fmt;
 
@@ -179,6 +179,8 @@ pub struct Flags(pub u16);
 impl Flags {
     pub const HAS_FLAGS: Self = Self(1 << 0);
     pub const READ_ONLY: Self = Self(1 << 1);
+    pub const SEND_FLUSH: Self = Self(1 << 2);
+    pub const SEND_FUA: Self = Self(1 << 3);
     pub const ROTATIONAL: Self = Self(1 << 4);
     pub const CAN_MULTI_CONN: Self = Self(1 << 8);
 
@@ -207,6 +209,7 @@ impl fmt::Debug for Flags {
 #[repr(u16)]
 pub enum Command {
     Read = 0,
+    Write = 1,
     Disconnect = 2,
 }
 
