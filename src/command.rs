@@ -12,7 +12,12 @@ const HELP: &str = "\
 landfall boots machines over the network: it is PID 1 of their initramfs.
 As a command:
 
-  landfall plan 'KERNEL COMMAND LINE'   what a boot with this command line would do
+  landfall check FILE...                what is wrong with an lts.conf; also with --format json,
+                                        --strict (status 1 for warnings), --substitution
+  landfall plan ...                     what a node would do with its next boot, and what a
+                                        new configuration changes for which nodes
+  landfall help plan                    how to ask
+  landfall settings [--man]             the table of settings; as the manual page lts.conf(5)
   landfall keys                         the table of kernel parameters
   landfall version
 ";
@@ -26,7 +31,7 @@ pub fn main() -> ExitCode {
             status
         }
         Err(error) => {
-            let _ = writeln!(io::stderr(), "landfall: {error}\n\n{HELP}");
+            let _ = writeln!(io::stderr(), "landfall: {error}\nlandfall help says more");
             ExitCode::from(2)
         }
     }
@@ -41,9 +46,16 @@ fn run() -> Result<Output, lexopt::Error> {
         Short('V') | Long("version") => says(version()),
         Value(word) => match word.string()?.as_str() {
             "version" => says(version()),
+            "help" => match parser.next()? {
+                Some(Value(word)) if word == "plan" => says(desk::plan::HELP.to_owned()),
+                Some(Value(word)) => Err(format!("no help about {}", word.string()?).into()),
+                Some(other) => Err(other.unexpected()),
+                None => says(HELP.to_owned()),
+            },
             "keys" => says(keys_table()),
             "check" => desk::check::run(&mut parser),
             "plan" => desk::plan::run(&mut parser),
+            "settings" => desk::manual::run(&mut parser),
             word => Err(format!("no such command: {word}").into()),
         },
         other => Err(other.unexpected()),

@@ -21,9 +21,10 @@ mod source;
 mod syntax;
 
 pub use evaluate::{Evaluation, evaluate};
-pub use known::{KNOWN, Known, Standing, Value};
+pub use known::{KNOWN, Known, Standing, Topic, Value, nearest, remarks};
 pub use location::{Location, Placeholders, debian_arch};
 pub use node::{Configuration, base};
+pub(crate) use order::version_order;
 pub use piece::Piece;
 pub use problem::{Bound, Place, Problem, Severity};
 pub use reading::{Include, Reading, Substitution, Text, include_from_disk};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::source::{Includer, announce, announce_problems, load, load_from_root};
 use super::{
     Evaluation, Identity, Loaded, Location, Origin, Placeholders, Reading, Settings, Source,
-    Substitution,
+    Substitution, remarks,
 };
 use crate::directives::Tree;
 use crate::error::Result;
@@ -127,8 +127,13 @@ impl Configuration {
         let Loaded { text, source } = loaded;
         let reading = Reading::of(text, &mut |from, path| includer.get(from, path));
         let shell = if substitution { Substitution::Defer } else { Substitution::Refuse };
-        let evaluation = reading.evaluate(&base, &identity, shell);
+        let mut evaluation = reading.evaluate(&base, &identity, shell);
+        evaluation.problems.extend(remarks(&evaluation.settings));
         announce(&source, &reading, &evaluation);
+        if evaluation.deferred.iter().any(|name| name == "LTSP_NBD_TO_RAM") {
+            let late = "needs a shell of the root, which comes too late for it; it is not in force";
+            log::warn!(target: "config", "LTSP_NBD_TO_RAM {late}");
+        }
         Self { reading, evaluation, source, base, identity, substitution }
     }
 }

@@ -42,6 +42,7 @@ struct Answers {
     bytes: usize,
     kinds: HashMap<String, Option<Kind>>,
     names: HashMap<String, Vec<String>>,
+    lengths: HashMap<String, u64>,
     exists: HashMap<String, bool>,
     executable: HashMap<String, bool>,
 }
@@ -201,6 +202,10 @@ impl View for Image {
             Ok(names)
         };
         self.ask(path, |answers| &mut answers.names, sorted)
+    }
+
+    fn length(&self, path: &str) -> Result<u64> {
+        self.ask(path, |answers| &mut answers.lengths, |view| view.length(path))
     }
 }
 

@@ -5,7 +5,9 @@
 
 pub mod check;
 mod image;
+pub mod manual;
 pub mod plan;
+pub mod shell;
 pub mod squashfs;
 
 use std::process::ExitCode;

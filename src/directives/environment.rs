@@ -28,8 +28,8 @@ pub fn leave_environment(settings: &Settings, run: &Path) -> Result<()> {
     write().while_doing(|| format!("writing {}", path.display()))
 }
 
-/// One line each, in name order. Names that no shell can have are left out.
-fn render(settings: &Settings) -> String {
+/// What [`leave_environment`] writes: one line each, in name order. Names that no shell can have are left out.
+pub fn render(settings: &Settings) -> String {
     let is_name = |name: &str| {
         name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
             && !name.starts_with(|first: char| first.is_ascii_digit())

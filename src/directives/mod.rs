@@ -48,7 +48,7 @@ use std::path::Path;
 
 pub use containers::InMemory;
 pub use draft::{Change, Draft, Mode, View, What, carry_out};
-pub use environment::leave_environment;
+pub use environment::{leave_environment, render as environment};
 pub use modules::Load;
 pub use substitution::shell_of;
 pub use tree::{Kind, Tree};

@@ -45,29 +45,40 @@ struct Node<'a> {
 
 /// Gives the names removed, whether or not the image had them (C1e).
 pub fn apply(settings: &Settings, memory_kib: u64, draft: &mut Draft<'_>) -> Result<Vec<String>> {
-    let sessions = draft.names("/usr/share/xsessions")?;
     let fstab = draft.read_text("/etc/fstab")?.unwrap_or_default();
-    let node = Node {
-        memory_kib,
-        has_desktop: sessions.iter().any(|name| name.ends_with(".desktop")),
-        fstab: &fstab,
-    };
+    let node = Node { memory_kib, has_desktop: has_desktop(draft)?, fstab: &fstab };
     let names = removals(settings, node);
     let removed = remove(&names, draft)?;
     log::debug!(target: "directives", "services: removed {}", removed.join(" "));
     Ok(names.into_iter().map(str::to_owned).collect())
 }
 
-fn removals<'a>(settings: &'a Settings, node: Node<'_>) -> BTreeSet<&'a str> {
-    let mib = |name: &str, default: u64| {
-        settings.get(name).and_then(|value| value.trim().parse().ok()).unwrap_or(default)
-    };
-    let memory = node.memory_kib / 1024;
-    let fat = match settings.filled("LTSP_FATCLIENT") {
+/// Whether this is a fat client: LTSP's word for a node with a desktop of its own, and enough
+/// memory (MiB) for it.
+pub fn is_fat(settings: &Settings, memory: u64, view: &dyn View) -> Result<bool> {
+    Ok(fat(settings, memory, has_desktop(view)?))
+}
+
+fn fat(settings: &Settings, memory: u64, has_desktop: bool) -> bool {
+    match settings.filled("LTSP_FATCLIENT") {
         Some(_) => settings.is_true("LTSP_FATCLIENT"),
-        None => node.has_desktop && memory >= mib("FAT_RAM_THRESHOLD", DESKTOP_MEMORY),
-    };
-    let low = memory <= mib("RM_RAM_THRESHOLD", LITTLE_MEMORY);
+        None => has_desktop && memory >= mib(settings, "FAT_RAM_THRESHOLD", DESKTOP_MEMORY),
+    }
+}
+
+fn has_desktop(view: &dyn View) -> Result<bool> {
+    let sessions = view.names("/usr/share/xsessions")?;
+    Ok(sessions.iter().any(|name| name.ends_with(".desktop")))
+}
+
+fn mib(settings: &Settings, name: &str, default: u64) -> u64 {
+    settings.get(name).and_then(|value| value.trim().parse().ok()).unwrap_or(default)
+}
+
+fn removals<'a>(settings: &'a Settings, node: Node<'_>) -> BTreeSet<&'a str> {
+    let memory = node.memory_kib / 1024;
+    let fat = fat(settings, memory, node.has_desktop);
+    let low = memory <= mib(settings, "RM_RAM_THRESHOLD", LITTLE_MEMORY);
 
     let lists = [
         (true, ALWAYS, "RM_SYSTEM_SERVICES"),

@@ -37,7 +37,6 @@ pub fn shell_of(root: &Path) -> impl FnMut(&str, &[(&str, &str)]) -> Result<Stri
 }
 
 fn expand(root: &Path, value: &str, variables: &[(&str, &str)], time: Duration) -> Result<String> {
-    let shown: String = value.chars().take(60).collect();
     let doing = || format!("reading it with {SHELL}");
     if time.is_zero() {
         let why = format!("the values before have taken all of {} s", ALL.as_secs());
@@ -51,7 +50,8 @@ fn expand(root: &Path, value: &str, variables: &[(&str, &str)], time: Duration) 
         return Err(Error::refused(doing(), format!("the root image has no {SHELL}")));
     }
     let environment = with_the_usual(variables.iter().copied(), "commands in values");
-    let _waiting = console::waiting("config", format!("a shell to read {shown:?}"));
+    // Not the value: it may hold a secret, and the console is for everybody's eyes.
+    let _waiting = console::waiting("config", "a shell of the root to read a value");
     let mut said = Vec::new();
     let mut listen = |news: News<'_>| match news {
         News::Line(line) if said.len() < MOST_LINES => said.push(line.to_owned()),

@@ -152,20 +152,7 @@ fn threshold(settings: &Settings, memory: u64, view: &dyn View) -> Result<u64> {
             Error::invalid(format!("reading NBD_SWAP_THRESHOLD={value}"), "it is no number of MB")
         });
     }
-    Ok(if is_fat(settings, memory, view)? { FAT_THRESHOLD } else { THRESHOLD })
-}
-
-/// Whether this is a fat client: LTSP's word for a node with a desktop of its own (2.3).
-fn is_fat(settings: &Settings, memory: u64, view: &dyn View) -> Result<bool> {
-    /// MiB; with less, an image's desktop does not make it one.
-    const DESKTOP_MEMORY: u64 = 300;
-    if settings.filled("LTSP_FATCLIENT").is_some() {
-        return Ok(settings.is_true("LTSP_FATCLIENT"));
-    }
-    let least = settings.get("FAT_RAM_THRESHOLD").and_then(|value| value.trim().parse().ok());
-    let sessions = view.names("/usr/share/xsessions")?;
-    Ok(sessions.iter().any(|name| name.ends_with(".desktop"))
-        && memory >= least.unwrap_or(DESKTOP_MEMORY))
+    Ok(if super::services::is_fat(settings, memory, view)? { FAT_THRESHOLD } else { THRESHOLD })
 }
 
 /// Where the image has a program of the system's administration.

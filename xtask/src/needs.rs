@@ -43,6 +43,7 @@ const TESTS: &[Need] = &[
     ("sfdisk", "fdisk"),
     ("mkswap", "util-linux"),
     ("nft", "nftables"),
+    ("strace", "strace"),
 ];
 
 /// An ordinary user's namespace has more than one user only through this.

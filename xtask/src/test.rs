@@ -58,7 +58,7 @@ fn real_tests(word: Option<&str>) -> Result<()> {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .current_dir(workshop::workspace())
-        .args(["test", "--quiet", "--locked", "-p", "landfall", "--lib"])
+        .args(["test", "--quiet", "--locked", "-p", "landfall", "--lib", "--test", "desk"])
         .args(filter(word))
         .args(["--", "--ignored", "--test-threads", "1"])
         .env(runner_variable()?, namespace::as_wired_cargo_runner()?)

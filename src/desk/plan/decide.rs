@@ -10,12 +10,12 @@ use super::files;
 use super::heard;
 use super::options::Site;
 use super::situation::Situation;
-use crate::config::{self, Reading, Settings, Substitution};
+use crate::config::{self, Reading, Settings, Substitution, remarks};
 use crate::desk::image::Image;
-use crate::directives::{Facts, Foreseen, foresee};
-use crate::error::Error;
+use crate::directives::{Facts, Foreseen, environment, foresee, wishes};
+use crate::error::{Cause, Error};
 use crate::handover::{INITS, choose_init};
-use crate::net::{Addressing, LinkChoice};
+use crate::net::{Addressing, Left, LinkChoice, Renewer, left_files};
 use crate::root::{self, RamMode, RootPlan, RootSource};
 
 /// Name of the command line in the list of problems.
@@ -35,10 +35,18 @@ pub fn decide(
     let mut unknown = situation.unknown.clone();
 
     let base = situation.base();
-    let evaluation = reading.evaluate(&base, &situation.identity(), Substitution::Refuse);
-    let mut of_file: Vec<_> = reading.problems.iter().chain(&evaluation.problems).collect();
-    of_file.sort_by_key(|problem| problem.place);
-    problems.extend(of_file.into_iter().map(|problem| of_file_problem(problem, reading)));
+    // There is no shell of the real root here, and that of this machine is another one.
+    let shell = if plan.substitution { Substitution::Defer } else { Substitution::Refuse };
+    let mut evaluation = reading.evaluate(&base, &situation.identity(), shell);
+    evaluation.problems.extend(remarks(&evaluation.settings));
+    if !evaluation.deferred.is_empty() {
+        unknown.push(format!(
+            "What a shell of the node makes of {}: the plan is made without them.",
+            evaluation.deferred.join(", ")
+        ));
+    }
+    let of_file = reading.problems.iter().chain(&evaluation.problems);
+    problems.extend(of_file.map(|problem| of_file_problem(problem, reading)));
     let settings = &evaluation.settings;
 
     let boot_server = situation.boot_server();
@@ -63,15 +71,15 @@ pub fn decide(
         uuid: situation.node.uuid,
         memory_kib: situation.memory_or_enough_kib(),
         configured: true,
-        lts_conf: reading.files.first().filter(|_| copy_of_file).map(|file| file.text.clone()),
+        lts_conf: copy_of_file.then(|| reading.joined()),
     };
     let (foreseen, warnings) = heard::during(|| foresee(settings, &facts, image));
     let is_image_known = image.name().is_some();
     for (family, error) in &foreseen.errors {
-        let mut problem = of_error(error, place_of(family, settings, reading));
+        let mut problem = of_error(error, place_of_family(family, settings, reading));
         problem.message = format!("{family}: {}", problem.message);
-        if !is_image_known {
-            // It may well be that the image has what is missing here.
+        // What is wrong in itself is wrong with any image; what is missing may well be in it.
+        if !is_image_known && !matches!(error.cause(), Cause::Invalid(_)) {
             problem.severity = Severity::Warning;
             problem.help =
                 Some("this depends on the image, of which nothing is known (--image)".into());
@@ -79,12 +87,24 @@ pub fn decide(
         problems.push(problem);
     }
     problems.extend(warnings.into_iter().map(|message| said(Severity::Warning, message)));
-    // TODO(call site): the files that the network stage leaves belong in front of these:
-    // net::left_files(&situation.plan.network, lease, mac, link, image).
-    let files: Vec<File> = foreseen.changes.iter().map(files::shown).collect();
+    // In the order of the boot: what the network needs is there before anybody's settings.
+    let left = left(situation, settings, image);
+    let mut files: Vec<File> = left.root.iter().map(files::shown).collect();
+    files.extend(foreseen.changes.iter().map(files::shown));
+    let environment = ("/run/landfall/env".to_owned(), environment(settings));
+    files.extend(left.run.iter().cloned().map(|file| files::below_run(file, 0o644)));
+    files.push(files::below_run(environment, 0o600));
+    problems.extend(left.errors.iter().map(|error| of_error(error, None)));
 
     let memory = memory(situation, root.as_ref(), &files, image, &mut problems);
     let handover = handover(situation, image, &mut problems);
+    if left.run.is_empty() {
+        unknown.push(
+            "The files with which the network link survives in the running system: they need an \
+             address and a MAC address."
+                .to_owned(),
+        );
+    }
     if !is_image_known {
         unknown.push("The root image (--image): nothing is assumed to be in it.".to_owned());
     }
@@ -94,6 +114,8 @@ pub fn decide(
         );
         problems.push(said(Severity::Warning, message));
     }
+
+    problems.sort_by_key(place_of);
 
     Document {
         schema: SCHEMA,
@@ -132,10 +154,24 @@ pub fn decide(
         services_removed: foreseen.services.clone(),
         modules: modules(&foreseen),
         hostname: foreseen.hostname,
+        swap: foreseen.swap.map(shown_swap),
         files,
         memory,
         handover,
         problems,
+    }
+}
+
+/// What the network stage leaves; nothing if it is not known to whom.
+fn left(situation: &Situation, settings: &Settings, image: &Image) -> Left {
+    let plan = &situation.plan.network;
+    match (situation.lease(), situation.node.mac) {
+        (Some(lease), Some(mac)) => {
+            left_files(&situation.link, mac, plan, lease, wishes(settings), image)
+        }
+        _ => {
+            Left { renewer: Renewer::Nobody, run: Vec::new(), root: Vec::new(), errors: Vec::new() }
+        }
     }
 }
 
@@ -189,6 +225,7 @@ fn network(situation: &Situation, boot_server: Option<String>) -> Network {
         ntp: joined(&plan.ntp, lease.map(|lease| lease.ntp.as_slice())),
         boot_server,
         lease_seconds: lease.and_then(|lease| lease.lease_seconds),
+        complete: !situation.may_be_told_more(),
     }
 }
 
@@ -222,6 +259,15 @@ fn shown_root(root: RootPlan) -> document::Root {
         partition: root.partition,
         filesystem: root.fstype,
         flags: root.flags,
+    }
+}
+
+fn shown_swap(swap: root::SwapPlan) -> document::Swap {
+    document::Swap {
+        host: swap.export.host,
+        port: swap.export.port,
+        exports: swap.export.names,
+        encrypted: swap.encrypted,
     }
 }
 
@@ -336,7 +382,7 @@ fn handover(situation: &Situation, image: &Image, problems: &mut Vec<Problem>) -
 
 /// The one line that a family's trouble is about, if there is one: the family's name is that of
 /// a setting, or of a group of which there is one.
-fn place_of(
+fn place_of_family(
     family: &str,
     settings: &Settings,
     reading: &Reading,
@@ -352,6 +398,16 @@ fn place_of(
         config::Origin::File(place) => Some((file_name(place, reading)?, place)),
         _ => None,
     }
+}
+
+/// The order of problems: the command line, files by their lines, and what has no place.
+pub fn place_of(problem: &Problem) -> (u8, Option<String>, Option<usize>, Option<usize>) {
+    let rank = match problem.file.as_deref() {
+        Some(COMMAND_LINE) => 0,
+        Some(_) => 1,
+        None => 2,
+    };
+    (rank, problem.file.clone(), problem.line, problem.column)
 }
 
 fn of_command_line(problem: &crate::cmdline::Problem, line: &str) -> Problem {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::Serialize;
 use similar::{Algorithm, DiffOp, TextDiff, capture_diff_slices};
 
-use super::decide::decide;
+use super::decide::{decide, place_of};
 use super::document::{Document, File, Kind, Problem, SCHEMA, Setting, Severity};
 use super::node::Node;
 use super::options::Site;
@@ -112,7 +112,7 @@ pub fn compare(
         let after = decide(&situation, new, site, image, false);
         old_problems.extend(before.problems.iter().map(|problem| problem.message.clone()));
         for problem in &after.problems {
-            let place = (problem.file.clone(), problem.line, problem.column);
+            let place = place_of(problem);
             new_problems.entry((place, problem.message.clone())).or_insert_with(|| problem.clone());
         }
         let Some(changes) = changes(&before, &after) else {
@@ -193,6 +193,7 @@ fn lists(old: &Document, new: &Document) -> Vec<ListChange> {
     let lists: [(&str, List); 13] = [
         ("root", text::root_lines),
         ("memory", |plan| text::memory_lines(&plan.memory)),
+        ("swap", |plan| text::swap_lines(plan.swap.as_ref())),
         ("host name", |plan| plan.hostname.iter().cloned().collect()),
         ("kernel modules", |plan| {
             let line = |module: &super::document::Module| {
@@ -206,7 +207,6 @@ fn lists(old: &Document, new: &Document) -> Vec<ListChange> {
         ("units disabled", |plan| plan.units.disabled.clone()),
         ("units masked", |plan| plan.units.masked.clone()),
         ("commands before the real init", |plan| plan.commands.late.clone()),
-        ("lines of rc.local", |plan| plan.commands.rc_local.clone()),
         ("settings that a shell decides", |plan| plan.deferred.clone()),
         ("real init", |plan| vec![text::handover_line(plan)]),
     ];
@@ -229,7 +229,9 @@ fn lists(old: &Document, new: &Document) -> Vec<ListChange> {
 
 fn files(old: &[File], new: &[File]) -> Vec<FileChange> {
     fn by_path(files: &[File]) -> BTreeMap<(&str, bool), &File> {
-        files.iter().map(|file| ((file.path.as_str(), file.kind == Kind::Copied), file)).collect()
+        // It repeats the settings.
+        let files = files.iter().filter(|file| file.path != "/run/landfall/env");
+        files.map(|file| ((file.path.as_str(), file.kind == Kind::Copied), file)).collect()
     }
     let (old, new) = (by_path(old), by_path(new));
     let paths: BTreeSet<_> = old.keys().chain(new.keys()).copied().collect();
@@ -271,13 +273,20 @@ fn key(changes: &Changes) -> String {
     }
     for list in &changes.lists {
         add(&list.what);
-        list.removed.iter().for_each(|line| add(&format!("-{line}")));
-        list.added.iter().for_each(|line| add(&format!("+{line}")));
+        list.removed.iter().for_each(|line| add(&format!("- {line}")));
+        list.added.iter().for_each(|line| add(&format!("+ {line}")));
     }
     for file in &changes.files {
         add(&format!("{}\n{:?}\n{:?}", file.path, file.old, file.new));
         let lines = file.diff.as_deref().unwrap_or_default().lines();
-        lines.filter(|line| line.starts_with(['+', '-'])).for_each(&mut add);
+        for line in lines {
+            // A name at the beginning of a line must stand alone.
+            match (line.strip_prefix('+'), line.strip_prefix('-')) {
+                (Some(line), _) => add(&format!("+ {line}")),
+                (_, Some(line)) => add(&format!("- {line}")),
+                _ => {}
+            }
+        }
     }
     key
 }
@@ -381,14 +390,20 @@ fn render_changes(page: &mut Page, changes: &Changes) {
         list.removed.iter().for_each(|line| page.line(2, &format!("- {line}")));
         list.added.iter().for_each(|line| page.line(2, &format!("+ {line}")));
     }
-    for file in &changes.files {
-        page.line(1, &file.path);
-        if file.old != file.new {
-            for (sign, what) in [("-", &file.old), ("+", &file.new)] {
-                what.iter().for_each(|what| page.line(2, &format!("{sign} {what}")));
-            }
+    let deeds: Vec<_> = changes.files.iter().filter(|file| file.old != file.new).collect();
+    if !deeds.is_empty() {
+        page.line(1, "files");
+    }
+    for file in deeds {
+        for (sign, what) in [("-", &file.old), ("+", &file.new)] {
+            what.iter().for_each(|what| page.line(2, &format!("{sign} {what}")));
         }
-        page.block(2, file.diff.as_deref().unwrap_or_default());
+    }
+    for file in &changes.files {
+        if let Some(diff) = &file.diff {
+            page.line(1, &file.path);
+            page.block(2, diff);
+        }
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Document {
     /// Names of services that are removed, whether or not the image has them.
     pub services_removed: Vec<String>,
     pub units: Units,
+    /// Swap of a server; null if there is none.
+    pub swap: Option<Swap>,
     pub memory: Memory,
     pub handover: Handover,
     /// What a person should mend.
@@ -81,6 +83,8 @@ pub struct Network {
     pub boot_server: Option<String>,
     /// Null if it is not known, or for ever.
     pub lease_seconds: Option<u32>,
+    /// Whether all is known that DHCP would say.
+    pub complete: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -226,6 +230,17 @@ pub struct Units {
     pub enabled: Vec<String>,
     pub disabled: Vec<String>,
     pub masked: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Swap {
+    pub host: String,
+    pub port: u16,
+    /// Names of the export, tried in this order.
+    pub exports: Vec<String>,
+    /// With a key that nobody keeps.
+    pub encrypted: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

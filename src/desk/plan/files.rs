@@ -40,6 +40,16 @@ pub fn shown(change: &Change) -> File {
     }
 }
 
+/// A file that a boot leaves in `/run`.
+pub fn below_run((path, contents): (String, String), mode: u32) -> File {
+    File {
+        contents: Some(contents),
+        mode: Some(octal(mode)),
+        replaces: Some(true),
+        ..nothing_but(&path, Kind::File)
+    }
+}
+
 fn octal(mode: u32) -> String {
     format!("{mode:04o}")
 }

@@ -23,7 +23,7 @@ impl Log for Ear {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             HEARD.with_borrow_mut(|heard| {
-                heard.as_mut().map(|heard| heard.push(record.args().to_string()));
+                heard.iter_mut().for_each(|heard| heard.push(record.args().to_string()));
             });
         }
     }

@@ -31,7 +31,7 @@ pub use help::HELP;
 use super::Output;
 use super::image::Image;
 use crate::cmdline::Request;
-use crate::config::{Reading, Text};
+use crate::config::{Reading, Text, include_from_disk};
 use crate::error::{Error, Result, WhileDoing};
 use crate::machine::Identity;
 use crate::net::LeaseFile;
@@ -89,7 +89,7 @@ fn plan(question: &NodeQuestion) -> Result<Document> {
 fn of_diff(question: &DiffQuestion) -> Result<Output> {
     let list = &question.nodes;
     let doing = || format!("reading {}", list.display());
-    let nodes = node::list(&read(list)?).map_err(|wrong| {
+    let nodes = node::list(&String::from_utf8_lossy(&read(list)?)).map_err(|wrong| {
         let lines = wrong.iter().take(10);
         let lines: Vec<_> = lines.map(|(line, why)| format!("line {line}: {why}")).collect();
         Error::invalid(doing(), lines.join("; "))
@@ -115,7 +115,7 @@ fn json(value: &impl serde::Serialize) -> Result<String> {
     Ok(text + "\n")
 }
 
-fn read(path: &Path) -> Result<String> {
+fn read(path: &Path) -> Result<Vec<u8>> {
     use std::io::Read;
     let doing = || format!("reading {}", path.display());
     let mut bytes = Vec::new();
@@ -124,40 +124,17 @@ fn read(path: &Path) -> Result<String> {
     if bytes.len() as u64 > LARGEST {
         return Err(Error::refused(doing(), "it is longer than 4 MiB, and no node would take it"));
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(bytes)
 }
 
 fn reading(path: &Path) -> Result<Reading> {
-    let main = Text { name: path.display().to_string(), text: read(path)? };
-    Ok(Reading::of(main, &mut |from, path| {
-        let path = beside(Path::new(&from.name), path)?;
-        Ok(Text { name: path.display().to_string(), text: read(&path)? })
-    }))
-}
-
-/// Where the file is that `from` includes: beside it, as on the server; a path from the server's
-/// root is looked for in the folders above, one of which is that root.
-fn beside(from: &Path, path: &str) -> Result<std::path::PathBuf> {
-    if path.contains("://") {
-        let why = "nothing is fetched at the desk; only the node can";
-        return Err(Error::refused(format!("including {path}"), why));
-    }
-    let folder = from.parent().unwrap_or(Path::new(""));
-    match path.strip_prefix('/') {
-        None => Ok(folder.join(path)),
-        Some(relative) => {
-            let mut above = folder.ancestors().map(|folder| folder.join(relative));
-            above.find(|candidate| candidate.is_file()).ok_or_else(|| {
-                let why = format!("there is no {relative} in {} or above it", folder.display());
-                Error::refused(format!("including {path}"), why)
-            })
-        }
-    }
+    let main = Text::of_bytes(path.display().to_string(), read(path)?);
+    Ok(Reading::of_all(main, &mut include_from_disk))
 }
 
 fn lease(path: &Path) -> Result<LeaseFile> {
     let doing = || format!("reading the lease {}", path.display());
-    serde_json::from_str(&read(path)?).map_err(|error| {
+    serde_json::from_slice(&read(path)?).map_err(|error| {
         Error::invalid(doing(), error.to_string())
             .with_hint("it is the file /run/landfall/lease.json of a node")
     })
@@ -166,3 +143,6 @@ fn lease(path: &Path) -> Result<LeaseFile> {
 fn image(path: Option<&Path>) -> Result<Image> {
     path.map_or_else(|| Ok(Image::unknown()), Image::open)
 }
+
+#[cfg(test)]
+mod tests;

@@ -203,13 +203,11 @@ fn offered(node: &Node, site: &Site, unknown: &mut Vec<String>) -> Lease {
         }
         (_, prefix) => prefix.unwrap_or(0),
     };
-    let rest = "DNS servers, search list, root path and what else DHCP says";
+    let rest = "DNS servers, search list, root path and more (--lease)";
     unknown.push(match (node.address, &node.hostname) {
-        (None, _) => format!("No lease: DHCP decides the address. Nor are {rest} known (--lease)."),
-        (Some(_), None) => format!("The host name, {rest} (--lease)."),
-        (Some(_), Some(_)) => {
-            format!("{rest} (--lease).")
-        }
+        (None, _) => format!("No lease: DHCP decides the address (--ip), {rest}."),
+        (Some(_), None) => format!("DHCP decides the host name (--hostname), {rest}."),
+        (Some(_), Some(_)) => format!("DHCP decides {rest}."),
     });
     let address = node.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
     let next_server = site.server.as_ref().and_then(|server| server.parse().ok());

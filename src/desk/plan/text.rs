@@ -1,10 +1,11 @@
 //! The plan for people: sections in the order of the boot, to be read in a change request. No
 //! colour, and contents indented instead of framed.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::document::{
-    Document, File, Kind, Memory, Method, Network, Origin, Problem, Setting, Severity, Tmpfs,
+    Document, File, Kind, Memory, Method, Network, Origin, Problem, Setting, Severity, Swap, Tmpfs,
 };
 use crate::root::Size;
 
@@ -23,6 +24,7 @@ pub fn render(plan: &Document) -> String {
     configuration(&mut page, plan);
     root(&mut page, plan);
     memory(&mut page, &plan.memory);
+    swap_lines(plan.swap.as_ref()).iter().for_each(|line| page.line(1, line));
     directives(&mut page, plan);
     handover(&mut page, plan);
     problems(&mut page, &plan.problems);
@@ -103,12 +105,27 @@ fn unknown(page: &mut Page, plan: &Document) {
             1,
             "The plan depends on these paths of the image, of which none is assumed to exist:",
         );
+        let paths = gathered(paths);
         page.wrapped(2, paths.iter().take(MOST_PATHS).map(String::as_str));
         let more = paths.len().saturating_sub(MOST_PATHS);
         if more > 0 {
             page.line(2, &format!("and {more} more"));
         }
     }
+}
+
+/// `/bin/{a,b,c}` for several paths in one folder.
+fn gathered(paths: &[String]) -> Vec<String> {
+    let mut folders: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for path in paths {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        folders.entry(folder).or_default().push(name);
+    }
+    let shown = |(folder, names): (&str, Vec<&str>)| match names.as_slice() {
+        [name] => format!("{folder}/{name}"),
+        names => format!("{folder}/{{{}}}", names.join(",")),
+    };
+    folders.into_iter().map(shown).collect()
 }
 
 fn machine(page: &mut Page, plan: &Document) {
@@ -183,7 +200,8 @@ fn configuration(page: &mut Page, plan: &Document) {
     if !plan.settings.is_empty() {
         page.text.push('\n');
     }
-    let places: Vec<_> = plan.settings.values().map(origin).collect();
+    let places: Vec<_> =
+        plan.settings.values().map(|setting| short_origin(setting, plan.network.method)).collect();
     let width = places.iter().map(|place| place.chars().count()).max().unwrap_or_default();
     for ((name, setting), place) in plan.settings.iter().zip(&places) {
         page.line(1, &format!("{place:<width$}  {name} = {}", quoted(&setting.value)));
@@ -200,6 +218,18 @@ pub fn origin(setting: &Setting) -> String {
         (Origin::CommandLine, ..) => "command line".to_owned(),
         (Origin::Dhcp, ..) => "DHCP".to_owned(),
         _ => "landfall".to_owned(),
+    }
+}
+
+/// The same without the folder, which stands above already.
+fn short_origin(setting: &Setting, method: Method) -> String {
+    if (setting.origin, method) == (Origin::Dhcp, Method::Static) {
+        return "ip=".to_owned();
+    }
+    let origin = origin(setting);
+    match origin.rsplit_once('/') {
+        Some((_, name)) if setting.file.is_some() => name.to_owned(),
+        _ => origin,
     }
 }
 
@@ -266,6 +296,15 @@ fn memory(page: &mut Page, memory: &Memory) {
     }
 }
 
+pub fn swap_lines(swap: Option<&Swap>) -> Vec<String> {
+    let line = |swap: &Swap| {
+        let exports: Vec<_> = swap.exports.iter().map(|name| format!("\"{name}\"")).collect();
+        let how = if swap.encrypted { ", encrypted" } else { "" };
+        format!("swap: export {} of {}:{}{how}", exports.join(" or "), swap.host, swap.port)
+    };
+    swap.map(line).into_iter().collect()
+}
+
 pub fn memory_lines(memory: &Memory) -> Vec<String> {
     let image = match (memory.copied, memory.image_bytes) {
         (false, _) => "image: none, it is streamed".to_owned(),
@@ -293,7 +332,16 @@ pub fn memory_lines(memory: &Memory) -> Vec<String> {
 
 fn directives(page: &mut Page, plan: &Document) {
     page.heading("Host name");
-    page.line(1, plan.hostname.as_deref().unwrap_or("none, unless DHCP gives one"));
+    let certain = plan.network.complete || plan.settings.contains_key("HOSTNAME");
+    page.line(
+        1,
+        &match (&plan.hostname, certain) {
+            (Some(name), true) => name.clone(),
+            (Some(name), false) => format!("{name}, unless DHCP gives another"),
+            (None, true) => "none".to_owned(),
+            (None, false) => "what DHCP gives".to_owned(),
+        },
+    );
     if !plan.modules.is_empty() {
         page.heading("Kernel modules, in this order");
         for module in &plan.modules {
@@ -350,6 +398,8 @@ fn file(page: &mut Page, file: &File) {
         Some(text) if file.path == "/etc/lts.conf" => {
             page.line(3, &format!("(the configuration, {} lines)", text.lines().count()));
         }
+        // All of it is in the list of settings.
+        Some(_) if file.path == "/run/landfall/env" => page.line(3, "(the settings above)"),
         Some(text) if text.is_empty() => page.line(3, "(empty)"),
         Some(text) => page.block(3, text),
         None => page.line(3, "(no text; see --format json)"),
@@ -406,15 +456,11 @@ fn problems(page: &mut Page, problems: &[Problem]) {
 
 /// `lts.conf:7:1: error: …`, as compilers write it.
 pub fn problem_line(problem: &Problem) -> String {
+    let number = |number: Option<usize>| number.map(|number| number.to_string());
     let mut line = String::new();
-    for part in [
-        &problem.file,
-        &problem.line.map(|n| n.to_string()),
-        &problem.column.map(|n| n.to_string()),
-    ] {
-        if let Some(part) = part {
-            let _ = write!(line, "{part}:");
-        }
+    let place = [&problem.file, &number(problem.line), &number(problem.column)];
+    for part in place.into_iter().flatten() {
+        let _ = write!(line, "{part}:");
     }
     if !line.is_empty() {
         line.push(' ');

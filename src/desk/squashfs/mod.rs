@@ -208,6 +208,15 @@ impl View for Squashfs {
         let name = |entry: Entry| String::from_utf8_lossy(&entry.name).into_owned();
         Ok(entries.into_iter().map(name).collect())
     }
+
+    fn length(&self, path: &str) -> Result<u64> {
+        let inode =
+            self.walk(path, false).while_doing(|| format!("looking at {path} of the image"))?;
+        Ok(match inode.map(|inode| inode.node) {
+            Some(Node::File { size, .. }) => size,
+            _ => 0,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -313,7 +322,8 @@ mod tests {
         let contents = view.read(path).map_err(|error| error.cause().to_string());
         let kind = view.kind(path).map_err(|error| error.cause().to_string());
         let (exists, executable) = (view.exists(path), view.is_executable(path));
-        format!("{names:?} {contents:?} {kind:?} {exists} {executable}")
+        let length = view.length(path).map_err(|error| error.cause().to_string());
+        format!("{names:?} {contents:?} {kind:?} {exists} {executable} {length:?}")
     }
 
     #[test]
