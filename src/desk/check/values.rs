@@ -8,6 +8,8 @@ use std::ops::Range;
 use super::{fields, zones};
 use crate::config::{Severity, Value};
 use crate::desk::check::sections::is_host_name;
+use crate::directives;
+use crate::error::Error;
 
 /// Something about a piece of a value; about all of it if the range is empty.
 pub struct Remark {
@@ -97,12 +99,7 @@ pub fn check(value: Value, text: &str, remarks: &mut Remarks) {
         Value::TimeOfDay => time_of_day(text, remarks),
         Value::TimeZone => time_zone(text, remarks),
         Value::Megabytes => megabytes(first, &words, remarks),
-        Value::SizeOrShare => {
-            single(&words, remarks);
-            if !first.text.eq_ignore_ascii_case("off") && !is_size(first.text, true) {
-                error(remarks, first.range(), "not a size like 2G, 512M or 50%, and not off", "");
-            }
-        }
+        Value::SizeOrShare => single(&words, remarks),
         Value::Path | Value::FileName | Value::Paths => paths(value, &words, remarks),
         Value::MountOptions => fields::options(first, remarks),
         Value::NfsSource => nfs_source(first, remarks),
@@ -112,23 +109,25 @@ pub fn check(value: Value, text: &str, remarks: &mut Remarks) {
         Value::FstabLine => fields::fstab_line(&words, remarks),
         Value::CronLine => fields::cron_line(&words, remarks),
         Value::ContainerDirs => fields::container_dirs(&words, remarks),
-        Value::SshKey => fields::ssh_key(&words, remarks),
-        Value::File => fields::file(&words, text, remarks),
+        Value::SshKey => {}
+        Value::File => fields::file(&words, remarks),
+    }
+    // What the node refuses is wrong, whatever else was found.
+    let is_wrong = remarks.iter().any(|remark| remark.severity == Severity::Error);
+    if let Some(refusal) = refusal(value, text).filter(|_| !is_wrong) {
+        let hint = refusal.hint().unwrap_or_default().to_owned();
+        error(remarks, 0..0, refusal.cause().to_string(), &hint);
     }
 }
 
-/// Whether `text` is a number with an optional unit, or, if shares are possible, a percentage.
-pub fn is_size(text: &str, or_share: bool) -> bool {
-    let (number, percent) = match text.strip_suffix('%') {
-        Some(number) => (number, true),
-        None => {
-            (text.strip_suffix(['k', 'm', 'g', 't', 'K', 'M', 'G', 'T']).unwrap_or(text), false)
-        }
-    };
-    match number.parse::<u64>() {
-        Ok(number) if percent => or_share && (1..=100).contains(&number),
-        Ok(number) => number > 0,
-        Err(_) => false,
+/// The node's own word on a value that has a grammar of its own.
+fn refusal(value: Value, text: &str) -> Option<Error> {
+    match value {
+        Value::File => directives::file::parse(text).err(),
+        Value::SshKey => directives::ssh::parse(text).err(),
+        Value::ContainerDirs => directives::containers::parse(text).err(),
+        Value::SizeOrShare => directives::zram::parse(text).err(),
+        _ => None,
     }
 }
 
@@ -387,8 +386,8 @@ mod tests {
             (Value::SizeOrShare, "2G",                  ""),
             (Value::SizeOrShare, "50%",                 ""),
             (Value::SizeOrShare, "off",                 ""),
-            (Value::SizeOrShare, "150%",                "E0: not a size"),
-            (Value::SizeOrShare, "2GB",                 "E0: not a size"),
+            (Value::SizeOrShare, "150%",                ""),
+            (Value::SizeOrShare, "2GB",                 "E0: it is neither a size"),
             (Value::Path,      "/srv/x",                ""),
             (Value::Path,      "srv/x",                 "E0: a path begins"),
             (Value::Paths,     "/etc/ssh/*_config x",   "E18: a path begins"),
