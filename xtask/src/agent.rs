@@ -10,8 +10,9 @@ use landfall_tests::workshop::{self, workspace};
 
 use crate::say;
 
-/// What a release binary may weigh: it is sent over the network at each boot of each machine.
-const BUDGET: u64 = 7 * (1 << 20) / 2;
+/// What a release binary may weigh: it is sent over the network at each boot of each machine. Of it,
+/// check and plan are an eighth; they stay, so that an operator has what the node has.
+const BUDGET: u64 = 17 * (1 << 20) / 4;
 
 const TARGET: &str = "x86_64-unknown-linux-musl";
 

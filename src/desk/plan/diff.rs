@@ -5,9 +5,10 @@
 //! address in it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 
+use imara_diff::{Algorithm, BasicLineDiffPrinter, Diff, InternedInput, UnifiedDiffConfig};
 use serde::Serialize;
-use similar::{Algorithm, DiffOp, TextDiff, capture_diff_slices};
 
 use super::decide::decide;
 use super::document::{Document, File, Kind, Problem, SCHEMA, Setting, Severity};
@@ -217,11 +218,13 @@ fn lists(old: &Document, new: &Document) -> Vec<ListChange> {
         .filter_map(|(what, list)| {
             let (old, new) = (list(old), list(new));
             let (mut removed, mut added) = (Vec::new(), Vec::new());
-            for op in capture_diff_slices(Algorithm::Myers, &old, &new) {
-                if !matches!(op, DiffOp::Equal { .. }) {
-                    removed.extend_from_slice(old.get(op.old_range()).unwrap_or_default());
-                    added.extend_from_slice(new.get(op.new_range()).unwrap_or_default());
-                }
+            let mut input = InternedInput::<&str>::default();
+            input.update_before(old.iter().map(String::as_str));
+            input.update_after(new.iter().map(String::as_str));
+            for hunk in Diff::compute(Algorithm::Myers, &input).hunks() {
+                let part = |of: Range<u32>| of.start as usize..of.end as usize;
+                removed.extend_from_slice(old.get(part(hunk.before)).unwrap_or_default());
+                added.extend_from_slice(new.get(part(hunk.after)).unwrap_or_default());
             }
             let some = !removed.is_empty() || !added.is_empty();
             some.then(|| ListChange { what: what.to_owned(), removed, added })
@@ -245,10 +248,7 @@ fn files(old: &[File], new: &[File]) -> Vec<FileChange> {
         let contents =
             |file: Option<&File>| file.and_then(|file| file.contents.clone()).unwrap_or_default();
         let (before, after) = (contents(old), contents(new));
-        let diff = (before != after).then(|| {
-            let diff = TextDiff::from_lines(&before, &after);
-            diff.unified_diff().context_radius(3).to_string()
-        });
+        let diff = (before != after).then(|| unified_diff(&before, &after));
         let path = path.0.to_owned();
         Some(FileChange {
             path,
@@ -258,6 +258,15 @@ fn files(old: &[File], new: &[File]) -> Vec<FileChange> {
         })
     };
     paths.into_iter().filter_map(change).collect()
+}
+
+/// With three lines around each change.
+pub fn unified_diff(before: &str, after: &str) -> String {
+    let input = InternedInput::new(before, after);
+    let mut diff = Diff::compute(Algorithm::Myers, &input);
+    diff.postprocess_lines(&input);
+    let printer = BasicLineDiffPrinter(&input.interner);
+    diff.unified_diff(&printer, UnifiedDiffConfig::default(), &input).to_string()
 }
 
 /// What two equal changes have in common: not the lines of the file, nor what stands around.

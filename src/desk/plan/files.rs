@@ -1,5 +1,8 @@
 //! Changes of the root, as a plan shows them.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
+
 use super::document::{File, Kind, Owner};
 use crate::directives::{Change, Mode, What};
 
@@ -14,7 +17,7 @@ pub fn shown(change: &Change) -> File {
             };
             let (text, base64) = match String::from_utf8(contents.clone()) {
                 Ok(text) => (Some(text), None),
-                Err(error) => (None, Some(base64(error.as_bytes()))),
+                Err(error) => (None, Some(BASE64.encode(error.as_bytes()))),
             };
             File {
                 contents: text,
@@ -68,46 +71,9 @@ fn nothing_but(path: &str, kind: Kind) -> File {
     }
 }
 
-/// RFC 4648, section 4.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let mut three = [0; 3];
-        for (to, from) in three.iter_mut().zip(chunk) {
-            *to = *from;
-        }
-        let [a, b, c] = three.map(u32::from);
-        let bits = a << 16 | b << 8 | c;
-        for place in 0..4_usize {
-            let sextet = bits >> (18_u32.saturating_sub(6 * place as u32)) & 0x3f;
-            let letter = ALPHABET.get(sextet as usize).copied().unwrap_or(b'=');
-            text.push(if place > chunk.len() { '=' } else { letter.into() });
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_is_that_of_the_rfc() {
-        let cases = [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ];
-        for (plain, packed) in cases {
-            assert_eq!(base64(plain.as_bytes()), packed, "{plain}");
-        }
-        assert_eq!(base64(&[0xff, 0xfe, 0xfd]), "//79");
-    }
 
     #[test]
     fn what_is_no_text_is_shown_in_base64() {
