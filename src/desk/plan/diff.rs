@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
-use similar::{Algorithm, DiffOp, TextDiff, capture_diff_slices};
 
 use super::decide::decide;
 use super::document::{Document, File, Kind, Problem, SCHEMA, Setting, Severity};
+use super::lines::{self, Step};
 use super::node::Node;
 use super::options::Site;
 use super::page::Page;
@@ -217,10 +217,11 @@ fn lists(old: &Document, new: &Document) -> Vec<ListChange> {
         .filter_map(|(what, list)| {
             let (old, new) = (list(old), list(new));
             let (mut removed, mut added) = (Vec::new(), Vec::new());
-            for op in capture_diff_slices(Algorithm::Myers, &old, &new) {
-                if !matches!(op, DiffOp::Equal { .. }) {
-                    removed.extend_from_slice(old.get(op.old_range()).unwrap_or_default());
-                    added.extend_from_slice(new.get(op.new_range()).unwrap_or_default());
+            for step in lines::steps(&old, &new) {
+                match step {
+                    Step::Keep { .. } => {}
+                    Step::Remove { old: at } => removed.extend(old.get(at).cloned()),
+                    Step::Add { new: at } => added.extend(new.get(at).cloned()),
                 }
             }
             let some = !removed.is_empty() || !added.is_empty();
@@ -245,10 +246,7 @@ fn files(old: &[File], new: &[File]) -> Vec<FileChange> {
         let contents =
             |file: Option<&File>| file.and_then(|file| file.contents.clone()).unwrap_or_default();
         let (before, after) = (contents(old), contents(new));
-        let diff = (before != after).then(|| {
-            let diff = TextDiff::from_lines(&before, &after);
-            diff.unified_diff().context_radius(3).to_string()
-        });
+        let diff = (before != after).then(|| lines::unified(&before, &after));
         let path = path.0.to_owned();
         Some(FileChange {
             path,

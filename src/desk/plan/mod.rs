@@ -17,6 +17,7 @@ mod document;
 mod files;
 mod heard;
 mod help;
+mod lines;
 mod memory;
 mod node;
 mod options;

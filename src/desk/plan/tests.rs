@@ -40,8 +40,7 @@ fn compare_with(path: &Path, text: &str) {
         return fs::write(path, text).unwrap();
     }
     let expected = fs::read_to_string(path).unwrap_or_default();
-    let diff = similar::TextDiff::from_lines(expected.as_str(), text);
-    let diff = diff.unified_diff().header("expected", "got").to_string();
+    let diff = lines::unified(&expected, text);
     assert!(expected == text, "{} (UPDATE=1 writes it anew)\n{diff}", path.display());
 }
 
