@@ -17,6 +17,8 @@ mod console;
 #[cfg(feature = "harness")]
 mod daemon;
 #[cfg(feature = "harness")]
+mod disk;
+#[cfg(feature = "harness")]
 mod initramfs;
 #[cfg(feature = "harness")]
 mod lab;
@@ -44,6 +46,8 @@ pub use self::{
     accel::Accel,
     checksum::TreeDigest,
     console::Console,
+    daemon::Daemon,
+    disk::{Disk, Table},
     initramfs::Initramfs,
     lab::{Lab, SERVER},
     machine::Machine,

@@ -4,11 +4,12 @@ use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::checksum::{self, TreeDigest};
+use crate::disk::write_table;
 use crate::lab::{Lab, run};
 use crate::workshop;
 
@@ -136,15 +137,7 @@ impl ProbeRoot {
             ROOT_OFFSET / 512,
             root_size / 512,
         );
-        let mut sfdisk = Command::new("sfdisk")
-            .args(["--quiet", "--no-reread", "--no-tell-kernel", "--wipe-partitions=never"])
-            .arg(&self.image)
-            .stdin(Stdio::piped())
-            .spawn()
-            .context("starting sfdisk")?;
-        sfdisk.stdin.take().context("a pipe")?.write_all(table.as_bytes())?;
-        ensure!(sfdisk.wait()?.success(), "sfdisk refused:\n{table}");
-        Ok(())
+        write_table(&self.image, &table)
     }
 
     fn copy(&self, from: &Path, to: &str) -> Result<()> {

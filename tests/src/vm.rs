@@ -66,6 +66,7 @@ pub struct Vm<'lab> {
     memory_mib: u32,
     nics: Vec<Nic>,
     nic_model: &'static str,
+    disks: Vec<PathBuf>,
     uuid: Option<String>,
     accel: Accel,
     console: Output,
@@ -91,6 +92,7 @@ impl<'lab> Vm<'lab> {
             memory_mib: 512,
             nics: vec![Nic { wire: "br0".to_owned(), mac: FIRST_MAC.to_owned() }],
             nic_model: "virtio-net-pci",
+            disks: Vec::new(),
             uuid: None,
             accel: Accel::best(),
             console: Output::Log,
@@ -123,6 +125,12 @@ impl<'lab> Vm<'lab> {
     /// What the cards are, as QEMU's `-device` names it.
     pub fn nic_model(mut self, model: &'static str) -> Self {
         self.nic_model = model;
+        self
+    }
+
+    /// One more virtio disk: vda, vdb.
+    pub fn disk(mut self, image: impl Into<PathBuf>) -> Self {
+        self.disks.push(image.into());
         self
     }
 
@@ -181,6 +189,13 @@ impl<'lab> Vm<'lab> {
                 .arg(format!("tap,id=net{number},ifname={tap},script=no,downscript=no"))
                 .args(["-device"])
                 .arg(format!("{model},netdev=net{number},mac={mac},addr={},romfile=", number + 3));
+        }
+        for (number, disk) in self.disks.iter().enumerate() {
+            command
+                .arg("-drive")
+                .arg(format!("if=none,id=disk{number},format=raw,file={}", disk.display()))
+                .arg("-device")
+                .arg(format!("virtio-blk-pci,drive=disk{number},addr={}", number + 16));
         }
         if let Some(uuid) = &self.uuid {
             command.args(["-uuid", uuid]);

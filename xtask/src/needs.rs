@@ -41,6 +41,7 @@ const TESTS: &[Need] = &[
     ("mkfs.erofs", "erofs-utils"),
     ("mke2fs", "e2fsprogs"),
     ("sfdisk", "fdisk"),
+    ("mkswap", "util-linux"),
     ("nft", "nftables"),
     ("strace", "strace"),
 ];

@@ -24,6 +24,7 @@ const PORT: u16 = 10809;
 pub struct Nbd {
     kind: NbdKind,
     exports: Vec<(String, PathBuf)>,
+    writable: Vec<(String, PathBuf)>,
     rate: Option<String>,
     folder: PathBuf,
     daemon: Option<Daemon>,
@@ -35,6 +36,7 @@ impl Nbd {
         Self {
             kind,
             exports: Vec::new(),
+            writable: Vec::new(),
             rate: None,
             folder: lab.folder().to_path_buf(),
             daemon: None,
@@ -43,6 +45,12 @@ impl Nbd {
 
     pub fn export(mut self, name: &str, image: &Path) -> Self {
         self.exports.push((name.to_owned(), image.to_path_buf()));
+        self
+    }
+
+    /// nbd-server only: an export that its client may write to.
+    pub fn writable(mut self, name: &str, file: &Path) -> Self {
+        self.writable.push((name.to_owned(), file.to_path_buf()));
         self
     }
 
@@ -86,6 +94,9 @@ impl Nbd {
                 format!("[generic]\nallowlist = true\nlistenaddr = {SERVER}\nport = {port}\n");
             for (name, image) in &self.exports {
                 write!(text, "[{name}]\nexportname = {}\nreadonly = true\n", image.display())?;
+            }
+            for (name, file) in &self.writable {
+                write!(text, "[{name}]\nexportname = {}\n", file.display())?;
             }
             let file = self.folder.join("nbd.conf");
             fs::write(&file, text)?;
