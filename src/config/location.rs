@@ -26,8 +26,9 @@ pub struct Location<'a> {
 impl Location<'_> {
     /// The addresses to try, in this order; none without a server.
     pub fn candidates(&self) -> Vec<Url> {
-        // A blank or a control character has no place in an address.
-        let plain = |name: &&str| !name.is_empty() && name.bytes().all(|b| b > b' ' && b != 0x7f);
+        // A blank or a control character has no place in an address, and these two a meaning.
+        let plain = |b: u8| b > b' ' && b != 0x7f && !b"#?".contains(&b);
+        let plain = |name: &&str| !name.is_empty() && name.bytes().all(plain);
         let file = self.ltsconf.filter(plain).unwrap_or("lts.conf");
         let server = self.server.and_then(Host::parse);
         let beside = |boot_file: &str| Some(place(boot_file, server.as_ref())?.beside(file));

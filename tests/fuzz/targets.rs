@@ -1,6 +1,7 @@
 //! What holds for any input, one function a target. Each panics where a promise is broken.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::sync::OnceLock;
 
 use landfall::cmdline::{self, Request};
@@ -8,6 +9,7 @@ use landfall::config::{
     self, Evaluation, Identity, Location, Origin, Place, Placeholders, Reading, Settings,
     Substitution, Text,
 };
+use landfall::desk;
 use landfall::directives::{self, Facts, Tree};
 use landfall::error::Error;
 use landfall::fetch::Url;
@@ -18,8 +20,13 @@ use landfall::plan::{Plan, RootOffer};
 /// As it is run by name.
 pub type Target = fn(&[u8]);
 
-pub const TARGETS: &[(&str, Target)] =
-    &[("lts_conf", lts_conf), ("import", import), ("cmdline", cmdline), ("families", families)];
+pub const TARGETS: &[(&str, Target)] = &[
+    ("lts_conf", lts_conf),
+    ("import", import),
+    ("cmdline", cmdline),
+    ("families", families),
+    ("check", check),
+];
 
 /// A whole file, with files that it includes: whatever it is, every complaint has a place in one
 /// of the files, and of the first evaluation nothing is left in the second.
@@ -166,6 +173,46 @@ pub fn cmdline(data: &[u8]) {
         let _ = (cmdline::nbdroot(value), value.parse::<cmdline::IpRequest>());
         let _ = Mac::from_bootif(value);
     }
+}
+
+/// A whole file on a desk: every finding is at a place in the file, for people and for programs, and
+/// what a boot complains about is never passed over.
+pub fn check(data: &[u8]) {
+    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
+    // In memory, where there is one; a file for each thread.
+    let folder = FOLDER.get_or_init(|| {
+        let shared = tempfile::tempdir_in("/dev/shm");
+        shared.or_else(|_| tempfile::tempdir()).expect("a folder")
+    });
+    let path = folder.path().join(format!("{:?}", std::thread::current().id()));
+    std::fs::write(&path, data).expect("a file");
+    let run = |arguments: &[&str]| {
+        let words = arguments.iter().map(OsString::from).chain([path.clone().into_os_string()]);
+        desk::check::run(&mut lexopt::Parser::from_args(words)).expect("arguments that are known")
+    };
+    let shown = run(&[]).text;
+    let output = run(&["--format", "json"]);
+    let findings: serde_json::Value = serde_json::from_str(&output.text).expect("JSON");
+    let findings = findings["problems"].as_array().expect("a list");
+    assert!(!findings.is_empty() || shown.ends_with(": no problems\n"), "{shown}");
+
+    let text = String::from_utf8_lossy(data);
+    let lines: Vec<_> = text.split('\n').collect();
+    for finding in findings {
+        let number = |name: &str| finding[name].as_u64().map(|number| number as usize);
+        let (line, column) = (number("line"), number("column"));
+        // What is about a file as a whole has no place in it.
+        if line == Some(0) {
+            continue;
+        }
+        let at = line.and_then(|line| lines.get(line.checked_sub(1)?));
+        let at = at.unwrap_or_else(|| panic!("{finding}: there are {} lines", lines.len()));
+        let columns = at.chars().count() + 1;
+        assert!(column.is_some_and(|column| (1..=columns).contains(&column)), "{finding}: {at:?}");
+        assert!(finding["message"].as_str().is_some_and(|message| !message.is_empty()));
+    }
+    let reading = Reading::of_text(&text);
+    assert!(reading.problems.is_empty() || !findings.is_empty(), "{:?}", reading.problems);
 }
 
 /// Settings that mean anything, with any value, on the image of a small Debian: no family takes
