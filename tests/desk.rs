@@ -105,7 +105,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let trace = folder.path().join("trace");
         let ran = Command::new("strace")
-            .args(["-f", "-y", "-qq", "-o"])
+            .args(["-f", "-y", "-qq", "-s", "200", "-o"])
             .arg(&trace)
             .arg(program)
             .args(arguments)

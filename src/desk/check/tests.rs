@@ -274,3 +274,38 @@ proptest::proptest! {
         render::text(&[report], true);
     }
 }
+
+/// Two megabytes for five thousand nodes, with a script that goes over several lines.
+#[test]
+#[ignore = "measures; worth something with --release only"]
+fn a_file_of_five_thousand_sections_is_quick() {
+    let mut text = String::from(
+        "[default]\nPREINIT_1=\"if [ -e /dev/sda ]; then\"\nPREINIT_2=\"echo yes\"\nPREINIT_5=fi\n",
+    );
+    for class in 0..10 {
+        text +=
+            &format!("[class{class}]\nFSTAB_9{class}=\"/dev/c /srv/{class} ext4 nofail 0 0\"\n");
+    }
+    for rack in 0..200 {
+        text += &format!("[rack{rack}-*]\nRACK={rack}\n");
+    }
+    for node in 0..4790 {
+        let (high, low) = (node / 256, node % 256);
+        text += &format!(
+            "[52:54:00:00:{high:02x}:{low:02x}]\nLIKE = class{}\nHOSTNAME = rack{}-node{node}\n\
+             DNS_SERVER = \"10.0.{high}.{low} 10.0.0.1\"\n\
+             FSTAB_01 = \"/dev/data/ssh{node} /etc/ssh ext4 nofail,noatime,nodiratime 0 0\"\n\
+             FSTAB_02 = \"/dev/data/docker{node} /var/lib/docker ext4 nofail,noatime 0 0\"\n\
+             PREINIT_3 = \"mkdir -p /srv/{node} && chown root:root /srv/{node}\"\n\
+             RCFILE_99 = \"for i in a b c; do echo \\$i {node} | tee -a /var/log/{node}.log; done\"\n\
+             SYSCTL_1 = \"net.ipv4.ip_forward=1 kernel.panic={}\"\n",
+            node % 10,
+            node % 200,
+            node % 60
+        );
+    }
+    let began = std::time::Instant::now();
+    let report = on(&text);
+    println!("{} bytes in {:?}", text.len(), began.elapsed());
+    assert_eq!(said(&report), Vec::<String>::new());
+}

@@ -3,23 +3,24 @@
 use std::collections::BTreeSet;
 
 use super::document::{
-    self, Commands, Configuration, Document, File, Handover, Kind, Memory, Method, Module, Network,
-    Origin, Problem, SCHEMA, Setting, Severity, Tmpfs, Units,
+    self, Commands, Configuration, Document, File, Handover, Kind, Method, Module, Network, Origin,
+    Problem, SCHEMA, Setting, Severity, Units,
 };
 use super::files;
 use super::heard;
+use super::memory::memory;
 use super::options::Site;
+use super::problem::{
+    file_name, of_command_line, of_error, of_file, place_of, place_of_family, said,
+};
 use super::situation::Situation;
 use crate::config::{self, Reading, Settings, Substitution, remarks};
 use crate::desk::image::Image;
 use crate::directives::{Facts, Foreseen, environment, foresee, wishes};
-use crate::error::{Cause, Error};
+use crate::error::Cause;
 use crate::handover::{INITS, choose_init};
 use crate::net::{Addressing, Left, LinkChoice, Renewer, left_files};
 use crate::root::{self, RamMode, RootPlan, RootSource};
-
-/// Name of the command line in the list of problems.
-pub const COMMAND_LINE: &str = "kernel command line";
 
 /// Decides everything. `copy_of_file`: /etc/lts.conf is among the files, as a node writes it.
 pub fn decide(
@@ -45,8 +46,8 @@ pub fn decide(
             evaluation.deferred.join(", ")
         ));
     }
-    let of_file = reading.problems.iter().chain(&evaluation.problems);
-    problems.extend(of_file.map(|problem| of_file_problem(problem, reading)));
+    let of_files = reading.problems.iter().chain(&evaluation.problems);
+    problems.extend(of_files.map(|problem| of_file(problem, reading)));
     let settings = &evaluation.settings;
 
     let boot_server = situation.boot_server();
@@ -244,10 +245,6 @@ fn shown(setting: &config::Setting, reading: &Reading) -> Setting {
     }
 }
 
-fn file_name(place: config::Place, reading: &Reading) -> Option<String> {
-    reading.files.get(place.file).map(|file| file.name.clone())
-}
-
 fn shown_root(root: RootPlan) -> document::Root {
     let RootSource::Nbd(export) = root.source;
     document::Root {
@@ -298,70 +295,6 @@ fn units(files: &[File]) -> Units {
     Units { enabled, disabled, masked }
 }
 
-fn memory(
-    situation: &Situation,
-    root: Option<&RootPlan>,
-    files: &[File],
-    image: &Image,
-    problems: &mut Vec<Problem>,
-) -> Memory {
-    let total_bytes = situation.memory_kib.and_then(|kib| kib.checked_mul(1024));
-    let image_bytes = image.size_bytes();
-    let copied = root.is_some_and(|root| root.ram == RamMode::Copy);
-    let fits = match (copied, total_bytes, image_bytes) {
-        (true, Some(total), Some(bytes)) => {
-            // The kernel and what is running already are not known: at best, all of it is free.
-            let memory = root::Memory { total, available: total };
-            let fits = root::fits(bytes, &memory);
-            if let Err(why) = &fits {
-                problems.push(said(Severity::Warning, format!("{why}; it is streamed instead")));
-            }
-            Some(fits.is_ok())
-        }
-        _ => None,
-    };
-    let share = |size: &str| match size.strip_suffix('%') {
-        Some(percent) => {
-            let percent: u64 = percent.parse().ok()?;
-            Some(total_bytes?.checked_mul(percent)? / 100)
-        }
-        None => size_in_bytes(size),
-    };
-    let tmpfs = |path: &str, size: &str| Tmpfs {
-        path: path.to_owned(),
-        size: size.to_owned(),
-        bytes: share(size),
-    };
-    let overlay = situation.plan.overlay().size.unwrap_or_else(|| "50%".to_owned());
-    let mut all = vec![tmpfs("/", &overlay)];
-    let fstab = files.iter().rev().find(|file| file.path == "/etc/fstab");
-    for line in fstab.and_then(|file| file.contents.as_deref()).unwrap_or_default().lines() {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        if let [_, path, "tmpfs", rest @ ..] = fields.as_slice()
-            && !line.starts_with('#')
-        {
-            let options = rest.first().copied().unwrap_or_default().split(',');
-            let size = options.filter_map(|option| option.strip_prefix("size=")).next_back();
-            all.push(tmpfs(path, size.unwrap_or("50%")));
-        }
-    }
-    Memory { total_bytes, image_bytes, copied, fits, tmpfs: all }
-}
-
-/// A size with a suffix of tmpfs.
-fn size_in_bytes(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift: u32 = match text.get(digits.len()..)? {
-        "" => 0,
-        "k" | "K" => 10,
-        "m" | "M" => 20,
-        "g" | "G" => 30,
-        "t" | "T" => 40,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
-}
-
 fn handover(situation: &Situation, image: &Image, problems: &mut Vec<Problem>) -> Handover {
     let asked = situation.plan.init.as_deref();
     let candidates = asked.into_iter().chain(INITS).map(str::to_owned).collect();
@@ -378,77 +311,4 @@ fn handover(situation: &Situation, image: &Image, problems: &mut Vec<Problem>) -
         }
     };
     Handover { init, candidates }
-}
-
-/// The one line that a family's trouble is about, if there is one: the family's name is that of
-/// a setting, or of a group of which there is one.
-fn place_of_family(
-    family: &str,
-    settings: &Settings,
-    reading: &Reading,
-) -> Option<(String, config::Place)> {
-    let setting = match family.strip_suffix('*') {
-        Some(prefix) => match settings.family(prefix).as_slice() {
-            [(name, _)] => settings.setting(name),
-            _ => None,
-        },
-        None => settings.setting(family),
-    };
-    match setting?.origin {
-        config::Origin::File(place) => Some((file_name(place, reading)?, place)),
-        _ => None,
-    }
-}
-
-/// The order of problems: the command line, files by their lines, and what has no place.
-pub fn place_of(problem: &Problem) -> (u8, Option<String>, Option<usize>, Option<usize>) {
-    let rank = match problem.file.as_deref() {
-        Some(COMMAND_LINE) => 0,
-        Some(_) => 1,
-        None => 2,
-    };
-    (rank, problem.file.clone(), problem.line, problem.column)
-}
-
-fn of_command_line(problem: &crate::cmdline::Problem, line: &str) -> Problem {
-    let before = line.get(..problem.at).unwrap_or(line);
-    Problem {
-        file: Some(COMMAND_LINE.to_owned()),
-        line: Some(1),
-        column: Some(before.chars().count().saturating_add(1)),
-        // It stops no boot, but nothing of what was asked for happens.
-        severity: Severity::Error,
-        message: format!("{}: {}", problem.word, problem.why),
-        help: None,
-    }
-}
-
-pub fn of_file_problem(problem: &config::Problem, reading: &Reading) -> Problem {
-    Problem {
-        file: file_name(problem.place, reading),
-        line: Some(problem.place.line),
-        column: Some(problem.place.column),
-        severity: match problem.severity {
-            config::Severity::Warning => Severity::Warning,
-            config::Severity::Error => Severity::Error,
-        },
-        message: problem.text.clone(),
-        help: problem.help.clone(),
-    }
-}
-
-fn of_error(error: &Error, place: Option<(String, config::Place)>) -> Problem {
-    let (file, place) = place.unzip();
-    Problem {
-        file,
-        line: place.map(|place| place.line),
-        column: place.map(|place| place.column),
-        severity: Severity::Error,
-        message: error.to_string(),
-        help: error.hint().map(str::to_owned),
-    }
-}
-
-fn said(severity: Severity, message: String) -> Problem {
-    Problem { file: None, line: None, column: None, severity, message, help: None }
 }

@@ -9,12 +9,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::Serialize;
 use similar::{Algorithm, DiffOp, TextDiff, capture_diff_slices};
 
-use super::decide::{decide, place_of};
+use super::decide::decide;
 use super::document::{Document, File, Kind, Problem, SCHEMA, Setting, Severity};
 use super::node::Node;
 use super::options::Site;
+use super::page::Page;
+use super::problem::place_of;
 use super::situation::Situation;
-use super::text::{self, Page};
+use super::text;
 use crate::config::Reading;
 use crate::desk::image::Image;
 use crate::net::Mac;

@@ -17,8 +17,11 @@ mod document;
 mod files;
 mod heard;
 mod help;
+mod memory;
 mod node;
 mod options;
+mod page;
+mod problem;
 mod situation;
 mod text;
 
