@@ -101,12 +101,54 @@ fn preinit_commands_see_settings_and_dhcp_values() -> Result<()> {
     let _dhcp = Dnsmasq::new().tftp(&tftp).start(&lab)?;
     let _nbd = usual_root(&lab)?;
 
-    let machine = usual_vm(&lab, Kernel::V6_12, "ltsp.shelf=3")?.boot()?;
+    // The last word is LTSP's oldest way, by the environment that the kernel gives to its init.
+    let machine = usual_vm(&lab, Kernel::V6_12, "ltsp.shelf=3 ROOM=b12")?.boot()?;
     let seen = machine.node()?.file("/etc/environment.seen")?;
-    for line in ["RACK=b7", "SHELF=3", "SERVER=10.77.0.1", "IPV4ADDR=10.77.0."] {
+    for line in ["RACK=b7", "SHELF=3", "ROOM=b12", "SERVER=10.77.0.1", "IPV4ADDR=10.77.0."] {
         assert!(seen.lines().any(|text| text.starts_with(line)), "no {line} in:\n{seen}");
     }
     Ok(())
+}
+
+/// Nodes are listed in one file and described in another, by two people.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn an_included_file_is_fetched_from_beside_the_first() -> Result<()> {
+    let lab = Lab::new("config-include")?;
+    let text = format!("include nodes.conf\n[default]\nRACK = b7\n{MARK}");
+    let nodes = "[52:54:00:77:00:01]\nPREINIT_99_MARK = \"echo $RACK included > /etc/mark\"\n";
+    let tftp = lab.served("tftp", &[(PLACE, &text), ("ltsp/amd64/nodes.conf", nodes)])?;
+    let _dhcp = Dnsmasq::new().tftp(&tftp).start(&lab)?;
+    let _nbd = usual_root(&lab)?;
+
+    let machine = usual_vm(&lab, Kernel::V6_12, "")?.boot()?;
+    assert_eq!(machine.node()?.file("/etc/mark")?.trim(), "b7 included");
+    Ok(())
+}
+
+/// What LTSP ran as root in PID 1 runs here when it is asked for, where its programs and files are;
+/// by itself it is a line on the console, and the rest applies.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn a_substitution_runs_in_the_real_root_and_only_when_asked_for() -> Result<()> {
+    let lab = Lab::new("config-substitution")?;
+    let text = format!(
+        "[default]\n{MARK}SEEN = \"$(cat /etc/motd)\"\n\
+                        PREINIT_1 = \"echo $SEEN > /etc/seen\"\n"
+    );
+    let tftp = lab.served("tftp", &[(PLACE, &text)])?;
+    let _dhcp = Dnsmasq::new().tftp(&tftp).start(&lab)?;
+    let _nbd = usual_root(&lab)?;
+
+    {
+        let machine = usual_vm(&lab, Kernel::V6_12, "landfall.substitution=on")?.boot()?;
+        assert_eq!(machine.node()?.file("/etc/seen")?.trim(), "from the image");
+    }
+    let machine = usual_vm(&lab, Kernel::V6_12, "")?.boot()?;
+    let node = machine.node()?;
+    assert_eq!(node.file("/etc/mark")?.trim(), "fetched");
+    assert_eq!(node.file("/etc/seen")?.trim(), "");
+    machine.line("lts.conf: line 3,").map(drop)
 }
 
 /// tftpd-hpa is the TFTP server of LTSP sites, and boot ROM workarounds make it refuse options.
