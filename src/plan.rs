@@ -183,6 +183,15 @@ impl Plan {
         })
     }
 
+    /// What the command line itself says of the NBD root: server, port, export. LTSP calls these
+    /// `NBD_ROOT_HOST` and so on.
+    pub fn typed_root(&self) -> Option<(&str, u16, Option<&str>)> {
+        let (nbd, _) = self.root.nbd.as_ref()?;
+        let name = nbd.names.as_ref().and_then(|names| names.first());
+        let name = name.map(String::as_str).filter(|name| !name.is_empty());
+        Some((nbd.host.as_deref()?, nbd.port.unwrap_or(NBD_PORT), name))
+    }
+
     pub fn overlay(&self) -> OverlayPlan {
         OverlayPlan { size: self.root.overlay.clone() }
     }

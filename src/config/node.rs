@@ -139,7 +139,8 @@ impl Configuration {
 }
 
 /// What is weaker than the file and can be used in it, the weakest first: `NAME=value` words of the
-/// kernel command line, the lease's `variables`, the boot server, `ltsp.NAME=`.
+/// kernel command line, the lease's `variables`, the boot server, the root's server where that is
+/// typed (it then is the SERVER, as in LTSP), `ltsp.NAME=`.
 pub fn base(
     plan: &Plan,
     variables: Vec<(String, String)>,
@@ -151,7 +152,23 @@ pub fn base(
     let typed =
         |(name, value): &(String, String)| (name.clone(), value.clone(), Origin::CommandLine);
     let weak = plan.variables.iter().map(typed);
-    weak.chain(lease).chain(plan.settings.iter().map(typed)).collect()
+    let root =
+        root_variables(plan).into_iter().map(|(name, value)| (name, value, Origin::CommandLine));
+    weak.chain(lease).chain(root).chain(plan.settings.iter().map(typed)).collect()
+}
+
+/// What LTSP's scripts called the pieces of `nbdroot=`.
+fn root_variables(plan: &Plan) -> Vec<(String, String)> {
+    let Some((host, port, name)) = plan.typed_root() else { return Vec::new() };
+    let port = port.to_string();
+    let known = [
+        ("NBD_ROOT_HOST", Some(host)),
+        ("NBD_ROOT_PORT", Some(port.as_str())),
+        ("NBD_ROOT_NAME", name),
+        ("SERVER", Some(host)),
+    ];
+    let known = known.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    known.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 fn urls(
@@ -218,5 +235,35 @@ mod tests {
         ];
         let got: Vec<_> = settings.iter().map(|(name, s)| (name, s.value.as_str())).collect();
         assert_eq!(got, expected);
+    }
+
+    /// Two servers are no rarity: images on the one, the rest on the other.
+    #[test]
+    fn a_typed_server_of_the_root_is_the_server() {
+        for (line, expected) in [
+            (
+                "root=nbd:10.0.0.2:10810:img",
+                "NBD_ROOT_HOST=10.0.0.2 NBD_ROOT_PORT=10810 NBD_ROOT_NAME=img SERVER=10.0.0.2",
+            ),
+            (
+                "root=/dev/nbd0 nbdroot=10.0.0.2",
+                "NBD_ROOT_HOST=10.0.0.2 NBD_ROOT_PORT=10809 SERVER=10.0.0.2",
+            ),
+            (
+                "root=nbd:10.0.0.2:img ltsp.server=10.0.0.3",
+                "NBD_ROOT_HOST=10.0.0.2 NBD_ROOT_PORT=10809 NBD_ROOT_NAME=img SERVER=10.0.0.3",
+            ),
+            ("nbdroot=:/img root=/dev/nbd0", "SERVER=10.0.0.1"),
+            ("root=dhcp", "SERVER=10.0.0.1"),
+        ] {
+            let plan = Plan::decide(Request::read(line), &crate::machine::Identity::default());
+            let base = base(&plan, Vec::new(), Some("10.0.0.1".to_owned()));
+            let settings = evaluate("", &base, &Identity::default()).settings;
+            let names = ["NBD_ROOT_HOST", "NBD_ROOT_PORT", "NBD_ROOT_NAME", "SERVER"];
+            let shown = names
+                .into_iter()
+                .filter_map(|name| Some(format!("{name}={}", settings.get(name)?)));
+            assert_eq!(shown.collect::<Vec<_>>().join(" "), expected, "{line}");
+        }
     }
 }
