@@ -29,6 +29,6 @@ pub use piece::Piece;
 pub use problem::{Bound, Place, Problem, Severity};
 pub use reading::{FromDisk, Include, Reading, Substitution, Text, include_from_disk};
 pub use select::Identity;
-pub use settings::{Origin, Setting, Settings, means_yes};
+pub use settings::{Origin, Setting, Settings, is_true, means_yes};
 pub use source::{LIMIT, Loaded, Source, load};
 pub use syntax::{Document, Entry, Quoting, Section};

@@ -462,7 +462,8 @@ mod tests {
         let mut disk = FromDisk::beside(&main);
         let reading = Reading::of(main, &mut |from, path| disk.get(from, path));
         assert_eq!(reading.files.len(), 2, "{:?}", reading.problems);
-        let said: Vec<_> = reading.problems.iter().map(|p| (p.place.line, p.text.as_str())).collect();
+        let said: Vec<_> =
+            reading.problems.iter().map(|p| (p.place.line, p.text.as_str())).collect();
         let [(1, pipe), (4, more), (5, zero)] = said.as_slice() else { panic!("{said:?}") };
         assert!(pipe.ends_with("it is no regular file"), "{pipe}");
         assert!(more.ends_with("more than 4 MiB"), "{more}");

@@ -6,6 +6,7 @@
 
 mod fields;
 mod finding;
+mod help;
 mod import;
 mod render;
 mod scripts;
@@ -13,6 +14,7 @@ mod secrets;
 mod sections;
 mod settings;
 mod source;
+mod ssh;
 mod values;
 mod zones;
 
@@ -21,6 +23,8 @@ use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 
 use lexopt::prelude::*;
+
+pub use self::help::HELP;
 
 use self::finding::{Findings, Span};
 use self::source::Source;
@@ -148,5 +152,7 @@ fn check(name: &str, bytes: Vec<u8>, substitution: bool) -> Report {
     Report { source, findings }
 }
 
+#[cfg(test)]
+mod agreement;
 #[cfg(test)]
 mod tests;
