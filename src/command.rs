@@ -12,14 +12,14 @@ const HELP: &str = "\
 landfall boots machines over the network: it is PID 1 of their initramfs.
 As a command:
 
-  landfall check FILE...                what is wrong with an lts.conf; also with --format json,
-                                        --strict (status 1 for warnings), --substitution
+  landfall check FILE...                what is wrong with an lts.conf
   landfall plan ...                     what a node would do with its next boot, and what a
                                         new configuration changes for which nodes
-  landfall help plan                    how to ask
   landfall settings [--man]             the table of settings; as the manual page lts.conf(5)
   landfall keys                         the table of kernel parameters
   landfall version
+
+landfall help check and landfall help plan have the options, and so has --help behind a command.
 ";
 
 /// Exit status: as the command says; 2 when the command line could not be understood.
@@ -45,13 +45,23 @@ fn run() -> Result<Output, lexopt::Error> {
         Short('h') | Long("help") => says(HELP.to_owned()),
         Short('V') | Long("version") => says(version()),
         Value(word) => match word.string()?.as_str() {
-            "version" => says(version()),
             "help" => match parser.next()? {
-                Some(Value(word)) if word == "plan" => says(desk::plan::HELP.to_owned()),
-                Some(Value(word)) => Err(format!("no help about {}", word.string()?).into()),
+                Some(Value(word)) => {
+                    let word = word.string()?;
+                    help(&word).map_or_else(
+                        || Err(format!("no help about {word}").into()),
+                        |text| says(text.to_owned()),
+                    )
+                }
                 Some(other) => Err(other.unexpected()),
                 None => says(HELP.to_owned()),
             },
+            word if let Some(text) = help(word)
+                && asks_for_help(&mut parser) =>
+            {
+                says(text.to_owned())
+            }
+            "version" => says(version()),
             "keys" => says(keys_table()),
             "check" => desk::check::run(&mut parser),
             "plan" => desk::plan::run(&mut parser),
@@ -60,6 +70,22 @@ fn run() -> Result<Output, lexopt::Error> {
         },
         other => Err(other.unexpected()),
     }
+}
+
+/// What there is to be said about a command; none if there is no such command.
+fn help(command: &str) -> Option<&'static str> {
+    match command {
+        "check" => Some(desk::check::HELP),
+        "plan" => Some(desk::plan::HELP),
+        "help" | "keys" | "settings" | "version" => Some(HELP),
+        _ => None,
+    }
+}
+
+/// Whether the next word is `--help`.
+fn asks_for_help(parser: &mut lexopt::Parser) -> bool {
+    let next = parser.try_raw_args();
+    next.is_some_and(|next| next.peek().is_some_and(|word| word == "--help" || word == "-h"))
 }
 
 fn version() -> String {
@@ -86,6 +112,23 @@ pub fn keys_table() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_command_has_help_and_none_of_it_names_a_source() {
+        for command in ["check", "plan", "settings", "keys", "version"] {
+            let text = help(command).unwrap();
+            assert!(text.contains(&format!("landfall {command}")), "{command}");
+            assert!(HELP.contains(&format!("  landfall {command}")), "{command}");
+        }
+        assert!(help("x").is_none());
+        assert!(!HELP.contains("src/") && !desk::check::HELP.contains("src/"));
+        for (arguments, asked) in
+            [(&["--help"][..], true), (&["-h"], true), (&["x", "-h"], false), (&[], false)]
+        {
+            let mut parser = lexopt::Parser::from_args(arguments);
+            assert_eq!(asks_for_help(&mut parser), asked, "{arguments:?}");
+        }
+    }
 
     #[test]
     fn the_readme_has_the_table_of_keys() {

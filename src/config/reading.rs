@@ -1,14 +1,19 @@
 //! The files of one configuration, parsed once for as many machines as there are.
 
 use std::fs;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use super::Origin;
 use super::evaluate::{Evaluation, evaluate_document};
 use super::problem::{Bound, Place, Problem, Problems, Severity};
 use super::select::{Identity, Index, Indexed};
+use super::source::LIMIT;
 use super::syntax::{Document, is_include, parse};
-use crate::error::{Error, Result, WhileDoing};
+use crate::error::{Cause, Error, Result, WhileDoing};
 
 /// One file's text, and its name as problems shall give it (a path or an address).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -186,28 +191,77 @@ impl Included {
     }
 }
 
-/// Reads what a file on this machine includes, from beside that file; for a desk.
+/// Reads what the files of one configuration include, from beside them on this machine and no more
+/// of all together than a node would take; for a desk.
+pub struct FromDisk {
+    /// In bytes.
+    room: usize,
+    /// Names of what has been read.
+    known: Vec<String>,
+}
+
+impl FromDisk {
+    pub fn beside(main: &Text) -> Self {
+        Self { room: LIMIT.saturating_sub(main.text.len()), known: Vec::new() }
+    }
+
+    /// The file that `path` means in the file `from`; without its text if it has been there before.
+    ///
+    /// # Errors
+    /// The file cannot be read, or there is no more room for it. An address cannot be read either:
+    /// what it holds on the day a machine boots is not known today, and a desk tool asks nobody.
+    pub fn get(&mut self, from: &Text, path: &str) -> Result<Text> {
+        let doing = || format!("including {path}");
+        if path.contains("://") {
+            let why = "an address is fetched when a machine boots, and not here";
+            let hint = "check that file on its own, with the sections it refers to";
+            return Err(Error::refused(doing(), why).with_hint(hint));
+        }
+        let folder = Path::new(&from.name).parent().unwrap_or(Path::new(""));
+        let file = without_detours(&folder.join(path));
+        let name = file.to_string_lossy().into_owned();
+        if self.known.contains(&name) {
+            return Ok(Text { name, text: String::new() });
+        }
+        let bytes = read_regular(&file, self.room).while_doing(doing).map_err(|error| {
+            match path.starts_with('/') && matches!(error.cause(), Cause::Os(_)) {
+                true => error.with_hint(
+                    "a path from / on is one of the boot server; relative ones work everywhere",
+                ),
+                false => error,
+            }
+        })?;
+        self.room = self.room.saturating_sub(bytes.len());
+        self.known.push(name.clone());
+        Ok(Text::of_bytes(name, bytes))
+    }
+}
+
+/// Reads one file that a file on this machine includes; see [`FromDisk::get`].
 ///
 /// # Errors
-/// The file cannot be read. An address cannot either: what it holds on the day a machine boots is
-/// not known today, and a desk tool asks nobody.
+/// The file cannot be read.
 pub fn include_from_disk(from: &Text, path: &str) -> Result<Text> {
-    let doing = || format!("including {path}");
-    if path.contains("://") {
-        let why = "an address is fetched when a machine boots, and not here";
-        let hint = "check that file on its own, with the sections it refers to";
-        return Err(Error::refused(doing(), why).with_hint(hint));
+    FromDisk::beside(from).get(from, path)
+}
+
+/// At most `room` bytes of a file. Anything but a file, a pipe say, may never come to an end.
+fn read_regular(path: &Path, room: usize) -> Result<Vec<u8>> {
+    let doing = || format!("reading {}", path.display());
+    // Opening a pipe would wait for its writer.
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let file = fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
+    let file = file.while_doing(doing)?;
+    if !file.metadata().while_doing(doing)?.is_file() {
+        return Err(Error::refused(doing(), "it is no regular file"));
     }
-    let folder = Path::new(&from.name).parent().unwrap_or(Path::new(""));
-    let file = without_detours(&folder.join(path));
-    let bytes =
-        fs::read(&file).while_doing(doing).map_err(|error| match path.starts_with('/') {
-            true => error.with_hint(
-                "a path from / on is one of the boot server; relative ones work everywhere",
-            ),
-            false => error,
-        })?;
-    Ok(Text::of_bytes(file.to_string_lossy(), bytes))
+    let most = u64::try_from(room).unwrap_or(u64::MAX).saturating_add(1);
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes).while_doing(doing)?;
+    match bytes.len() <= room {
+        true => Ok(bytes),
+        false => Err(Error::refused(doing(), "all files together have more than 4 MiB")),
+    }
 }
 
 /// Whether two names are of one file; who names the first one may have typed a detour.
@@ -393,6 +447,27 @@ mod tests {
         let help = |number: usize| reading.problems[number].help.as_deref().unwrap_or_default();
         assert!(help(0).contains("on its own"), "{:?}", reading.problems);
         assert!(help(1).contains("boot server"), "{:?}", reading.problems);
+    }
+
+    #[test]
+    fn a_desk_takes_only_files_and_no_more_than_a_node() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let (pipe, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), pipe, mode, 0).unwrap();
+        fs::write(at("half"), format!("#{}\n", "x".repeat(LIMIT / 2))).unwrap();
+        fs::write(at("more"), format!("#{}\n", "x".repeat(LIMIT / 2))).unwrap();
+        let text = "include pipe\ninclude half\ninclude ./half\ninclude more\ninclude /dev/zero\n";
+        let main = Text { name: at("lts.conf").display().to_string(), text: text.to_owned() };
+        let mut disk = FromDisk::beside(&main);
+        let reading = Reading::of(main, &mut |from, path| disk.get(from, path));
+        assert_eq!(reading.files.len(), 2, "{:?}", reading.problems);
+        let said: Vec<_> =
+            reading.problems.iter().map(|p| (p.place.line, p.text.as_str())).collect();
+        let [(1, pipe), (4, more), (5, zero)] = said.as_slice() else { panic!("{said:?}") };
+        assert!(pipe.ends_with("it is no regular file"), "{pipe}");
+        assert!(more.ends_with("more than 4 MiB"), "{more}");
+        assert!(zero.ends_with("it is no regular file"), "{zero}");
     }
 
     #[test]

@@ -164,7 +164,7 @@ pub fn means_yes(value: &str) -> bool {
     is_true(value) || value == "1" || value.eq_ignore_ascii_case("on")
 }
 
-fn is_true(value: &str) -> bool {
+pub fn is_true(value: &str) -> bool {
     ["true", "y", "yes"].iter().any(|word| value.eq_ignore_ascii_case(word))
 }
 

@@ -11,8 +11,8 @@ use crate::error::{Error, Result, WhileDoing};
 use crate::fetch::{Resolve, Url, persistently};
 
 /// Of all files together. An lts.conf for a thousand nodes has some hundred KiB; what is larger is
-/// an image.
-const LIMIT: usize = 4 << 20;
+/// an image. A desk takes no more than a node.
+pub const LIMIT: usize = 4 << 20;
 
 /// For all that is included: who asks has just been served.
 const PATIENCE_WITH_INCLUDES: Duration = Duration::from_secs(30);

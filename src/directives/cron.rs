@@ -40,7 +40,7 @@ pub fn apply(settings: &Settings, draft: &mut Draft<'_>) -> Result<usize> {
 }
 
 /// The daily line of a time of day.
-fn shutdown(time: &str) -> Result<String> {
+pub fn shutdown(time: &str) -> Result<String> {
     let part = |text: Option<&str>, most: u8| {
         let text = text.filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
         text.parse::<u8>().ok().filter(|number| *number <= most)

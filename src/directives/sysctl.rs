@@ -35,7 +35,7 @@ pub fn apply(settings: &Settings, draft: &mut Draft<'_>) -> (usize, Vec<Error>) 
     (count, wrong)
 }
 
-fn assignments(line: &str) -> std::result::Result<Vec<(String, String)>, &'static str> {
+pub fn assignments(line: &str) -> std::result::Result<Vec<(String, String)>, &'static str> {
     const FIRST: &str = "it does not begin with a parameter like kernel.panic=10";
     let mut all: Vec<(String, String)> = Vec::new();
     // `key = value`, as sysctl prints it, is one assignment as well.

@@ -35,7 +35,7 @@ pub fn apply(settings: &Settings, draft: &mut Draft<'_>) -> Result<usize> {
 }
 
 /// Host and port as rsyslog.conf(5) wants them behind its `@`.
-fn address(host: &str) -> Result<String> {
+pub fn address(host: &str) -> Result<String> {
     if host.parse::<Ipv6Addr>().is_ok() {
         return Ok(format!("[{host}]"));
     }

@@ -52,9 +52,14 @@ pub enum Value {
     Switch,
     /// LTSP's booleans, or one of these words.
     BooleanOr(&'static [&'static str]),
+    /// In any case.
     OneOf(&'static [&'static str]),
+    /// One word, in this spelling only.
+    Exactly(&'static str),
     Section,
     HostName,
+    /// What the names of nodes begin or end with.
+    PartOfName,
     /// One name of a machine or an IPv4 address.
     Host,
     /// Several of them, each with `:PORT` if the number says so, or the word.
@@ -63,7 +68,7 @@ pub enum Value {
         ports: bool,
     },
     Addresses,
-    /// One address, or one of these words.
+    /// One address, or one of these words in any case.
     AddressOr(&'static [&'static str]),
     Domains,
     HostsLine,
@@ -74,6 +79,8 @@ pub enum Value {
     Megabytes,
     /// `2G`, or a share of the memory: `50%`.
     SizeOrShare,
+    /// Names of xkb.
+    Keyboard,
     Module,
     FstabLine,
     NfsSource,
@@ -225,6 +232,11 @@ pub fn remarks(settings: &Settings) -> Vec<Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cmdline::Request;
+    use crate::config::base;
+    use crate::machine::Identity;
+    use crate::net::variables;
+    use crate::plan::Plan;
 
     #[test]
     fn every_row_is_there_once_and_says_what_it_does() {
@@ -235,6 +247,35 @@ mod tests {
             assert!(!twice, "{}", known.name);
             let topic = matches!(known.standing, Standing::Ignored(_));
             assert_eq!(known.topic == Topic::Ignored, topic, "{}", known.name);
+        }
+    }
+
+    /// What a lease that says everything gives, and nothing else, is told to people as given.
+    #[test]
+    fn what_is_given_is_what_a_boot_gives() {
+        let lease = serde_json::from_value(serde_json::json!({
+            "address": "10.0.0.5", "prefix": 24, "broadcast": "10.0.0.255",
+            "routes": [{ "to": "0.0.0.0/0", "via": "10.0.0.1" }], "mtu": 1500,
+            "dns": ["10.0.0.1", "10.0.0.2"], "domain": "a.org", "search": ["a.org"],
+            "hostname": "n", "ntp": ["10.0.0.1"], "time_offset": 3600, "nis_domain": "n",
+            "root_path": "/r", "next_server": "10.0.0.1", "tftp_server": "10.0.0.1",
+            "filename": "f", "server_id": "10.0.0.1",
+            "lease_seconds": 60, "renew_seconds": 30, "rebind_seconds": 50,
+        }));
+        let mac = "52:54:00:aa:bb:cc".parse().unwrap();
+        let plan = Plan::decide(Request::read("root=nbd:10.0.0.1:x"), &Identity::default());
+        let variables = variables("eth0", mac, &plan.network, &lease.unwrap());
+        let base = base(&plan, variables, Some("10.0.0.1".to_owned()));
+        let mut names: Vec<_> = base.iter().map(|(name, ..)| name.as_str()).collect();
+        names.extend(["NBD_ROOT_HOST", "NBD_ROOT_PORT", "NBD_ROOT_NAME"]);
+        for known in KNOWN.iter().filter(|known| known.standing == Standing::Given) {
+            assert!(names.contains(&known.name), "{} is given by nothing", known.name);
+        }
+        for name in names {
+            // Some are settings, too.
+            let standing = Known::find(name).map(|known| known.standing);
+            let is_known = matches!(standing, Some(Standing::Given | Standing::Applied));
+            assert!(is_known, "{name} is given, and the table is silent about it");
         }
     }
 

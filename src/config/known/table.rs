@@ -14,8 +14,8 @@ pub const KNOWN: &[Known] = &[
     Source.row("SERVER", Host, "the boot server", "The default of TIMESERVER=auto, NBD_SWAP_HOST and NFS_HOME, and a line of /etc/hosts."),
 
     Names.row("HOSTNAME", HostName, "from DHCP or ip=", "Name of the node, up to the first blank. A section of that name is in force as well."),
-    Names.row("HOSTNAME_BASE", HostName, "ltsp", "How names begin that are made up for nodes without one."),
-    Names.row("HOSTNAME_EXTRA", Text, "ip", "How they end: ip for the host part of the address, mac, or any text."),
+    Names.row("HOSTNAME_BASE", PartOfName, "ltsp", "How names begin that are made up for nodes without one."),
+    Names.row("HOSTNAME_EXTRA", PartOfName, "ip", "How they end: ip for the host part of the address, mac, or any text."),
     Names.row("HOSTNAME_ADDRESS", AddressOr(&["lease", "off"]), "127.0.0.2", "Address of the node's own line in /etc/hosts; lease is that of its network card, off leaves the line out."),
     Names.row("SERVER_NAME", HostName, "server", "Name of SERVER in /etc/hosts."),
     Names.row("HOSTS_", HostsLine, "", "Lines of /etc/hosts."),
@@ -26,10 +26,10 @@ pub const KNOWN: &[Known] = &[
     Network.row("SYSLOG_HOST", Hosts { word: None, ports: true }, "", "Where all log messages are sent too."),
 
     Time.row("TIMESERVER", Hosts { word: Some("auto"), ports: false }, "", "NTP servers, for timesyncd, chrony or ntpd; auto is SERVER."),
-    Time.row("TIMEZONE", TimeZone, "from DHCP", "Time zone."),
-    Time.row("HWCLOCK", OneOf(&["utc", "local"]), "utc", "What the hardware clock shows."),
+    Time.row("TIMEZONE", TimeZone, "the image's", "Time zone."),
+    Time.row("HWCLOCK", OneOf(&["utc", "local", "localtime"]), "as the image has it", "What the hardware clock shows."),
 
-    Commands.row("INIT_COMMAND_", ShellLine, "", "Shell commands, run in the root before anything is written there."),
+    Commands.row("INIT_COMMAND_", ShellLine, "", "Shell commands, run in the root after names and modules, and before all other files."),
     Commands.row("PRE_INIT_", ShellLine, "", "The same as INIT_COMMAND_*."),
     Commands.row("PREINIT_", ShellLine, "", "Shell commands, run in the root last, right before its init."),
     Commands.row("POST_INIT_", ShellLine, "", "The same as PREINIT_*."),
@@ -55,7 +55,7 @@ pub const KNOWN: &[Known] = &[
     Mounts.row("NFS_HOME_OPTIONS", MountOptions, "defaults", "Mount options of NFS_HOME."),
     Mounts.row("CONTAINER_DIRS", Value::ContainerDirs, "auto", "What is mounted on the directories of container engines, which cannot work on an overlay; auto is a tmpfs for each engine of the image that no FSTAB_ line provides for."),
     Mounts.row("IMAGE_FILES_", Paths, "", "Files of the image that stay in sight below a mount, as links to /rofs."),
-    Mounts.row("LTSP_NBD_TO_RAM", Switch, "false", "The whole image is copied to memory before it is started."),
+    Mounts.row("LTSP_NBD_TO_RAM", Switch, "false", "The whole image is copied to memory before it is started. 1 and on mean true as well, here only."),
 
     Swap.row("USE_LOCAL_SWAP", Boolean, "false", "Swap partitions of local disks are used."),
     Swap.row("NBD_SWAP", BooleanOr(&["auto"]), "auto", "Swap over the network; auto: if memory is below NBD_SWAP_THRESHOLD."),
@@ -67,16 +67,17 @@ pub const KNOWN: &[Known] = &[
     Files.row("FILE_", File, "", "A file, written after everything else. In content and append \\n is a new line, \\t a tab, \\s a blank, \\\\ a backslash."),
     Files.row("OVERLAY_DIR", Path, "/etc/ltsp/overlay-dir", "A directory of the image that is copied onto /."),
     Files.row("SSH_AUTHORIZED_KEYS_", SshKey, "", "Keys that may log in as USER, or as root."),
-    Files.row("SSH_HOST_KEYS", OneOf(&["generate"]), "", "Missing host keys are made before sshd starts."),
+    Files.row("SSH_HOST_KEYS", Exactly("generate"), "", "Missing host keys are made before sshd starts."),
 
     System.row("MODULE_", Module, "", "Kernel modules, with their parameters."),
     System.row("SYSCTL_", Sysctl, "", "Kernel parameters, for /etc/sysctl.d."),
-    System.row("XKBMODEL", Text, "the image's", "Keyboard model."),
-    System.row("XKBLAYOUT", Text, "the image's", "Keyboard layouts, separated by commas."),
-    System.row("XKBVARIANT", Text, "the image's", "Their variants."),
-    System.row("XKBOPTIONS", Text, "the image's", "Keyboard options."),
+    System.row("XKBMODEL", Keyboard, "the image's", "Keyboard model."),
+    System.row("XKBLAYOUT", Keyboard, "the image's", "Keyboard layouts, separated by commas."),
+    System.row("XKBVARIANT", Keyboard, "the image's", "Their variants."),
+    System.row("XKBOPTIONS", Keyboard, "the image's", "Keyboard options."),
 
     given("DEVICE", "The boot interface."),
+    given("PROTO", "How it got its address: dhcp or none."),
     given("IPV4ADDR", "Its address."),
     given("IPV4NETMASK", "Its netmask."),
     given("IPV4BROADCAST", "Its broadcast address."),
@@ -84,18 +85,18 @@ pub const KNOWN: &[Known] = &[
     given("IPV4DNS0", "The first name server."),
     given("IPV4DNS1", "The second one."),
     given("DNSDOMAIN", "The domain (option 15)."),
+    given("DOMAINSEARCH", "The domains to search (option 119)."),
     given("NISDOMAIN", "The NIS domain (option 40)."),
     given("ROOTSERVER", "The boot server."),
     given("ROOTPATH", "The root path (option 17)."),
     given("filename", "The boot file (option 67)."),
     given("NTPSVR", "The time servers (option 42)."),
     given("TIMESVR", "The same."),
-    given("SWAPSVR", "The swap server (option 16)."),
+    given("DHCPLEASETIME", "How long the lease lasts, in seconds."),
     given("LTSP_CLIENT_MAC", "The MAC address of the boot interface."),
-    given("NBD_ROOT_HOST", "Who serves the root."),
+    given("NBD_ROOT_HOST", "Who serves the root, if root= says so."),
     given("NBD_ROOT_PORT", "At which port."),
     given("NBD_ROOT_NAME", "By which export."),
-    given("NFS_SERVER", "Who serves a root on NFS."),
 
     ignored("PROCESS_LTS_CONF", "The file is read at every boot."),
     ignored("LTSP_CONFIG", "It had no effect in LTSP 5 either."),
@@ -156,7 +157,7 @@ impl Topic {
     }
 }
 
-/// What a node knows without being told (LTSP's variables of DHCP).
+/// What a node knows without being told (LTSP's variables of DHCP), of a lease that says it.
 const fn given(name: &'static str, manual: &'static str) -> Known {
     let standing = Standing::Given;
     Known { name, value: Text, standing, topic: Topic::Given, default: "", manual }

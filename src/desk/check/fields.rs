@@ -8,57 +8,43 @@ use super::sections::{Index, is_host_name};
 use super::settings::Setting;
 use super::values::{Remarks, Word, error, warn};
 use crate::config::Value;
-use crate::directives::containers::is_size;
+use crate::directives::containers::{self, Wanted};
+use crate::directives::fstab;
 
 /// `DEVICE MOUNTPOINT TYPE OPTIONS DUMP PASS` (fstab(5)).
-pub fn fstab_line(words: &[Word<'_>], remarks: &mut Remarks) {
+pub fn fstab_line(text: &str, words: &[Word<'_>], remarks: &mut Remarks) {
     let [device, rest @ ..] = words else { return };
     if device.text.starts_with('#') {
         return warn(remarks, device.range(), "this line is a comment", "");
     }
-    let (Some(place), Some(kind)) = (rest.first(), rest.get(1)) else {
+    let complaint = fstab::complaint(text);
+    let [place, kind, more @ ..] = rest else {
         let help = "DEVICE MOUNTPOINT TYPE OPTIONS DUMP PASS";
-        return error(remarks, 0..0, "fields are missing", help);
+        return error(remarks, 0..0, complaint.unwrap_or_default(), help);
     };
-    let is_swap = kind.text == "swap";
-    let is_nowhere = matches!(place.text, "none" | "swap");
-    let is_place = place.text.starts_with('/') || is_swap && is_nowhere;
-    if !is_place {
-        let help = if is_swap { "swap has none" } else { "it begins with /" };
-        error(remarks, place.range(), "this is no mount point", help);
-    } else if is_swap && !is_nowhere {
+    let Some(field) = more.first() else {
+        return warn(remarks, kind.range(), "options are missing", "write defaults for none");
+    };
+    options(*field, remarks);
+    if let Some(why) = complaint {
+        let is_number = |(_, field): &(usize, &Word<'_>)| field.text.parse::<u32>().is_ok();
+        let wrong = more.iter().skip(1).enumerate().find(|field| field.0 > 1 || !is_number(field));
+        // Which field it is about: the place, if these four are wrong already.
+        let head = text.get(..field.range().end).unwrap_or_default();
+        let about = match wrong.filter(|_| fstab::complaint(head).is_none()) {
+            Some((_, number)) => number,
+            None => place,
+        };
+        error(remarks, about.range(), why, "");
+    } else if kind.text == "swap" && !matches!(place.text, "none" | "swap") {
         warn(remarks, place.range(), "swap is not mounted anywhere", "write none");
-    }
-    match rest.get(2) {
-        Some(field) => options(*field, remarks),
-        None => {
-            warn(remarks, kind.range(), "options are missing", "write defaults if none are meant");
-        }
-    }
-    for field in rest.iter().skip(3).take(2) {
-        if field.text.parse::<u8>().is_err() {
-            error(
-                remarks,
-                field.range(),
-                "this is no number",
-                "the last two fields are DUMP and PASS",
-            );
-        }
-    }
-    if let Some(field) = rest.get(5) {
-        error(
-            remarks,
-            field.range(),
-            "there are more than six fields",
-            "a blank in a name is \\040",
-        );
     }
 }
 
 /// Mount options, separated by commas.
 pub fn options(word: Word<'_>, remarks: &mut Remarks) {
     if word.parts(',').iter().any(|part| part.text.is_empty()) {
-        error(remarks, word.range(), "an option between two commas is missing", "");
+        warn(remarks, word.range(), "an option between two commas is missing", "");
     }
 }
 
@@ -68,7 +54,12 @@ pub fn hosts_line(words: &[Word<'_>], remarks: &mut Remarks) {
     if address.text.starts_with('#') {
         return;
     }
-    if address.text.parse::<IpAddr>().is_err() {
+    // The address of a link says which link.
+    let plain = match address.text.split_once('%') {
+        Some((plain, link)) if plain.contains(':') && !link.is_empty() => plain,
+        _ => address.text,
+    };
+    if plain.parse::<IpAddr>().is_err() {
         error(remarks, address.range(), "a line of hosts begins with an IP address", "");
     }
     if names.is_empty() {
@@ -82,10 +73,10 @@ pub fn hosts_line(words: &[Word<'_>], remarks: &mut Remarks) {
     }
 }
 
-/// `MINUTE HOUR DAY MONTH WEEKDAY USER COMMAND`, `@DAILY USER COMMAND` or `NAME=value` (crontab(5)).
-pub fn cron_line(words: &[Word<'_>], remarks: &mut Remarks) {
+/// `MINUTE HOUR DAY MONTH WEEKDAY USER COMMAND`, `@DAILY USER COMMAND` or `NAME = value` (crontab(5)).
+pub fn cron_line(text: &str, words: &[Word<'_>], remarks: &mut Remarks) {
     let [first, ..] = words else { return };
-    let is_variable = first.text.split_once('=').is_some_and(|(name, _)| {
+    let is_variable = text.split_once('=').map(|(name, _)| name.trim()).is_some_and(|name| {
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
     });
     if first.text.starts_with('#') || is_variable {
@@ -113,11 +104,13 @@ pub fn cron_line(words: &[Word<'_>], remarks: &mut Remarks) {
     let help = "MINUTE HOUR DAY MONTH WEEKDAY USER COMMAND";
     let ranges = [(0, 59), (0, 23), (1, 31), (1, 12), (0, 7)];
     for (word, (least, most)) in words.iter().zip(ranges) {
-        let numbers = word.text.split([',', '-', '/']);
+        // `~` is a number by chance, within bounds if it has some.
+        let numbers = word.text.split([',', '-', '/', '~']);
         let fits = numbers.into_iter().all(|number| {
             number == "*"
                 || number.len() == 3 && number.bytes().all(|byte| byte.is_ascii_alphabetic())
                 || number.parse::<u32>().is_ok_and(|number| (least..=most).contains(&number))
+                || number.is_empty() && word.text.contains('~')
                 // The step of `*/90` has no bound.
                 || word.text.contains('/') && number.parse::<u32>().is_ok()
         });
@@ -133,75 +126,25 @@ pub fn cron_line(words: &[Word<'_>], remarks: &mut Remarks) {
 
 /// `auto`, `off`, or `PATH[=tmpfs[:SIZE]]`, `PATH=DEVICE[:OPTIONS]`.
 pub fn container_dirs(words: &[Word<'_>], remarks: &mut Remarks) {
+    let mut listed: Vec<String> = Vec::new();
     for word in words {
-        if ["auto", "off"].iter().any(|known| word.text.eq_ignore_ascii_case(known)) {
-            if words.len() > 1 {
-                error(remarks, word.range(), "this word stands alone", "");
-            }
-            continue;
-        }
-        if !word.text.starts_with('/') {
-            let text = "neither auto nor off nor a path";
-            error(remarks, word.range(), text, "PATH, PATH=tmpfs:SIZE or PATH=DEVICE");
-            continue;
-        }
-        let Some((_, device)) = word.split('=') else { continue };
-        if let Some(size) = device.text.strip_prefix("tmpfs") {
-            let fits = size.is_empty() || size.strip_prefix(':').is_some_and(is_size);
-            if !fits {
-                error(remarks, device.range(), "not a size like 2G, 512M or 50%", "tmpfs:SIZE");
-            }
-        } else if !["/dev/", "LABEL=", "UUID=", "PARTLABEL=", "PARTUUID="]
-            .iter()
-            .any(|start| device.text.starts_with(start))
-        {
-            let help = "tmpfs, /dev/…, LABEL=… or UUID=…";
-            error(remarks, device.range(), "this is no device", help);
-        }
-    }
-}
-
-/// `PATH [mode=0644] [owner=USER[:GROUP]] (content=TEXT | base64=DATA | append=TEXT)`.
-pub fn file(words: &[Word<'_>], remarks: &mut Remarks) {
-    let [path, attributes @ ..] = words else { return };
-    if !path.text.starts_with('/') || path.text.ends_with('/') {
-        error(remarks, path.range(), "the path of a file comes first", "/etc/motd content=TEXT");
-    }
-    for word in attributes {
-        let Some((name, value)) = word.split('=') else {
-            let help = "mode=, owner=, and at the end content=, append= or base64=";
-            return error(remarks, word.range(), "this is none of its attributes", help);
-        };
-        match name.text {
-            "mode" => {
-                let mode = u32::from_str_radix(value.text, 8);
-                if !mode.is_ok_and(|mode| mode <= 0o7777) || value.text.len() > 5 {
-                    error(remarks, value.range(), "this is no mode", "octal digits: 0644");
+        match containers::parse(word.text) {
+            Ok(Wanted::Listed(directories)) => {
+                let mut paths = directories.into_iter().map(|directory| directory.path);
+                let Some(path) = paths.next() else { continue };
+                if listed.contains(&path) {
+                    error(remarks, word.range(), "it is listed twice", "");
                 }
+                listed.push(path);
             }
-            "owner" => {
-                let is_name = |part: &Word<'_>| {
-                    !part.text.is_empty()
-                        && part
-                            .text
-                            .bytes()
-                            .all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
-                };
-                let parts = value.parts(':');
-                if parts.len() > 2 || !parts.iter().all(is_name) {
-                    error(remarks, value.range(), "this is no owner", "USER or USER:GROUP");
-                }
-            }
-            // The last one takes the rest of the line.
-            "content" | "append" | "base64" => return,
-            _ => {
-                let help = "mode=, owner=, and at the end content=, append= or base64=";
-                return error(remarks, name.range(), "there is no such attribute", help);
+            Ok(_) if words.len() > 1 => error(remarks, word.range(), "this word stands alone", ""),
+            Ok(_) => {}
+            Err(wrong) => {
+                let hint = wrong.hint().unwrap_or_default();
+                error(remarks, word.range(), wrong.cause().to_string(), hint);
             }
         }
     }
-    let help = "content=TEXT, append=TEXT or base64=DATA at the end";
-    error(remarks, path.range(), "what the file holds is missing", help);
 }
 
 /// Two lines for one mount point, on a machine of one section.
@@ -266,32 +209,37 @@ mod tests {
             (FSTAB, "/dev/a /b ext4 nofail",        ""),
             (FSTAB, "/dev/a none swap sw 0 0",      ""),
             (FSTAB, "/dev/a /b ext4",               "10: options are missing"),
-            (FSTAB, "/dev/a /b",                    "0: fields are missing"),
-            (FSTAB, "/dev/a b ext4 defaults",       "7: this is no mount point"),
+            (FSTAB, "/dev/a /b",                    "0: it has 2 of"),
+            (FSTAB, "/dev/a b ext4 defaults",       "7: the mount point \"b\""),
             (FSTAB, "/dev/a /b swap sw",            "7: swap is not mounted"),
             (FSTAB, "/dev/a /b ext4 ro,,noatime",   "15: an option"),
-            (FSTAB, "/dev/a /b ext4 ro 0 x",        "20: this is no number"),
-            (FSTAB, "/dev/a /b ext4 ro 0 0 0",      "22: there are more"),
+            (FSTAB, "/dev/a /b ext4 ro 0 x",        "20: more than two numbers"),
+            (FSTAB, "/dev/a /b/../c ext4 ro",       "7: the mount point"),
+            (FSTAB, "/dev/a none ext4 ro # x",      ""),
+            (FSTAB, "/dev/a /b ext4 ro 0 0 0",      "22: more than two numbers"),
             (FSTAB, "/dev/a /b ext4 ro, 0 0",       "15: an option"),
             (FSTAB, "# /dev/a /b ext4 ro",          "0: this line is a comment"),
             (HOSTS, "10.0.0.1 a a.org",             ""),
             (HOSTS, "fd00::1 a # b c!",             ""),
+            (HOSTS, "fe80::1%eth0 a",               ""),
             (HOSTS, "a 10.0.0.1",                   "0: a line of hosts begins"),
             (HOSTS, "10.0.0.1",                     "0: a name is missing"),
             (HOSTS, "10.0.0.1 a,b",                 "9: this is no host name"),
             (CRON,  "0 3 * * 1-5 root reboot",      ""),
             (CRON,  "*/90 0-23/2 1,15 jan Mon root a b c", ""),
             (CRON,  "@daily root a",                ""),
-            (CRON,  "MAILTO=x",                     ""),
+            (CRON,  "MAILTO = x",                   ""),
+            (CRON,  "~ 0~6 * * * root a",           ""),
             (CRON,  "60 3 * * * root a",            "0: neither * nor numbers from 0 to 59"),
             (CRON,  "0 3 * * * reboot",             "0: fields are missing"),
             (CRON,  "@dayly root a",                "0: cron knows no such time"),
             (DIRS,  "auto",                         ""),
             (DIRS,  "/var/lib/a /b=tmpfs /c=tmpfs:2G /d=LABEL=x:noatime /e=/dev/x", ""),
             (DIRS,  "auto /b",                      "0: this word stands alone"),
-            (DIRS,  "docker",                       "0: neither auto"),
-            (DIRS,  "/b=tmpfs:2GB",                 "3: not a size"),
-            (DIRS,  "/b=sda1",                      "3: this is no device"),
+            (DIRS,  "docker",                       "0: it is none of auto"),
+            (DIRS,  "/b=tmpfs:2GB",                 "0: its size"),
+            (DIRS,  "/b /b/",                       "3: it is listed twice"),
+            (DIRS,  "/b=sda1",                      "0: what is mounted there"),
             (KEY,   &ed25519,                       ""),
             (KEY,   &options,                       ""),
             (KEY,   &wrong_kind,                    "0: its type is ssh-rsa"),
@@ -301,13 +249,12 @@ mod tests {
             (FILE,  "/a content=x mode=y",          ""),
             (FILE,  "/a mode=0600 owner=root:adm append=x", ""),
             (FILE,  "/a base64=aGVsbG8=",           ""),
-            (FILE,  "/a mode=0999 content=x",       "8: this is no mode"),
-            (FILE,  "/a owner=a:b:c content=x",     "9: this is no owner"),
+            (FILE,  "/a mode=0999 content=x",       "0: it is not octal"),
             (FILE,  "/a base64=aGVsbG8",            "0: Invalid padding"),
-            (FILE,  "/a mod=0600 content=x",        "3: there is no such attribute"),
-            (FILE,  "/a x",                         "3: this is none"),
-            (FILE,  "/a",                           "0: what the file holds"),
-            (FILE,  "a content=x",                  "0: the path of a file"),
+            (FILE,  "/a mod=0600 content=x",        "0: \"mod=0600\" is not known"),
+            (FILE,  "/a x",                         "0: \"x\" is not known"),
+            (FILE,  "/a",                           "0: neither content="),
+            (FILE,  "a content=x",                  "0: a path begins"),
         ];
         for (value, text, expected) in cases {
             let mut remarks = Vec::new();

@@ -49,9 +49,13 @@ impl<'v> Imported<'v> {
     /// Whether something that only a machine knows is in a piece of the text, or beside it.
     pub fn is_unknown(&self, range: &Range<usize>) -> bool {
         let (from, to) = (self.place(range.start), self.place(range.end));
-        let variables = self.variables.iter().map(|(at, length, _)| (*at, *length));
-        let mut unknown = variables.chain(self.commands.iter().copied());
-        unknown.any(|(at, length)| at <= to && from <= at.saturating_add(length))
+        // They are in order and apart from each other, so the last one that begins soon enough tells.
+        let variable = self.variables.partition_point(|(at, ..)| *at <= to).checked_sub(1);
+        let variable = variable.and_then(|last| self.variables.get(last));
+        let command = self.commands.partition_point(|(at, _)| *at <= to).checked_sub(1);
+        let command = command.and_then(|last| self.commands.get(last)).copied();
+        let mut last = variable.map(|(at, length, _)| (*at, *length)).into_iter().chain(command);
+        last.any(|(at, length)| from <= at.saturating_add(length))
     }
 
     /// Byte offset in the value of a byte of the text.

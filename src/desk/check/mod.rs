@@ -6,6 +6,7 @@
 
 mod fields;
 mod finding;
+mod help;
 mod import;
 mod render;
 mod scripts;
@@ -13,19 +14,23 @@ mod secrets;
 mod sections;
 mod settings;
 mod source;
+mod ssh;
 mod values;
 mod zones;
 
+use std::fs::File;
 use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 
 use lexopt::prelude::*;
 
+pub use self::help::HELP;
+
 use self::finding::{Findings, Span};
 use self::source::Source;
 use super::Output;
-use crate::config::{Reading, Severity, Text, include_from_disk};
-use crate::error::{Result, WhileDoing};
+use crate::config::{FromDisk, LIMIT, Reading, Severity, Text};
+use crate::error::{Error, Result, WhileDoing};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
@@ -113,20 +118,29 @@ fn check_file(name: &str, substitution: bool) -> Report {
     }
 }
 
+/// Whatever the name means to the kernel may be checked, a pipe as well, and some have no end.
 fn read(name: &str) -> Result<Vec<u8>> {
+    let doing = || format!("reading {name}");
+    let most = u64::try_from(LIMIT).unwrap_or(u64::MAX).saturating_add(1);
     let mut bytes = Vec::new();
     match name {
-        "-" => std::io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes),
-        name => std::fs::read(name),
+        "-" => std::io::stdin().lock().take(most).read_to_end(&mut bytes),
+        name => File::open(name).and_then(|file| file.take(most).read_to_end(&mut bytes)),
     }
-    .while_doing(|| format!("reading {name}"))
+    .while_doing(doing)?;
+    match bytes.len() <= LIMIT {
+        true => Ok(bytes),
+        false => Err(Error::refused(doing(), "a node takes at most 4 MiB of configuration")),
+    }
 }
 
 /// Everything about one file and what it includes, which is looked for beside it.
 fn check(name: &str, bytes: Vec<u8>, substitution: bool) -> Report {
     let mut findings = Findings::default();
     let name = if name == "-" { "<stdin>" } else { name };
-    let reading = Reading::of_all(Text::of_bytes(name, bytes), &mut include_from_disk);
+    let main = Text::of_bytes(name, bytes);
+    let mut disk = FromDisk::beside(&main);
+    let reading = Reading::of_all(main, &mut |from, path| disk.get(from, path));
     let source = Source::of(reading);
     source.report_ends_of_lines(&mut findings);
     source.report_problems(&mut findings);
@@ -138,5 +152,7 @@ fn check(name: &str, bytes: Vec<u8>, substitution: bool) -> Report {
     Report { source, findings }
 }
 
+#[cfg(test)]
+mod agreement;
 #[cfg(test)]
 mod tests;

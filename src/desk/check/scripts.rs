@@ -155,6 +155,10 @@ fn check_script(
             findings.warn(span, doubt.text.clone(), doubt.help);
         }
     }
+    if let Some((_, span)) = report.unread.as_ref().and_then(span) {
+        let text = "this is nested too deeply, so the script is not checked from here on";
+        findings.warn(span, text, None);
+    }
     if let Some(error) = &report.error
         && let Some((line, span)) = span(error)
     {

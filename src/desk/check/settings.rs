@@ -8,11 +8,14 @@ use super::import::Imported;
 use super::sections::Index;
 use super::source::Source;
 use super::values::{self, Remark};
-use super::{fields, secrets};
-use crate::config::{Entry, KNOWN, Known, Severity, Standing, Value, nearest};
+use super::{fields, secrets, ssh};
+use crate::config::{Entry, KNOWN, Known, Quoting, Severity, Standing, Value, nearest};
 
 /// The kernel takes no longer single argument or variable (`MAX_ARG_STRLEN`, 32 pages).
 pub const LONGEST: usize = 128 * 1024 - 1;
+
+/// Of what one value can have thousands of: who mends these sees the rest.
+const MOST_OF_A_KIND: usize = 20;
 
 /// One setting of one section.
 pub struct Setting<'d> {
@@ -47,12 +50,18 @@ impl Setting<'_> {
         })
     }
 
+    pub fn key_span(&self) -> Span {
+        self.key
+    }
+
     fn whole_value(&self) -> Span {
         self.value.unwrap_or(self.key)
     }
 
+    /// In single quotes it is the word itself.
     pub fn is_none(&self) -> bool {
-        self.entry.value.trim().eq_ignore_ascii_case("none")
+        self.entry.quoting != Quoting::Single
+            && self.entry.value.trim().eq_ignore_ascii_case("none")
     }
 
     pub fn is_a(&self, value: Value) -> bool {
@@ -122,7 +131,9 @@ pub fn check(
         value(setting, findings);
         one_name_for_many(source, setting, findings);
     }
-    fields::mount_points(&Index::of(&source.reading.document), settings, findings);
+    let index = Index::of(&source.reading.document);
+    fields::mount_points(&index, settings, findings);
+    ssh::check(&index, settings, findings);
 }
 
 /// A name for one node, where many nodes would get it.
@@ -218,20 +229,25 @@ fn expansion(
     substitution: bool,
     findings: &mut Findings,
 ) {
-    for (at, length) in setting.imported.commands.iter().copied().filter(|_| !substitution) {
+    let imported = &setting.imported;
+    let commands = imported.commands.iter().filter(|_| !substitution);
+    for (at, length) in commands.take(MOST_OF_A_KIND) {
         let text = "this would run a command while the configuration is read, so it is refused";
         let help = "write a backslash before it, and it runs where the value is used; or check \
                     with --substitution, if nodes boot with landfall.substitution=on";
-        findings.error(setting.raw_span(at, length), text, Some(help));
+        findings.error(setting.raw_span(*at, *length), text, Some(help));
     }
-    for (at, length, name) in &setting.imported.variables {
-        if !set.contains(name.as_str()) {
-            let text = format!("${name} is set nowhere in the file, and reads as nothing");
-            let help = format!("write \\${name} to leave it to the command");
-            findings.warn(setting.raw_span(*at, *length), text, Some(&help));
-        }
+    let mut named: HashSet<&str> = HashSet::new();
+    let unknown = imported
+        .variables
+        .iter()
+        .filter(|(.., name)| !set.contains(name.as_str()) && named.insert(name.as_str()));
+    for (at, length, name) in unknown.take(MOST_OF_A_KIND) {
+        let text = format!("${name} is set nowhere in the file, and reads as nothing");
+        let help = format!("write \\${name} to leave it to the command");
+        findings.warn(setting.raw_span(*at, *length), text, Some(&help));
     }
-    for (at, length) in &setting.imported.odd {
+    for (at, length) in imported.odd.iter().take(MOST_OF_A_KIND) {
         let span = setting.raw_span(*at, *length);
         let text = "a shell's own parameter stays as it is; LTSP 5 would replace it";
         findings.add(span, Severity::Warning, text, Some("write a backslash before it".to_owned()));

@@ -1,14 +1,15 @@
 //! Values against what they must look like.
 //!
-//! An error is what the node would leave out; a warning is what it would do otherwise than meant.
+//! An error is what the node would leave out, or whoever reads the file that it writes; a warning
+//! is what it would do otherwise than meant. Where the node has a parser, that one decides.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::ops::Range;
 
 use super::{fields, zones};
-use crate::config::{Severity, Value};
+use crate::config::{Severity, Value, is_true, means_yes};
 use crate::desk::check::sections::is_host_name;
-use crate::directives;
+use crate::directives::{self, units};
 use crate::error::Error;
 
 /// Something about a piece of a value; about all of it if the range is empty.
@@ -75,42 +76,52 @@ pub fn check(value: Value, text: &str, remarks: &mut Remarks) {
     let words = words(text);
     let Some(first) = words.first().copied() else { return };
     match value {
-        Value::Text | Value::Section | Value::ShellLine => {}
+        Value::Text
+        | Value::Section
+        | Value::ShellLine
+        | Value::SizeOrShare
+        | Value::SshKey
+        | Value::File => {}
         Value::Boolean => boolean(text, &[], remarks),
         Value::Switch => switch(text, remarks),
         Value::BooleanOr(others) => boolean(text, others, remarks),
         Value::OneOf(choices) => one_of(text, choices, remarks),
-        Value::HostName => host_name(&words, remarks),
+        Value::Exactly(word) => exactly(text, word, remarks),
+        Value::HostName => host_name(first, &words, remarks),
+        Value::PartOfName => {}
         Value::Host => {
             single(&words, remarks);
             host(first, remarks);
         }
-        Value::Hosts { word, ports } => hosts(&words, word, ports, remarks),
+        Value::Hosts { word, ports: false } => {
+            let hosts = words.iter().filter(|host| !is_word(host.text, word.as_slice()));
+            hosts.for_each(|word| host(*word, remarks));
+        }
+        Value::Hosts { ports: true, .. } => words.iter().for_each(|w| host_and_port(*w, remarks)),
         Value::Addresses => words.iter().for_each(|word| address(*word, remarks)),
         Value::AddressOr(others) => {
-            single(&words, remarks);
-            if !others.contains(&first.text) && first.text.parse::<Ipv4Addr>().is_err() {
-                let text = format!("neither an IPv4 address nor {}", others.join(" or "));
-                error(remarks, first.range(), text, "");
+            if !is_word(text.trim(), others) && text.trim().parse::<IpAddr>().is_err() {
+                let text = format!("neither an address nor {}", others.join(" or "));
+                error(remarks, 0..0, text, "");
             }
         }
         Value::Domains => words.iter().for_each(|word| domain(*word, remarks)),
         Value::Services => words.iter().for_each(|word| service(*word, remarks)),
-        Value::TimeOfDay => time_of_day(text, remarks),
+        Value::TimeOfDay => {}
         Value::TimeZone => time_zone(text, remarks),
         Value::Megabytes => megabytes(first, &words, remarks),
-        Value::SizeOrShare => single(&words, remarks),
-        Value::Path | Value::FileName | Value::Paths => paths(value, &words, remarks),
+        Value::Path => path(text, remarks),
+        Value::FileName => single(&words, remarks),
+        Value::Paths => words.iter().for_each(|word| pattern(*word, remarks)),
         Value::MountOptions => fields::options(first, remarks),
-        Value::NfsSource => nfs_source(first, remarks),
+        Value::NfsSource => nfs_source(text, remarks),
+        Value::Keyboard => keyboard(text, remarks),
         Value::Module => module(&words, remarks),
-        Value::Sysctl => sysctl(&words, remarks),
+        Value::Sysctl => sysctl(first, &words, remarks),
         Value::HostsLine => fields::hosts_line(&words, remarks),
-        Value::FstabLine => fields::fstab_line(&words, remarks),
-        Value::CronLine => fields::cron_line(&words, remarks),
+        Value::FstabLine => fields::fstab_line(text, &words, remarks),
+        Value::CronLine => fields::cron_line(text, &words, remarks),
         Value::ContainerDirs => fields::container_dirs(&words, remarks),
-        Value::SshKey => {}
-        Value::File => fields::file(&words, remarks),
     }
     // What the node refuses is wrong, whatever else was found.
     let is_wrong = remarks.iter().any(|remark| remark.severity == Severity::Error);
@@ -127,8 +138,22 @@ fn refusal(value: Value, text: &str) -> Option<Error> {
         Value::SshKey => directives::ssh::parse(text).err(),
         Value::ContainerDirs => directives::containers::parse(text).err(),
         Value::SizeOrShare => directives::zram::parse(text).err(),
+        Value::TimeOfDay => directives::cron::shutdown(text.trim()).err(),
+        Value::HostName => directives::hostname::check(text.split_whitespace().next()?).err(),
+        Value::PartOfName => {
+            let name: String = text.split_whitespace().collect();
+            directives::hostname::check(&name).err()
+        }
+        Value::Sysctl => {
+            let why = directives::sysctl::assignments(text).err()?;
+            Some(Error::invalid("reading it", why).with_hint("KEY=VALUE, like kernel.panic=10"))
+        }
         _ => None,
     }
+}
+
+fn is_word(text: &str, words: &[&str]) -> bool {
+    words.iter().any(|word| word.eq_ignore_ascii_case(text))
 }
 
 fn single(words: &[Word<'_>], remarks: &mut Remarks) {
@@ -139,9 +164,8 @@ fn single(words: &[Word<'_>], remarks: &mut Remarks) {
 
 fn boolean(text: &str, others: &[&str], remarks: &mut Remarks) {
     let text = text.trim().to_ascii_lowercase();
-    let yes = ["true", "y", "yes"];
     let no = ["false", "n", "no", "0", "off", "disable", "disabled", ""];
-    if [&yes, &no[..], others].concat().contains(&text.as_str()) {
+    if is_true(&text) || is_word(&text, &no) || is_word(&text, others) {
         return;
     }
     let help = match text.as_str() {
@@ -154,48 +178,64 @@ fn boolean(text: &str, others: &[&str], remarks: &mut Remarks) {
 }
 
 fn switch(text: &str, remarks: &mut Remarks) {
-    if !crate::config::means_yes(text.trim()) {
+    if !means_yes(text.trim()) {
         boolean(text, &[], remarks);
     }
 }
 
 fn one_of(text: &str, choices: &[&str], remarks: &mut Remarks) {
-    let text = text.trim();
-    if !choices.iter().any(|choice| choice.eq_ignore_ascii_case(text)) {
+    if !is_word(text.trim(), choices) {
         error(remarks, 0..0, format!("may be {}", choices.join(" or ")), "");
     }
 }
 
-fn host_name(words: &[Word<'_>], remarks: &mut Remarks) {
+fn exactly(text: &str, word: &str, remarks: &mut Remarks) {
+    if text.trim() != word {
+        error(remarks, 0..0, format!("may be {word} and nothing else"), "");
+    }
+}
+
+fn host_name(first: Word<'_>, words: &[Word<'_>], remarks: &mut Remarks) {
     if let Some(second) = words.get(1) {
         warn(remarks, second.range(), "a name ends at its first blank", "");
     }
-    if let Some(name) = words.first().filter(|name| !is_host_name(name.text)) {
-        let help = "letters, digits and -, up to 63 characters between dots";
-        error(remarks, name.range(), "this is no host name", help);
-    }
-}
-
-fn host(word: Word<'_>, remarks: &mut Remarks) {
-    let is_address = word.text.parse::<IpAddr>().is_ok();
-    let looks_like_one = word.text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    if !is_address && (looks_like_one || !is_host_name(word.text)) {
-        separated(word, remarks, "this is neither a host name nor an address");
-    }
-}
-
-fn hosts(words: &[Word<'_>], keyword: Option<&str>, ports: bool, remarks: &mut Remarks) {
-    for word in words.iter().copied().filter(|word| Some(word.text) != keyword) {
-        match word.split(':').filter(|_| ports) {
-            Some((name, port)) => {
-                host(name, remarks);
-                if !port.text.parse::<u16>().is_ok_and(|port| port > 0) {
-                    error(remarks, port.range(), "this is no port", "a number from 1 to 65535");
-                }
-            }
-            None => host(word, remarks),
+    match directives::hostname::check(first.text) {
+        Err(wrong) => error(remarks, first.range(), wrong.cause().to_string(), ""),
+        Ok(()) if !is_host_name(first.text) => {
+            let help = "letters, digits and - inside, up to 63 characters between dots";
+            warn(remarks, first.range(), "the network knows no such host names", help);
         }
+        Ok(()) => {}
     }
+}
+
+/// A node takes any word for a name that some resolver may know, so only what can be neither is an
+/// error.
+fn host(word: Word<'_>, remarks: &mut Remarks) {
+    if word.text.parse::<IpAddr>().is_ok() || is_host_name(word.text) && !is_number(word.text) {
+        return;
+    }
+    if is_plain(word.text) && !is_number(word.text) {
+        return warn(remarks, word.range(), "the network knows no such host names", "");
+    }
+    separated(word, remarks, "this is neither a host name nor an address");
+}
+
+fn host_and_port(word: Word<'_>, remarks: &mut Remarks) {
+    if let Err(wrong) = directives::syslog::address(word.text) {
+        return separated(word, remarks, &wrong.cause().to_string());
+    }
+    if word.text.parse::<IpAddr>().is_err() && !word.text.starts_with('[') {
+        host(word.split(':').map_or(word, |(host, _)| host), remarks);
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+}
+
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }
 
 fn address(word: Word<'_>, remarks: &mut Remarks) {
@@ -211,36 +251,29 @@ fn separated(word: Word<'_>, remarks: &mut Remarks, text: &str) {
 }
 
 fn domain(word: Word<'_>, remarks: &mut Remarks) {
-    if !is_host_name(word.text.strip_suffix('.').unwrap_or(word.text)) {
-        separated(word, remarks, "this is no domain");
+    if is_host_name(word.text.strip_suffix('.').unwrap_or(word.text)) {
+        return;
+    }
+    match is_plain(word.text) {
+        true => warn(remarks, word.range(), "the network knows no such domains", ""),
+        false => separated(word, remarks, "this is no domain"),
     }
 }
 
 fn service(word: Word<'_>, remarks: &mut Remarks) {
-    let is_name = word.text.bytes().all(|b| b.is_ascii_alphanumeric() || b":-_.\\@".contains(&b));
-    if !is_name {
+    if !units::is_name(&units::named(word.text)) {
         separated(word, remarks, "this is no name of a service");
     }
 }
 
-fn time_of_day(text: &str, remarks: &mut Remarks) {
-    let parts: Vec<_> = text.trim().split(':').collect();
-    let in_range = |at: usize, most: u32| {
-        parts.get(at).is_none_or(|part| {
-            (1..=2).contains(&part.len())
-                && part.bytes().all(|byte| byte.is_ascii_digit())
-                && part.parse::<u32>().is_ok_and(|number| number <= most)
-        })
-    };
-    let fits = in_range(0, 23) && in_range(1, 59) && in_range(2, 59);
-    if !fits || !(2..=3).contains(&parts.len()) {
-        error(remarks, 0..0, "this is no time of day", "hh:mm, from 00:00 to 23:59");
-    }
-}
-
 fn time_zone(text: &str, remarks: &mut Remarks) {
-    if zones::is_known(text.trim()) {
+    let zone = text.trim();
+    if zones::is_known(zone) {
         return;
+    }
+    let plain = zone.bytes().all(|b| b.is_ascii_alphanumeric() || b"/_+-".contains(&b));
+    if !plain || zone.split('/').any(str::is_empty) {
+        return error(remarks, 0..0, "a zone has a name like Europe/Prague", "");
     }
     let help = zones::nearest(text).map(|zone| format!("did you mean {zone}?")).unwrap_or_default();
     warn(remarks, 0..0, "there is no time zone of this name", &help);
@@ -253,21 +286,38 @@ fn megabytes(first: Word<'_>, words: &[Word<'_>], remarks: &mut Remarks) {
     }
 }
 
-fn paths(value: Value, words: &[Word<'_>], remarks: &mut Remarks) {
-    if value != Value::Paths {
-        single(words, remarks);
-    }
-    for word in words {
-        if value != Value::FileName && !word.text.starts_with('/') {
-            error(remarks, word.range(), "a path begins with /", "");
-        }
+/// A folder below `/`.
+fn path(text: &str, remarks: &mut Remarks) {
+    let path = text.trim().trim_end_matches('/');
+    if !path.starts_with('/') {
+        error(remarks, 0..0, "a path begins with /", "and it is not / itself");
+    } else if path.split('/').any(|name| name == "..") {
+        error(remarks, 0..0, "a path has no .. in it", "");
     }
 }
 
-fn nfs_source(word: Word<'_>, remarks: &mut Remarks) {
-    let path = word.split(':').map_or(word, |(_, path)| path);
-    if !path.text.starts_with('/') {
-        error(remarks, word.range(), "neither /PATH nor SERVER:/PATH", "");
+/// A path of the image with wildcards in it.
+fn pattern(word: Word<'_>, remarks: &mut Remarks) {
+    if !word.text.starts_with('/') {
+        error(remarks, word.range(), "a path begins with /", "");
+    } else if word.text.split('/').any(|name| [".", ".."].contains(&name)) {
+        error(remarks, word.range(), "a path has neither . nor .. in it", "");
+    }
+}
+
+fn nfs_source(text: &str, remarks: &mut Remarks) {
+    let source = text.trim();
+    if !source.starts_with('/') && !source.contains(":/") {
+        error(remarks, 0..0, "neither /PATH nor SERVER:/PATH", "");
+    }
+}
+
+/// What the node would put into a file that a shell reads.
+fn keyboard(text: &str, remarks: &mut Remarks) {
+    let wrong = |c: &char| !c.is_ascii_alphanumeric() && !"_-,:()+.".contains(*c);
+    if let Some(wrong) = text.trim().chars().find(wrong) {
+        let text = format!("{wrong:?} can be in no name of a keyboard");
+        error(remarks, 0..0, text, "letters, digits and _-,:()+.");
     }
 }
 
@@ -285,33 +335,19 @@ fn module(words: &[Word<'_>], remarks: &mut Remarks) {
 
 /// `KEY=VALUE`s. A word that is none belongs to the value before it, as in
 /// `net.ipv4.tcp_rmem=4096 131072 6291456`.
-fn sysctl(words: &[Word<'_>], remarks: &mut Remarks) {
-    let is_key = |key: &str| {
-        let key = key.strip_prefix('-').unwrap_or(key);
-        key.trim_matches(['.', '/']).contains(['.', '/'])
-            && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./*?[]:@".contains(&b))
-    };
-    let [first, rest @ ..] = words else { return };
-    let spaced = rest.first().is_some_and(|word| word.text.starts_with('='));
-    match first.split('=') {
-        Some((key, value)) if is_key(key.text) => {
-            if value.text.is_empty() && rest.is_empty() {
-                error(remarks, first.range(), "a value is missing", "");
-            }
-        }
-        // As sysctl prints it: one assignment, with blanks around its `=`.
-        None if is_key(first.text) && spaced => return,
-        _ if matches!(first.text, "sysctl" | "-w") => {
-            return error(remarks, first.range(), "this is a program and no kernel parameter", "");
-        }
-        _ => {
-            let help = "KEY=VALUE, like kernel.panic=10";
-            return error(remarks, first.range(), "this is no kernel parameter", help);
-        }
+fn sysctl(first: Word<'_>, words: &[Word<'_>], remarks: &mut Remarks) {
+    if matches!(first.text, "sysctl" | "-w") {
+        return error(remarks, first.range(), "this is a program and no kernel parameter", "");
     }
-    for word in rest.iter().filter(|word| word.text.bytes().any(|b| b.is_ascii_alphabetic())) {
-        let (key, value) = word.split('=').unwrap_or((*word, Word { at: 0, text: "" }));
-        if is_key(key.text) && value.text.is_empty() {
+    let assigns = |text: &str| directives::sysctl::assignments(text).is_ok();
+    // As sysctl prints it: one assignment, with blanks around its `=`.
+    let skipped = if assigns(first.text) { 1 } else { 3 };
+    for word in words.iter().skip(skipped) {
+        // Only what would be a parameter if it had a value.
+        let is_key = word.text.starts_with(|c: char| c.is_ascii_alphabetic())
+            && !word.text.contains('=')
+            && assigns(&format!("{}=1", word.text));
+        if is_key {
             let text = "this belongs to the value of the parameter before it";
             warn(remarks, word.range(), text, "KEY=VALUE, without blanks around =");
         }
@@ -355,30 +391,40 @@ mod tests {
             (Value::OneOf(&["utc", "local"]), "UTC",    ""),
             (Value::OneOf(&["utc", "local"]), "gmt",    "E0: may be utc or local"),
             (Value::HostName,  "node-1.example.org",    ""),
-            (Value::HostName,  "node_1",                "E0: this is no host name"),
+            (Value::HostName,  "node_1",                "W0: the network knows"),
             (Value::HostName,  "node1 extra",           "W6: a name ends"),
+            (Value::HostName,  "-a",                    "W0: the network knows"),
+            (Value::HostName,  "a/b c",                 "W4: a name ends at its first blank; E0: a host name is made of"),
+            (Value::PartOfName, "node-",                ""),
+            (Value::PartOfName, "a/b",                  "E0: a host name is made of"),
+            (Value::Exactly("generate"), "Generate",    "E0: may be generate"),
+            (Value::Keyboard,  "pc 105",                "E0: ' ' can be in"),
+            (Value::Host,      "my_server",             "W0: the network knows"),
             (Value::Host,      "10.0.0.1",              ""),
             (Value::Host,      "server.example.org",    ""),
             (Value::Host,      "10.0.0.300",            "E0: this is neither"),
             (Value::Host,      "a b",                   "E2: only one word"),
             (LOGS,             "10.0.0.1 logs:6514",    ""),
-            (LOGS,             "logs:65536",            "E5: this is no port"),
+            (LOGS,             "logs:65536",            "E0: a host is written"),
+            (LOGS,             "fd00::1 [fd00::1]:514", ""),
             (TIME,             "auto",                  ""),
             (TIME,             "ntp1,ntp2",             "E0: this is neither"),
             (Value::Addresses, "10.0.0.1 fd00::1",      ""),
             (Value::Addresses, "10.0.0.1 10.0.0.256",   "E9: this is no IP address"),
             (Value::Addresses, "10.0.0.1,10.0.0.2",     "E0: this is no IP address"),
-            (Value::AddressOr(&["lease", "off"]), "off", ""),
-            (Value::AddressOr(&["lease", "off"]), "no", "E0: neither an IPv4 address nor lease or off"),
+            (Value::AddressOr(&["lease", "off"]), "OFF", ""),
+            (Value::AddressOr(&["lease", "off"]), "fd00::1", ""),
+            (Value::AddressOr(&["lease", "off"]), "no", "E0: neither an address nor lease or off"),
             (Value::Domains,   "a.org b.org.",          ""),
-            (Value::Domains,   "a..org",                "E0: this is no domain"),
+            (Value::Domains,   "a..org",                "W0: the network knows"),
+            (Value::Domains,   "a.org,b.org",           "E0: this is no domain"),
             (Value::Services,  "ssh getty@tty1.service", ""),
             (Value::Services,  "ssh, cron",             "E0: this is no name"),
             (Value::TimeOfDay, "23:30",                 ""),
             (Value::TimeOfDay, "7:05:59",               ""),
-            (Value::TimeOfDay, "24:00",                 "E0: this is no time"),
-            (Value::TimeOfDay, "22.30",                 "E0: this is no time"),
-            (Value::TimeOfDay, "+2:30",                 "E0: this is no time"),
+            (Value::TimeOfDay, "24:00",                 "E0: a time of day"),
+            (Value::TimeOfDay, "22.30",                 "E0: a time of day"),
+            (Value::TimeOfDay, "+2:30",                 "E0: a time of day"),
             (ZONE,             "Europe/Prague",         ""),
             (ZONE,             "Europe/Praha",          "W0: there is no time zone"),
             (Value::Megabytes, "200",                   ""),
@@ -390,9 +436,12 @@ mod tests {
             (Value::SizeOrShare, "2GB",                 "E0: it is neither a size"),
             (Value::Path,      "/srv/x",                ""),
             (Value::Path,      "srv/x",                 "E0: a path begins"),
+            (Value::Path,      "/srv/../x",             "E0: a path has no"),
+            (Value::Paths,     "/etc/../x",             "E0: a path has neither"),
             (Value::Paths,     "/etc/ssh/*_config x",   "E18: a path begins"),
             (Value::NfsSource, "/home",                 ""),
             (Value::NfsSource, "srv:/home",             ""),
+            (Value::NfsSource, "[fd00::1]:/home",       ""),
             (Value::NfsSource, "srv:home",              "E0: neither"),
             (Value::Module,    "bonding mode=4",        ""),
             (Value::Module,    "modprobe bonding",      "E0: this is a program"),
@@ -401,8 +450,8 @@ mod tests {
             (Value::Sysctl,    "net.ipv4.tcp_rmem=4096 131072 6291456", ""),
             (Value::Sysctl,    "kernel.panic = 10",     ""),
             (Value::Sysctl,    "a.b=1 c.d 7",           "W6: this belongs to the value"),
-            (Value::Sysctl,    "a.b=",                  "E0: a value is missing"),
-            (Value::Sysctl,    "panic=10",              "E0: this is no kernel parameter"),
+            (Value::Sysctl,    "a.b=",                  "E0: a parameter has no value"),
+            (Value::Sysctl,    "panic=10",              "E0: it does not begin"),
             (Value::Sysctl,    "sysctl -w a.b=1",       "E0: this is a program"),
         ];
         for (value, text, expected) in cases {

@@ -44,6 +44,8 @@ pub(super) struct Reader<'a> {
     pub doubts: Vec<Fault>,
     /// Set when what follows the text would still belong to something in it.
     pub is_open: bool,
+    /// Reading stopped because of [`DEEPEST`].
+    pub is_too_deep: bool,
 }
 
 struct Heredoc {
@@ -69,6 +71,7 @@ impl<'a> Reader<'a> {
             depth: 0,
             doubts: Vec::new(),
             is_open: false,
+            is_too_deep: false,
         }
     }
 
@@ -115,7 +118,8 @@ impl<'a> Reader<'a> {
         read: impl FnOnce(&mut Self) -> Parsed<T>,
     ) -> Parsed<T> {
         if self.depth >= DEEPEST {
-            return Err(fault(token, "this is nested too deeply to be read".into(), None));
+            self.is_too_deep = true;
+            return Err(fault(token, "this is nested too deeply".into(), None));
         }
         self.depth = self.depth.saturating_add(1);
         let result = read(self);
@@ -152,12 +156,12 @@ impl<'a> Reader<'a> {
 
     /// Tries to read `((…))` behind its first parenthesis, and stays where it was otherwise.
     pub fn arithmetic(&mut self, opening: Token) -> bool {
-        let before = (self.at, self.is_open);
+        let before = (self.at, self.is_open, self.is_too_deep);
         self.at = opening.end;
         if self.next_if('(') && self.skip_parentheses(opening).is_ok() && self.next_if(')') {
             return true;
         }
-        (self.at, self.is_open) = before;
+        (self.at, self.is_open, self.is_too_deep) = before;
         false
     }
 

@@ -25,6 +25,8 @@ pub struct Fault {
 pub struct Report {
     /// Where and why a shell would stop.
     pub error: Option<Fault>,
+    /// From where on this did not read it, although a shell might.
+    pub unread: Option<Fault>,
     /// What dash would refuse, or would do otherwise than the author thinks.
     pub doubts: Vec<Fault>,
     pub shape: Shape,
@@ -48,14 +50,18 @@ pub enum Shape {
 pub fn read(script: &str) -> Report {
     let mut reader = lexer::Reader::new(script);
     let result = reader.program();
-    let (doubts, open) = (reader.doubts, reader.is_open);
+    let (doubts, open, too_deep) = (reader.doubts, reader.is_open, reader.is_too_deep);
     let shape = match &result {
         _ if open => Shape::Open,
         Ok(0) => Shape::Empty,
         Ok(_) => Shape::Whole,
         Err(_) => Shape::Fragment,
     };
-    Report { error: result.err(), doubts, shape }
+    let (unread, error) = match result.err() {
+        fault if too_deep => (fault, None),
+        fault => (None, fault),
+    };
+    Report { error, unread, doubts, shape }
 }
 
 #[cfg(test)]
