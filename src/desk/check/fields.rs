@@ -17,14 +17,21 @@ pub fn fstab_line(text: &str, words: &[Word<'_>], remarks: &mut Remarks) {
     if device.text.starts_with('#') {
         return warn(remarks, device.range(), "this line is a comment", "");
     }
-    let complaint = fstab::complaint(text);
+    const FORM: &str = "DEVICE MOUNTPOINT TYPE OPTIONS DUMP PASS";
     let [place, kind, more @ ..] = rest else {
-        let help = "DEVICE MOUNTPOINT TYPE OPTIONS DUMP PASS";
-        return error(remarks, 0..0, complaint.unwrap_or_default(), help);
+        return match fstab::complaint(text) {
+            Some(why) => error(remarks, 0..0, why, FORM),
+            None => warn(remarks, 0..0, "type and options are missing", FORM),
+        };
     };
     let Some(field) = more.first() else {
-        return warn(remarks, kind.range(), "options are missing", "write defaults for none");
+        // Mounted all the same, if it can be.
+        return match fstab::complaint(&format!("{text} defaults")) {
+            Some(why) => error(remarks, place.range(), why, ""),
+            None => warn(remarks, kind.range(), "options are missing", "write defaults for none"),
+        };
     };
+    let complaint = fstab::complaint(text);
     options(*field, remarks);
     if let Some(why) = complaint {
         let is_number = |(_, field): &(usize, &Word<'_>)| field.text.parse::<u32>().is_ok();
@@ -209,7 +216,8 @@ mod tests {
             (FSTAB, "/dev/a /b ext4 nofail",        ""),
             (FSTAB, "/dev/a none swap sw 0 0",      ""),
             (FSTAB, "/dev/a /b ext4",               "10: options are missing"),
-            (FSTAB, "/dev/a /b",                    "0: it has 2 of"),
+            (FSTAB, "/dev/a b ext4",                "7: the mount point"),
+            (FSTAB, "/dev/a",                       "0: it has"),
             (FSTAB, "/dev/a b ext4 defaults",       "7: the mount point \"b\""),
             (FSTAB, "/dev/a /b swap sw",            "7: swap is not mounted"),
             (FSTAB, "/dev/a /b ext4 ro,,noatime",   "15: an option"),
