@@ -10,7 +10,8 @@
 
 use super::covered::Covered;
 use super::mounts::{Mounts, escaped, field};
-use super::tree::Kind;
+use super::tree::{Kind, TOO_LONG, is_too_long};
+use super::units::{self, Unit};
 use super::{Draft, Facts, View};
 use crate::config::Settings;
 use crate::error::{Error, Result};
@@ -123,6 +124,9 @@ pub fn parse(value: &str) -> Result<Wanted> {
 fn directory(word: &str) -> Result<Directory> {
     let wrong = |why: &str| Error::invalid(format!("reading {word:?}"), why);
     let (path, backing) = word.split_once('=').unwrap_or((word, "tmpfs"));
+    if is_too_long(path) {
+        return Err(Error::invalid("reading a directory", TOO_LONG));
+    }
     let names = || path.split('/').skip(1);
     if !path.starts_with('/') || names().any(|name| [".", ".."].contains(&name)) || path == "/" {
         return Err(wrong(
@@ -227,9 +231,9 @@ fn has_program(name: &str, view: &dyn View) -> bool {
 
 /// An image may mount its own, without any fstab.
 fn has_unit(path: &str, view: &dyn View) -> bool {
-    ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"]
-        .iter()
-        .any(|folder| view.exists(&format!("{folder}/{}.mount", escaped(path))))
+    let unit = format!("{}.mount", escaped(path));
+    // Masked or not, the image has an opinion of it.
+    !matches!(units::find(view, &unit), Ok(Unit::Missing))
 }
 
 impl Containers {

@@ -5,6 +5,7 @@
 //! name, and a name that begins with a dot only where the pattern does.
 
 use super::covered::Covered;
+use super::tree::{TOO_LONG, is_too_long};
 use super::{Draft, View};
 use crate::config::Settings;
 use crate::error::{Error, Result};
@@ -37,6 +38,9 @@ pub fn apply(
 /// There are none, or absurdly many, or the pattern is not absolute.
 pub fn expand(pattern: &str, view: &dyn View) -> Result<Vec<String>> {
     const MOST: usize = 1000;
+    if is_too_long(pattern) {
+        return Err(Error::invalid("looking for a file in the image", TOO_LONG));
+    }
     let doing = || format!("looking for {pattern:?} in the image");
     let names: Vec<_> = pattern.split('/').skip(1).filter(|name| !name.is_empty()).collect();
     if !pattern.starts_with('/') || names.iter().any(|name| [".", ".."].contains(name)) {

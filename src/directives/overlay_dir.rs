@@ -3,6 +3,7 @@
 //! After the names, fstab and the machine's id, and before everything that looks at units, as with
 //! LTSP: a unit or an rc.local in the folder counts for what follows.
 
+use super::tree::{TOO_LONG, is_too_long};
 use super::{Draft, View};
 use crate::config::Settings;
 use crate::error::{Error, Result};
@@ -13,6 +14,9 @@ const DEFAULT: &str = "/etc/ltsp/overlay-dir";
 pub fn apply(settings: &Settings, draft: &mut Draft<'_>) -> Result<Option<String>> {
     let asked = settings.filled("OVERLAY_DIR").map(str::trim);
     let path = asked.unwrap_or(DEFAULT);
+    if is_too_long(path) {
+        return Err(Error::invalid("copying a folder onto the root", TOO_LONG));
+    }
     let doing = || format!("copying the folder {path} onto the root");
     let path = path.trim_end_matches('/');
     if !path.starts_with('/') || path.split('/').any(|name| name == "..") {

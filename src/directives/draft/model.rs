@@ -5,12 +5,15 @@
 //! where `/lib` leads to `usr/lib`. Every method that changes something does to the model what the
 //! method of the same name of [`Tree`](super::Tree) does to a real root, and fails where it would.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use rustix::io::Errno;
 
 use super::View;
-use crate::directives::tree::{DEEPEST, INTO_ITSELF, Kind, MOST_ENTRIES};
+use crate::directives::tree::{
+    DEEPEST, INTO_ITSELF, Kind, MOST_ENTRIES, check_length, check_name, split,
+};
 use crate::error::{Cause, Error, Result};
 
 /// What has become of one path that no link is part of.
@@ -85,33 +88,34 @@ impl<'v> Model<'v> {
 
     /// Follows `path` to its end, all links included.
     pub fn find(&self, path: &str) -> Step<Place> {
-        let mut rest: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
+        check_length(path)?;
+        let mut rest: Vec<Cow<'_, str>> = path.rsplit('/').map(Cow::Borrowed).collect();
         let mut at = String::new();
         let mut links: usize = 0;
         while let Some(name) = rest.pop() {
-            match name.as_str() {
+            let above = at.len();
+            match &*name {
                 "" | "." => continue,
                 ".." => {
-                    let above = at.rfind('/').unwrap_or(0);
-                    at.truncate(above);
+                    at.truncate(at.rfind('/').unwrap_or(0));
                     continue;
                 }
-                _ => {}
+                name => {
+                    at.push('/');
+                    at += name;
+                }
             }
-            let next = format!("{at}/{name}");
-            match self.look(&next)? {
-                Some(Kind::Directory) => at = next,
+            match self.look(&at)? {
+                Some(Kind::Directory) => {}
                 Some(Kind::Link(target)) => {
                     links = links.saturating_add(1);
                     if links > MOST_LINKS {
                         return Err(Errno::LOOP.into());
                     }
-                    if target.starts_with('/') {
-                        at.clear();
-                    }
-                    rest.extend(target.split('/').rev().map(str::to_owned));
+                    at.truncate(if target.starts_with('/') { 0 } else { above });
+                    rest.extend(target.rsplit('/').map(|name| Cow::Owned(name.to_owned())));
                 }
-                kind if rest.is_empty() => return Ok(Place { path: next, kind }),
+                kind if rest.is_empty() => return Ok(Place { path: at, kind }),
                 Some(_) => return Err(Errno::NOTDIR.into()),
                 None => return Err(Errno::NOENT.into()),
             }
@@ -122,6 +126,7 @@ impl<'v> Model<'v> {
 
     /// Like [`Model::find`], but for a link at the end.
     pub fn find_last(&self, path: &str) -> Step<Place> {
+        check_length(path)?;
         if path == "/" {
             return self.find(path);
         }
@@ -190,6 +195,7 @@ impl<'v> Model<'v> {
     }
 
     pub fn link(&mut self, path: &str, target: &str) -> Step<String> {
+        check_length(target)?;
         self.put(path, Node::Link(target.to_owned()))
     }
 
@@ -315,19 +321,29 @@ impl<'v> Model<'v> {
 
     /// Makes the directories above `path` that are missing; gives its place.
     fn make_way(&mut self, path: &str) -> Step<String> {
-        let (parent, name) = split(path)?;
-        let folder = match self.find_folder(parent) {
-            Err(Stop::Errno(Errno::NOENT)) if parent != "/" => {
-                let place = self.make_way(parent)?;
-                // A link to nowhere is there, and is no directory.
-                if self.look(&place)?.is_some() {
-                    return Err(Errno::NOENT.into());
+        check_length(path)?;
+        let (mut parent, name) = split(path)?;
+        // Innermost first.
+        let mut missing = Vec::new();
+        let mut folder = loop {
+            match self.find_folder(parent) {
+                Err(Stop::Errno(Errno::NOENT)) if parent != "/" => {
+                    let (above, last) = split(parent)?;
+                    missing.push(last);
+                    parent = above;
                 }
-                self.nodes.insert(place.clone(), Node::Directory);
-                place
+                result => break result?,
             }
-            result => result?,
         };
+        for last in missing.into_iter().rev() {
+            let place = below(&folder, last);
+            // A link to nowhere is there, and is no directory.
+            if self.look(&place)?.is_some() {
+                return Err(Errno::NOENT.into());
+            }
+            self.nodes.insert(place.clone(), Node::Directory);
+            folder = place;
+        }
         Ok(below(&folder, name))
     }
 
@@ -341,6 +357,7 @@ impl<'v> Model<'v> {
 
     /// What is at a place.
     fn look(&self, place: &str) -> Step<Option<Kind>> {
+        check_name(place.rsplit('/').next().unwrap_or_default())?;
         if let Some(node) = self.nodes.get(place) {
             return Ok(match node {
                 Node::File { executable, .. } => Some(Kind::File { executable: *executable }),
@@ -365,15 +382,6 @@ struct Copying {
     /// A bound was reached.
     full: bool,
     errors: Vec<Error>,
-}
-
-/// A path's directory and last name, which must be one.
-fn split(path: &str) -> Step<(&str, &str)> {
-    let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-    if matches!(name, "" | "." | "..") {
-        return Err(Errno::INVAL.into());
-    }
-    Ok((if parent.is_empty() { "/" } else { parent }, name))
 }
 
 fn below(folder: &str, name: &str) -> String {
