@@ -4,7 +4,7 @@
 //! brings: links to /rofs bring it back. Patterns are a shell's: `*`, `?` and `[…]` within one
 //! name, and a name that begins with a dot only where the pattern does.
 
-use super::covered::Covered;
+use super::covered::{Covered, How};
 use super::tree::{TOO_LONG, is_too_long};
 use super::{Draft, View};
 use crate::config::Settings;
@@ -21,7 +21,10 @@ pub fn apply(
     for (name, value) in settings.family("IMAGE_FILES_") {
         for pattern in value.split_whitespace() {
             let linked = expand(pattern, draft).and_then(|paths| {
-                paths.iter().try_for_each(|path| covered.link(path, draft)).map(|()| paths.len())
+                paths
+                    .iter()
+                    .try_for_each(|path| covered.bring(path, How::Link, draft))
+                    .map(|()| paths.len())
             });
             match linked {
                 Ok(paths) => count = count.saturating_add(paths),

@@ -10,6 +10,11 @@ use crate::error::{Error, Result};
 
 const DEFAULT: &str = "/etc/ltsp/overlay-dir";
 
+/// The folder that may be laid over the root, without a `/` at its end.
+pub fn folder(settings: &Settings) -> &str {
+    settings.filled("OVERLAY_DIR").unwrap_or(DEFAULT).trim().trim_end_matches('/')
+}
+
 /// Gives the folder; none if there is none and nobody asked for one.
 pub fn apply(settings: &Settings, draft: &mut Draft<'_>) -> Result<Option<String>> {
     let asked = settings.filled("OVERLAY_DIR").map(str::trim);

@@ -70,6 +70,19 @@ type Step<T> = std::result::Result<T, Stop>;
 /// As many as the kernel follows in one path.
 const MOST_LINKS: usize = 40;
 
+/// Where what is at a place comes from.
+pub enum Origin {
+    /// This path of the image.
+    Image(String),
+    File {
+        contents: Vec<u8>,
+        executable: bool,
+    },
+    Link(String),
+    /// Made by us, or with something of ours in it.
+    Directory,
+}
+
 pub struct Model<'v> {
     image: &'v dyn View,
     nodes: BTreeMap<String, Node>,
@@ -134,6 +147,32 @@ impl<'v> Model<'v> {
         let parent = self.find_folder(parent)?;
         let path = below(&parent, name);
         Ok(Place { kind: self.look(&path)?, path })
+    }
+
+    /// Where what is at `path` comes from, a last link not followed.
+    pub fn origin(&self, path: &str) -> Step<Option<Origin>> {
+        let Place { path, kind } = self.find_last(path)?;
+        if kind.is_none() {
+            return Ok(None);
+        }
+        let inside = below(&path, "");
+        Ok(Some(match self.nodes.get(&path) {
+            Some(Node::File { contents: Contents::Of(path), .. }) => Origin::Image(path.clone()),
+            Some(Node::File { contents: Contents::New(contents), executable }) => {
+                Origin::File { contents: contents.clone(), executable: *executable }
+            }
+            Some(Node::Link(target)) => Origin::Link(target.clone()),
+            Some(Node::Directory | Node::Absent) => Origin::Directory,
+            None if self
+                .nodes
+                .range(inside.clone()..)
+                .next()
+                .is_some_and(|(path, _)| path.starts_with(&inside)) =>
+            {
+                Origin::Directory
+            }
+            None => Origin::Image(path),
+        }))
     }
 
     pub fn contents(&self, path: &str) -> Result<Option<Vec<u8>>> {
