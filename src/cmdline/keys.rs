@@ -3,6 +3,7 @@
 use super::{IpRequest, Problem, RootRequest, Word, ip, root, words};
 use crate::boot::Stage;
 use crate::config::means_yes;
+use crate::directives::size::Size;
 use crate::net::Mac;
 use crate::root::RamMode;
 
@@ -284,12 +285,8 @@ fn ram(value: &str) -> Result<RamMode, String> {
 }
 
 fn overlay_size(value: &str) -> Result<String, String> {
-    let digits = value.trim_end_matches(['k', 'm', 'g', 't', 'K', 'M', 'G', 'T', '%']);
-    let suffix = value.len() - digits.len();
-    match digits.parse::<u64>() {
-        Ok(number) if number > 0 && suffix <= 1 => Ok(value.to_owned()),
-        _ => Err("not a size like 512M, 2G or 40%".into()),
-    }
+    let size = Size::parse(value).ok_or("not a size like 512M, 2G or 40%")?;
+    Ok(size.to_string())
 }
 
 fn absolute(value: &str) -> Result<String, String> {

@@ -8,13 +8,17 @@
 //! container with its programs, `su` among them, and volumes are bound into containers with the
 //! flags of the mount that they come from; kubelet keeps device nodes of block volumes here.
 
-use super::covered::Covered;
-use super::mounts::{Mounts, escaped, field};
-use super::tree::Kind;
-use super::{Draft, Facts, View};
+use super::covered::{Covered, How};
+use super::mounts::{Mounts, escaped, field, is_at_or_below};
+use super::size::Size;
+use super::tree::{Kind, TOO_LONG, is_too_long};
+use super::units::{self, Unit};
+use super::{Draft, Facts, View, overlay_dir, preinit};
 use crate::config::Settings;
 use crate::error::{Error, Result};
 
+/// Of an image's directory that is copied to what is mounted on it, at every boot.
+const MOST_BYTES: u64 = 64 << 20;
 const SETTING: &str = "CONTAINER_DIRS";
 /// Of the memory, as tmpfs understands it.
 const USUAL_SIZE: &str = "50%";
@@ -120,9 +124,15 @@ pub fn parse(value: &str) -> Result<Wanted> {
     }
 }
 
+/// Besides /lib, /lib64 and their kin.
+const NOT_THERE: [&str; 8] = ["/proc", "/sys", "/dev", "/run", "/etc", "/usr", "/bin", "/sbin"];
+
 fn directory(word: &str) -> Result<Directory> {
     let wrong = |why: &str| Error::invalid(format!("reading {word:?}"), why);
     let (path, backing) = word.split_once('=').unwrap_or((word, "tmpfs"));
+    if is_too_long(path) {
+        return Err(Error::invalid("reading a directory", TOO_LONG));
+    }
     let names = || path.split('/').skip(1);
     if !path.starts_with('/') || names().any(|name| [".", ".."].contains(&name)) || path == "/" {
         return Err(wrong(
@@ -130,9 +140,16 @@ fn directory(word: &str) -> Result<Directory> {
         )
         .with_hint("a path begins with /"));
     }
+    let is_systems = NOT_THERE.iter().any(|above| is_at_or_below(path, above))
+        || names().next().is_some_and(|first| first.starts_with("lib"));
+    if is_systems {
+        return Err(wrong("the system itself is there, and would be hidden"));
+    }
     let on = match backing.split_once(':') {
-        Some(("tmpfs", size)) if is_size(size) => Backing::Memory { size: size.to_owned() },
-        Some(("tmpfs", _)) => return Err(wrong("its size is none like 8G, 512M or 50%")),
+        Some(("tmpfs", size)) => match Size::parse(size) {
+            Some(size) => Backing::Memory { size: size.to_string() },
+            None => return Err(wrong("its size is none like 8G, 512M or 50%")),
+        },
         _ if backing == "tmpfs" => Backing::Memory { size: USUAL_SIZE.to_owned() },
         _ => device(backing).ok_or_else(|| {
             wrong("what is mounted there is neither tmpfs nor a device (/dev/…, LABEL=…, UUID=…)")
@@ -155,26 +172,9 @@ fn device(text: &str) -> Option<Backing> {
     named.then(|| Backing::Device { source: source.to_owned(), options })
 }
 
-/// What tmpfs takes for `size=`, and means something: 0 would be no bound at all.
+/// What tmpfs takes for `size=`, and means something.
 pub fn is_size(text: &str) -> bool {
-    bytes(text, 1 << 40).is_some_and(|bytes| bytes > 0)
-}
-
-/// Bytes of a size like `2G`, `512m`, `1048576` or `50%` of a memory of `memory` bytes.
-pub fn bytes(text: &str, memory: u64) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let number: u64 = digits.parse().ok()?;
-    match text.strip_prefix(digits)? {
-        "" => Some(number),
-        "k" | "K" => number.checked_mul(1 << 10),
-        "m" | "M" => number.checked_mul(1 << 20),
-        "g" | "G" => number.checked_mul(1 << 30),
-        "%" => u64::try_from(u128::from(memory) * u128::from(number) / 100).ok(),
-        _ => None,
-    }
+    Size::parse(text).is_some()
 }
 
 /// Chooses the directories. `mounts` is what the rest of the fstab mounts.
@@ -189,15 +189,27 @@ pub fn decide(settings: &Settings, mounts: &Mounts, draft: &Draft<'_>) -> Contai
         Wanted::Off => {}
         Wanted::Auto => {
             decided.auto = true;
-            let there = KNOWN.iter().filter(|storage| {
+            let wanted = KNOWN.iter().filter(|storage| {
                 storage.programs.iter().any(|program| has_program(program, draft))
                     && mounts.over(storage.path, draft).is_none()
                     && !has_unit(storage.path, draft)
             });
-            decided.directories.extend(there.map(|storage| Directory {
-                path: storage.path.to_owned(),
-                on: Backing::Memory { size: USUAL_SIZE.to_owned() },
-            }));
+            for Storage { path, .. } in wanted {
+                if let Some(why) = objection(path, settings, draft) {
+                    let error = Error::refused(format!("mounting tmpfs on {path}"), why);
+                    decided.problems.push((
+                        SETTING.to_owned(),
+                        error.with_hint(format!(
+                            "{SETTING}={path} mounts it nevertheless, {SETTING}=off is silent"
+                        )),
+                    ));
+                    continue;
+                }
+                decided.directories.push(Directory {
+                    path: (*path).to_owned(),
+                    on: Backing::Memory { size: USUAL_SIZE.to_owned() },
+                });
+            }
         }
         Wanted::Listed(directories) => {
             for directory in directories {
@@ -219,6 +231,31 @@ pub fn decide(settings: &Settings, mounts: &Mounts, draft: &Draft<'_>) -> Contai
     decided
 }
 
+/// Why a mount on `path` that nobody has asked for would hide what somebody put there.
+fn objection(path: &str, settings: &Settings, draft: &Draft<'_>) -> Option<String> {
+    let overlay = overlay_dir::folder(settings);
+    let too_much = [path.to_owned(), format!("{overlay}{path}")]
+        .iter()
+        .find_map(|path| contents(path, draft, MOST_BYTES).err());
+    if let Some(error) = too_much {
+        return Some(format!("what the image has there would be hidden: {error}"));
+    }
+    let commands = [preinit::early(settings), preinit::late(settings)].concat();
+    commands.iter().any(|command| mentions(command, path)).then(|| {
+        "a command that runs before (INIT_COMMAND_, PRE_INIT_, PREINIT_, POST_INIT_) names it, \
+         and what it puts there would be hidden"
+            .to_owned()
+    })
+}
+
+/// Whether a text has `path` in it, or one below.
+fn mentions(text: &str, path: &str) -> bool {
+    text.match_indices(path).any(|(at, _)| {
+        let rest = text.get(at.saturating_add(path.len())..).unwrap_or_default();
+        !rest.starts_with(|c: char| c.is_alphanumeric() || "_-.".contains(c))
+    })
+}
+
 fn has_program(name: &str, view: &dyn View) -> bool {
     const FOLDERS: [&str; 7] =
         ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/opt/bin"];
@@ -227,9 +264,9 @@ fn has_program(name: &str, view: &dyn View) -> bool {
 
 /// An image may mount its own, without any fstab.
 fn has_unit(path: &str, view: &dyn View) -> bool {
-    ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"]
-        .iter()
-        .any(|folder| view.exists(&format!("{folder}/{}.mount", escaped(path))))
+    let unit = format!("{}.mount", escaped(path));
+    // Masked or not, the image has an opinion of it.
+    !matches!(units::find(view, &unit), Ok(Unit::Missing))
 }
 
 impl Containers {
@@ -244,14 +281,17 @@ impl Containers {
         format!("# {SETTING}, {why}.\n{lines}")
     }
 
-    /// Puts what the image has in these directories back onto what is mounted there, in the running
+    /// Puts what the root has in these directories, from the image or OVERLAY_DIR, back onto what is mounted there, in the running
     /// system.
     pub fn restore(&mut self, covered: &mut Covered, draft: &Draft<'_>) {
+        // Chosen by us, it was small enough, in the image and in OVERLAY_DIR.
+        let most = if self.auto { 2 * MOST_BYTES } else { MOST_BYTES };
         for directory in &self.directories {
-            let restored = contents(&directory.path, draft).and_then(|names| {
-                names
-                    .iter()
-                    .try_for_each(|name| covered.copy(&format!("{}/{name}", directory.path), draft))
+            let restored = contents(&directory.path, draft, most).and_then(|names| {
+                names.iter().try_for_each(|name| {
+                    let path = format!("{}/{name}", directory.path);
+                    covered.bring(&path, How::Copy, draft)
+                })
             });
             if let Err(error) = restored {
                 self.problems.push((SETTING.to_owned(), error));
@@ -266,7 +306,9 @@ impl Containers {
             Backing::Memory { size } => Some(InMemory {
                 path: directory.path.clone(),
                 size: size.clone(),
-                most_bytes: bytes(size, memory).unwrap_or_default(),
+                most_bytes: Size::parse(size)
+                    .and_then(|size| size.bytes(memory))
+                    .unwrap_or_default(),
             }),
             Backing::Device { .. } => None,
         };
@@ -319,8 +361,7 @@ impl Directory {
 
 /// The names in a directory of the image, if what they are is little enough to be copied at every
 /// boot.
-fn contents(path: &str, view: &dyn View) -> Result<Vec<String>> {
-    const MOST_BYTES: u64 = 64 << 20;
+fn contents(path: &str, view: &dyn View, most: u64) -> Result<Vec<String>> {
     const MOST_ENTRIES: usize = 10_000;
     let too_much = |what: String| {
         Error::refused(format!("copying {path} of the image to what is mounted there"), what)
@@ -344,8 +385,8 @@ fn contents(path: &str, view: &dyn View) -> Result<Vec<String>> {
             Some(Kind::File { .. }) => size = size.saturating_add(view.length(&path)?),
             _ => {}
         }
-        if size > MOST_BYTES {
-            return Err(too_much(format!("it is larger than {} MiB", MOST_BYTES >> 20)));
+        if size > most {
+            return Err(too_much(format!("it is larger than {} MiB", most >> 20)));
         }
     }
     Ok(names)
@@ -381,6 +422,11 @@ mod tests {
             ("var/lib/docker",               None),
             ("/",                            None),
             ("/a/../b",                      None),
+            ("/etc/x",                       None),
+            ("/lib64",                       None),
+            ("/usr",                         None),
+            ("/a=tmpfs:010G",                Some(Wanted::Listed(vec![memory("/a", "10G")]))), // octal to the kernel
+            ("/a=tmpfs:1T",                  Some(Wanted::Listed(vec![memory("/a", "1T")]))),
             ("/a=tmpfs:0",                   None), // no bound at all
             ("/a=tmpfs:much",                None),
             ("/a=tmpfs:8G,mode=0777",        None),
@@ -409,6 +455,37 @@ mod tests {
             text.lines().skip(2).map(str::to_owned).collect(),
             problems.map(|(name, error)| format!("{name}: {error}")).collect(),
         )
+    }
+
+    /// What somebody put there must not be hidden by a mount that nobody asked for.
+    #[test]
+    fn nothing_of_a_site_is_hidden_unasked() {
+        let dockerd = &["/usr/bin/dockerd"];
+        for (command, skipped) in [
+            ("tar x -C /var/lib/docker", true),
+            ("cp x /var/lib/docker/x", true),
+            ("ls /var/lib/docker2 /var/lib/docker-x", false),
+        ] {
+            for name in ["PREINIT_1", "POST_INIT_1", "INIT_COMMAND_1", "PRE_INIT_1"] {
+                let (lines, problems) = written(dockerd, &[(name, command)]);
+                assert_eq!(lines.is_empty(), skipped, "{name}={command}");
+                assert_eq!(problems.len(), usize::from(skipped), "{problems:?}");
+                let asked = ("CONTAINER_DIRS", "/var/lib/docker");
+                assert_eq!(written(dockerd, &[(name, command), asked]).0.len(), 2);
+            }
+        }
+        for at in ["var/lib/docker/large", "etc/ltsp/overlay-dir/var/lib/docker/large"] {
+            let folder = tempfile::tempdir().unwrap();
+            let tree = Tree::open(folder.path()).unwrap();
+            tree.write("/usr/bin/dockerd", "", 0o755).unwrap();
+            let large = folder.path().join(at);
+            std::fs::create_dir_all(large.parent().unwrap()).unwrap();
+            std::fs::File::create(large).unwrap().set_len(MOST_BYTES + 1).unwrap();
+            let decided = decide(&Settings::default(), &Mounts::default(), &Draft::over(&tree));
+            assert!(decided.directories.is_empty(), "{at}");
+            let [(_, error)] = decided.problems.as_slice() else { panic!("{at}") };
+            assert!(error.hint().unwrap().contains("CONTAINER_DIRS=/var/lib/docker"), "{error}");
+        }
     }
 
     const AUTO: &str = "# CONTAINER_DIRS, auto: the image has programs that need it.";

@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 
+use super::draft::Source;
 use super::mounts::{Mount, Mounts, escaped};
 use super::{Draft, View};
 use crate::error::{Error, Result};
@@ -27,6 +28,15 @@ pub struct Covered {
     lines: BTreeMap<String, Vec<Line>>,
     /// Below no mount that we know of.
     loose: Vec<Line>,
+}
+
+/// How what the image has is put where it can be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// A copy, unless there is something.
+    Copy,
+    /// A link to the image, in place of whatever is there.
+    Link,
 }
 
 #[derive(Debug)]
@@ -49,22 +59,34 @@ impl Covered {
         self.mounts.over(path, view)
     }
 
-    /// Copies what the image has at `path` back to it, unless there is something.
-    pub fn copy(&mut self, path: &str, view: &dyn View) -> Result<()> {
-        self.add(
-            path,
-            format!("C {} - - - - {}", quoted(path), argument(&format!("{IMAGE}{path}"))),
-            view,
-        )
-    }
-
-    /// Puts a link to the image's file at `path`, in place of whatever is there.
-    pub fn link(&mut self, path: &str, view: &dyn View) -> Result<()> {
-        self.add(
-            path,
-            format!("L+ {} - - - - {}", quoted(path), argument(&format!("{IMAGE}{path}"))),
-            view,
-        )
+    /// Puts what the root has at `path` there again, below the mount that hides it: by reference to
+    /// the image as far as that has it, else as it was decided.
+    pub fn bring(&mut self, path: &str, how: How, draft: &Draft<'_>) -> Result<()> {
+        let quoted_path = quoted(path);
+        let force = if how == How::Link { "+" } else { "" };
+        match draft.source(path)? {
+            None => Ok(()),
+            Some(Source::Image(place)) => {
+                let kind = if how == How::Link { "L+" } else { "C" };
+                let from = argument(&format!("{IMAGE}{place}"));
+                self.add(path, format!("{kind} {quoted_path} - - - - {from}"), draft)
+            }
+            // What no mount hides is where it was decided to be.
+            Some(_) if self.mounts.over(path, draft).is_none() => Ok(()),
+            Some(Source::Link(target)) => {
+                let target = argument(&target);
+                self.add(path, format!("L{force} {quoted_path} - - - - {target}"), draft)
+            }
+            Some(Source::File { contents, mode, owner }) => {
+                self.write(path, &contents, mode, owner, draft)
+            }
+            Some(Source::Directory) => {
+                self.add(path, format!("d {quoted_path}"), draft)?;
+                let mut names = draft.names(path)?;
+                names.sort();
+                names.iter().try_for_each(|name| self.bring(&format!("{path}/{name}"), how, draft))
+            }
+        }
     }
 
     /// Writes a file, in place of the contents of one that is there.
@@ -189,8 +211,10 @@ mod tests {
     fn the_last_word_about_a_path_counts() {
         let (_folder, tree) = root();
         let mut covered = Covered::under(Mounts::of("tmpfs /m tmpfs rw", &tree));
-        covered.copy("/m/a", &tree).unwrap();
-        covered.copy("/m/b", &tree).unwrap();
+        for path in ["/m/a", "/m/b"] {
+            tree.write(path, "", 0o644).unwrap();
+            covered.bring(path, How::Copy, &Draft::over(&tree)).unwrap();
+        }
         covered.write("/m/a", b"x", 0o600, (1, 2), &tree).unwrap();
         on(&tree, |draft| covered.decide(draft)).unwrap();
         assert_eq!(
@@ -206,9 +230,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let tree = Tree::open(folder.path()).unwrap();
         let mut covered = Covered::under(Mounts::of("nas:/x /m nfs rw", &tree));
-        let error = covered.link("/m/a", &tree).unwrap_err();
+        tree.write("/m/a", "", 0o644).unwrap();
+        tree.write("/n", "", 0o644).unwrap();
+        let draft = Draft::over(&tree);
+        let error = covered.bring("/m/a", How::Link, &draft).unwrap_err();
         assert_eq!(error.hint(), Some("put it into nas:/x itself"));
-        covered.link("/n", &tree).unwrap();
+        covered.bring("/n", How::Link, &draft).unwrap();
         assert!(on(&tree, |draft| covered.decide(draft)).is_err());
         on(&tree, |draft| Covered::default().decide(draft)).unwrap();
     }
@@ -228,9 +255,10 @@ mod tests {
         tree.write("/m/kept", "of the disk", 0o644).unwrap();
         let mut covered = Covered::under(Mounts::of("/dev/x /m ext4 rw", &tree));
         for name in odd.into_iter().chain(["folder", "kept", "missing"]) {
-            covered.copy(&format!("/m/{name}"), &tree).unwrap();
+            let path = format!("/m/{name}");
+            covered.bring(&path, How::Copy, &Draft::over(&tree)).unwrap();
         }
-        covered.link("/m/linked", &tree).unwrap();
+        covered.bring("/m/linked", How::Link, &Draft::over(&tree)).unwrap();
         covered.write("/m/written", b"new\0%n\\n", 0o604, (0, 0), &tree).unwrap();
         on(&tree, |draft| covered.decide(draft)).unwrap();
         let said = std::process::Command::new("systemd-tmpfiles")

@@ -9,9 +9,6 @@ use super::{Draft, Kind, View, services};
 use crate::config::Settings;
 use crate::error::{Error, Result};
 
-const VENDORS: [&str; 3] =
-    ["/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
-
 /// Gives the number of units that were masked.
 pub fn mask(settings: &Settings, draft: &mut Draft<'_>) -> (usize, Vec<Error>) {
     each(settings, "MASK_SYSTEM_SERVICES", |unit| {
@@ -26,7 +23,7 @@ pub fn disable(settings: &Settings, draft: &mut Draft<'_>) -> (usize, Vec<Error>
         for link in links(draft, unit)? {
             draft.remove(&link)?;
         }
-        let Some(left) = units::pulls(draft, &VENDORS, unit)?.into_iter().next() else {
+        let Some(left) = units::pulls(draft, units::vendors(), unit)?.into_iter().next() else {
             return Ok(());
         };
         let doing = format!("disabling {unit}");

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::tree::{Kind, Owner, Tree};
 use crate::error::{Error, Result};
-use model::{Model, Place, Stop};
+use model::{Model, Origin, Place, Stop};
 
 /// A root that can be looked at: the new root of a boot, an image's folder, or its squashfs. Paths
 /// are absolute, as the running system will see them, and no link leads out of the root.
@@ -90,6 +90,21 @@ pub enum Mode {
     Replace(u32),
 }
 
+/// Where what a draft shows at a path comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The image has it at this path, with all that is in it.
+    Image(String),
+    File {
+        contents: Vec<u8>,
+        mode: u32,
+        owner: Owner,
+    },
+    Link(String),
+    /// Something in it is not the image's.
+    Directory,
+}
+
 /// A root with changes that are not made yet.
 pub struct Draft<'v> {
     model: Model<'v>,
@@ -115,6 +130,32 @@ impl<'v> Draft<'v> {
 
     pub fn into_changes(self) -> Vec<Change> {
         self.changes
+    }
+
+    /// Where what is at `path` comes from, a last link not followed; none if there is nothing.
+    pub fn source(&self, path: &str) -> Result<Option<Source>> {
+        let origin = match self.model.origin(path) {
+            Ok(origin) => origin,
+            Err(stop) => nothing(stop, || format!("looking at {path} of the new root"))?,
+        };
+        Ok(origin.map(|origin| match origin {
+            Origin::Image(path) => Source::Image(path),
+            Origin::Link(target) => Source::Link(target),
+            Origin::Directory => Source::Directory,
+            Origin::File { contents, executable } => {
+                let ours = self.changes.iter().rev().find_map(|change| match &change.what {
+                    What::File { mode, owner, .. } if change.path == path => Some((*mode, *owner)),
+                    _ => None,
+                });
+                let (mode, owner) = match ours {
+                    Some((Mode::Replace(mode), owner)) => (mode, owner.unwrap_or_default()),
+                    // It may have kept a mode that we do not know.
+                    _ if executable => (0o700, (0, 0)),
+                    _ => (0o600, (0, 0)),
+                };
+                Source::File { contents, mode, owner }
+            }
+        }))
     }
 
     /// Takes what is foreseen to fail: [`carry_out`] will meet the same.

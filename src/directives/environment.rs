@@ -37,9 +37,14 @@ pub fn render(settings: &Settings) -> String {
     };
     let mut text = String::from("# The settings of this boot, written by landfall.\n");
     for (name, setting) in settings.iter().filter(|(name, _)| is_name(name)) {
-        text.push_str(&format!("{name}='{}'\n", setting.value.replace('\'', r"'\''")));
+        text.push_str(&assignment(name, &setting.value));
     }
     text
+}
+
+/// A line by which a shell gives `name` exactly this value.
+pub fn assignment(name: &str, value: &str) -> String {
+    format!("{name}='{}'\n", value.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 
 use super::covered::Covered;
 use super::mounts::is_at_or_below;
-use super::tree::Kind;
+use super::tree::{Kind, TOO_LONG, is_too_long};
 use super::{Draft, View, accounts};
 use crate::config::Settings;
 use crate::error::{Error, Result, WhileDoing};
@@ -56,7 +56,10 @@ pub fn apply(
 /// It is not of the form above, or names a place where nothing can be written.
 pub fn parse(value: &str) -> Result<Wanted> {
     let (path, mut rest) = word(value);
-    let doing = || format!("reading the file {path:?}");
+    let doing = || match is_too_long(path) {
+        true => "reading the file of a path".to_owned(),
+        false => format!("reading the file {path:?}"),
+    };
     check_path(path).map_err(|why| Error::invalid(doing(), why).with_hint(FORM))?;
     let mut wanted = Wanted {
         path: path.to_owned(),
@@ -116,6 +119,11 @@ fn write(wanted: Wanted, covered: &mut Covered, draft: &mut Draft<'_>) -> Result
                 bytes.push(b'\n');
             }
             bytes.extend(text.into_bytes());
+            // What a file has of the one that is not named would be lost.
+            if draft.exists(&path) && mode.is_some() != owner.is_some() {
+                let why = "only one of mode= and owner= is named, and the file there has both";
+                return Err(Error::refused(doing(), why).with_hint("name both or neither"));
+            }
             if (mode, owner) == (None, None) {
                 draft.write(&path, bytes, 0o644);
                 return Ok(());
@@ -136,11 +144,13 @@ fn write(wanted: Wanted, covered: &mut Covered, draft: &mut Draft<'_>) -> Result
 fn check_path(path: &str) -> Result<(), &'static str> {
     /// The kernel's own, and the layers that the root is made of.
     const NOT_OURS: [&str; 5] = ["/proc", "/sys", "/dev", "/rofs", "/cow"];
-    let names: Vec<_> = path.split('/').skip(1).collect();
     if !path.starts_with('/') {
         return Err("a path begins with /");
     }
-    if names.iter().any(|name| ["", ".", ".."].contains(name)) {
+    if is_too_long(path) {
+        return Err(TOO_LONG);
+    }
+    if path.split('/').skip(1).any(|name| ["", ".", ".."].contains(&name)) {
         return Err("it is not the path of a file");
     }
     if NOT_OURS.iter().any(|above| is_at_or_below(path, above)) {
@@ -201,9 +211,9 @@ mod tests {
 
     use super::*;
     use crate::config::{Identity, evaluate};
-    use crate::directives::Tree;
     use crate::directives::draft::on;
-    use crate::directives::mounts::Mounts;
+    use crate::directives::mounts::{Mounts, canonical};
+    use crate::directives::{Tree, carry_out};
 
     fn wanted(value: &str) -> Option<(Option<u32>, Option<String>, String)> {
         let wanted = parse(value).ok()?;
@@ -246,6 +256,35 @@ mod tests {
         }
     }
 
+    /// Each name costs a level of recursion and another look at all above it.
+    #[test]
+    fn a_path_that_no_file_can_have_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = Tree::open(folder.path()).unwrap();
+        let deep = "/a".repeat(20_000);
+        let named = format!("/etc/{}", "n".repeat(300));
+        for path in [&deep, &named] {
+            let error = parse(&format!("{path} content=x")).unwrap_err().to_string();
+            assert!(error.contains("255") && error.len() < 200, "{error}");
+            assert_eq!(canonical(path, &tree), *path);
+            // Other families bring paths as well.
+            let mut draft = Draft::over(&tree);
+            draft.write(path, "x", 0o644);
+            draft.directory(path, 0o755, None);
+            draft.link("/etc/link", path);
+            draft.replace(path, "x", 0o644);
+            assert!(draft.kind(path).is_err() && draft.read(path).is_err());
+            let foreseen = draft.take_errors().len();
+            assert_eq!(foreseen, if *path == deep { 4 } else { 3 });
+            assert_eq!(carry_out(draft.changes(), &tree).len(), foreseen);
+        }
+        // The longest that there can be.
+        let longest = "/b".repeat(2047);
+        let mut draft = Draft::over(&tree);
+        draft.write(&longest, "x", 0o644);
+        assert!(draft.take_errors().is_empty() && draft.exists(&longest));
+    }
+
     #[test]
     fn files_are_written_and_what_cannot_be_is_named() {
         let text = r#"
@@ -256,6 +295,8 @@ FILE_3 = "/etc/list append=three"
 FILE_4 = "/etc/none append=only"
 FILE_5 = "/etc content=x"
 FILE_6 = "/etc/x owner=nobody content=x"
+FILE_8 = "/etc/list mode=0600 append=four"
+FILE_9 = "/etc/owned mode=0600 owner=0:0 append=two"
 FILE_7 = "/etc/profile.d/x.sh content=echo \"\$HOME\""
 "#;
         let evaluation = evaluate(text, &[], &Identity::default());
@@ -263,11 +304,12 @@ FILE_7 = "/etc/profile.d/x.sh content=echo \"\$HOME\""
         let folder = tempfile::tempdir().unwrap();
         let tree = Tree::open(folder.path()).unwrap();
         tree.write("/etc/list", "one\ntwo", 0o755).unwrap();
+        tree.write("/etc/owned", "one", 0o755).unwrap();
         tree.write("/usr/lib/theirs", "theirs", 0o644).unwrap();
         tree.link("/etc/link", "/usr/lib/theirs").unwrap();
         let (count, problems) =
             on(&tree, |draft| apply(&evaluation.settings, &mut Covered::default(), draft));
-        assert_eq!(count, 5);
+        assert_eq!(count, 6);
         let problems: Vec<_> =
             problems.iter().map(|(name, error)| format!("{name}: {error}")).collect();
         assert_eq!(
@@ -275,6 +317,8 @@ FILE_7 = "/etc/profile.d/x.sh content=echo \"\$HOME\""
             [
                 "FILE_5: writing /etc: refused: it is a directory",
                 "FILE_6: writing /etc/x: looking for the user \"nobody\": refused: /etc/passwd has none",
+                "FILE_8: writing /etc/list: refused: only one of mode= and owner= is named, \
+                 and the file there has both",
             ]
         );
         let read = |path: &str| tree.read_text(path).unwrap().unwrap();
@@ -287,6 +331,7 @@ FILE_7 = "/etc/profile.d/x.sh content=echo \"\$HOME\""
         let mode = |path: &str| {
             std::fs::metadata(folder.path().join(path)).unwrap().permissions().mode() & 0o7777
         };
+        assert_eq!((read("/etc/owned").as_str(), mode("etc/owned")), ("one\ntwo\n", 0o600));
         assert_eq!((mode("etc/link"), mode("etc/list")), (0o600, 0o755));
     }
 

@@ -9,7 +9,7 @@
 
 use super::containers::{self, Containers};
 use super::mounts::{Mounts, canonical, field, fields, is_at_or_below};
-use super::tree::Kind;
+use super::tree::{Kind, TOO_LONG, is_too_long};
 use super::{Draft, Facts, View, server};
 use crate::config::Settings;
 use crate::error::{Error, Result};
@@ -52,7 +52,7 @@ pub fn apply(settings: &Settings, facts: &Facts, draft: &mut Draft<'_>) -> Resul
     for (name, line) in &lines {
         if let Some(why) = complaint(line) {
             let error = Error::invalid(format!("{line:?}"), why)
-                .with_hint("the line is written as it is, and nothing will be mounted");
+                .with_hint("the line is written as it is; systemd does not mount what is meant");
             problems.push(((*name).to_owned(), error));
         }
         add(line);
@@ -96,13 +96,15 @@ pub fn complaint(line: &str) -> Option<String> {
     let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
     match fields.as_slice() {
         [] => None,
-        [_] | [_, _] | [_, _, _] => Some(format!(
-            "it has {} of the fields device, mount point, type, options",
-            fields.len()
-        )),
+        // With glibc's getmntent(3) what follows the second is empty if it is missing: systemd takes
+        // the type to be `auto`.
+        [_] => Some("it has one of the fields device, mount point, type, options".to_owned()),
         [_, at, fstype, ..] if *fstype == "swap" || *at == "none" => None,
         [_, at, ..] if !at.starts_with('/') => {
             Some(format!("the mount point {at:?} does not begin with /"))
+        }
+        [_, at, ..] if is_too_long(at) => {
+            Some(format!("the mount point is not possible: {TOO_LONG}"))
         }
         [_, at, ..] if at.split('/').any(|name| name == ".." || name == ".") => {
             Some(format!("the mount point {at:?} has . or .. in it"))
@@ -194,13 +196,16 @@ mod tests {
             ("/dev/x swap swap sw 0 0",            None),
             ("# a comment",                        None),
             ("",                                   None),
-            ("x /y z",                             Some("3 of the fields")),
-            ("x",                                  Some("1 of the fields")),
+            ("/dev/x /y ext4",                     None),
+            ("/dev/x /y",                          None), // systemd takes it as auto
+            ("x",                                  Some("one of the fields")),
             ("/dev/x data ext4 defaults 0 0",      Some("\"data\" does not begin")),
             ("/dev/x /a/../b ext4 defaults 0 0",   Some(". or ..")),
             ("/dev/x /my home ext4 defaults 0 0",  Some("040")),
             ("/dev/x /y ext4 ro, noatime 0 0",     Some("040")),
         ];
+        let long = format!("/dev/x /{} ext4 rw 0 0", "n".repeat(300));
+        assert!(complaint(&long).unwrap().contains("255"));
         for (line, expected) in cases {
             let why = complaint(line);
             assert_eq!(why.is_some(), expected.is_some(), "{line:?}: {why:?}");
@@ -208,13 +213,13 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         let tree = Tree::open(folder.path()).unwrap();
-        let settings = Settings::of(&[("FSTAB_1_DATA", "x /y z"), ("FSTAB_2", "/dev/x /y ext4 rw 0 0")]);
+        let settings = Settings::of(&[("FSTAB_1_DATA", "x"), ("FSTAB_2", "/dev/x /y ext4 rw 0 0")]);
         let written = on(&tree, |draft| apply(&settings, &Facts::default(), draft)).unwrap().unwrap();
         let [(name, error)] = written.problems.as_slice() else { panic!("{:?}", written.problems) };
         assert_eq!(name, "FSTAB_1_DATA");
-        assert!(error.to_string().starts_with("\"x /y z\": it has 3 of the fields"), "{error}");
+        assert!(error.to_string().starts_with("\"x\": it has one of the fields"), "{error}");
         let text = tree.read_text("/etc/fstab").unwrap().unwrap();
-        assert!(text.ends_with("\nx /y z\n/dev/x /y ext4 rw 0 0\n"), "{text}");
+        assert!(text.ends_with("\nx\n/dev/x /y ext4 rw 0 0\n"), "{text}");
     }
 
     #[test]

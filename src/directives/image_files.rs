@@ -4,7 +4,8 @@
 //! brings: links to /rofs bring it back. Patterns are a shell's: `*`, `?` and `[…]` within one
 //! name, and a name that begins with a dot only where the pattern does.
 
-use super::covered::Covered;
+use super::covered::{Covered, How};
+use super::tree::{TOO_LONG, is_too_long};
 use super::{Draft, View};
 use crate::config::Settings;
 use crate::error::{Error, Result};
@@ -20,7 +21,10 @@ pub fn apply(
     for (name, value) in settings.family("IMAGE_FILES_") {
         for pattern in value.split_whitespace() {
             let linked = expand(pattern, draft).and_then(|paths| {
-                paths.iter().try_for_each(|path| covered.link(path, draft)).map(|()| paths.len())
+                paths
+                    .iter()
+                    .try_for_each(|path| covered.bring(path, How::Link, draft))
+                    .map(|()| paths.len())
             });
             match linked {
                 Ok(paths) => count = count.saturating_add(paths),
@@ -37,6 +41,9 @@ pub fn apply(
 /// There are none, or absurdly many, or the pattern is not absolute.
 pub fn expand(pattern: &str, view: &dyn View) -> Result<Vec<String>> {
     const MOST: usize = 1000;
+    if is_too_long(pattern) {
+        return Err(Error::invalid("looking for a file in the image", TOO_LONG));
+    }
     let doing = || format!("looking for {pattern:?} in the image");
     let names: Vec<_> = pattern.split('/').skip(1).filter(|name| !name.is_empty()).collect();
     if !pattern.starts_with('/') || names.iter().any(|name| [".", ".."].contains(name)) {

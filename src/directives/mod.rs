@@ -34,6 +34,7 @@ mod preinit;
 mod rclocal;
 mod resolv;
 mod services;
+pub mod size;
 pub mod ssh;
 mod substitution;
 mod swap;
@@ -48,11 +49,12 @@ use std::path::Path;
 
 pub use containers::InMemory;
 pub use draft::{Change, Draft, Mode, View, What, carry_out};
-pub use environment::{leave_environment, render as environment};
+pub use environment::{assignment, leave_environment, render as environment};
 pub use modules::Load;
 pub use substitution::shell_of;
 pub use tree::{Kind, Tree};
 
+use containers::Containers;
 use covered::Covered;
 use mounts::Mounts;
 
@@ -204,7 +206,7 @@ fn decide_files(settings: &Settings, facts: &Facts, draft: &mut Draft<'_>, repor
     }
     report.take("XKBLAYOUT", keyboard::apply(settings, draft));
     report.take("DISABLE_GETTYS", inittab::apply(settings, draft));
-    let mut covered = decide_mounts(settings, facts, draft, report);
+    let (mut covered, mut containers) = decide_mounts(settings, facts, draft, report);
     decide_swap(settings, facts, draft, report);
     if let Some(id) = machine_id::choose(facts.mac, facts.uuid) {
         report.take("machine-id", machine_id::apply(&id, draft));
@@ -227,6 +229,9 @@ fn decide_files(settings: &Settings, facts: &Facts, draft: &mut Draft<'_>, repor
     report.take("SYSLOG_HOST", syslog::apply(settings, draft));
     let parameters = report.take_each("SYSCTL_*", sysctl::apply(settings, draft));
     report.count(parameters, "kernel parameter", "kernel parameters");
+    // Behind OVERLAY_DIR, which may have brought something into a directory that will be hidden.
+    containers.restore(&mut covered, draft);
+    report.errors.append(&mut containers.problems);
     decide_operators_files(settings, &mut covered, draft, report);
     report.take("files below mounts", covered.decide(draft));
     decide_services(settings, facts, draft, report);
@@ -257,18 +262,18 @@ fn decide_mounts(
     facts: &Facts,
     draft: &mut Draft<'_>,
     report: &mut Report,
-) -> Covered {
+) -> (Covered, Containers) {
+    let mut containers = Containers::default();
     let written = report.take("FSTAB_*", fstab::apply(settings, facts, draft));
     let fstab = report.take("FSTAB_*", draft.read_text("/etc/fstab")).flatten();
-    let mut covered = Covered::under(Mounts::of(&fstab.unwrap_or_default(), draft));
+    let covered = Covered::under(Mounts::of(&fstab.unwrap_or_default(), draft));
     match written {
         Some(Some(mut written)) => {
             report.count(written.lines, "fstab line", "fstab lines");
-            written.containers.restore(&mut covered, draft);
             report.done.extend(written.containers.summary(facts));
             report.in_memory = written.containers.in_memory(facts);
             report.errors.append(&mut written.problems);
-            report.errors.append(&mut written.containers.problems);
+            containers = written.containers;
         }
         // The image's own fstab stays, and nothing is added to it.
         Some(None) if settings.filled("CONTAINER_DIRS").is_some() => report.errors.push((
@@ -277,7 +282,7 @@ fn decide_mounts(
         )),
         Some(None) | None => {}
     }
-    covered
+    (covered, containers)
 }
 
 fn decide_swap(settings: &Settings, facts: &Facts, draft: &mut Draft<'_>, report: &mut Report) {
@@ -543,7 +548,7 @@ echo from the file
     /// One family's trouble must not cost the others.
     #[test]
     fn a_failure_is_collected_and_the_rest_goes_on() {
-        let text = "[default]\nHOSTNAME=bad/name\nTIMEZONE=No/Where\nFSTAB_1=\"x /y z\"\n";
+        let text = "[default]\nHOSTNAME=bad/name\nTIMEZONE=No/Where\nFSTAB_1=x\n";
         let settings = evaluate(text, &[], &Identity::default()).settings;
         let folder = tempfile::tempdir().unwrap();
         let tree = Tree::open(folder.path()).unwrap();
@@ -554,6 +559,6 @@ echo from the file
         });
         let names: Vec<_> = report.errors.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["HOSTNAME", "FSTAB_1", "TIMEZONE"], "{:?}", report.errors);
-        assert!(tree.read_text("/etc/fstab").unwrap().unwrap().ends_with("x /y z\n"));
+        assert!(tree.read_text("/etc/fstab").unwrap().unwrap().ends_with("\nx\n"));
     }
 }

@@ -3,7 +3,7 @@
 //! fstab(5) for the fields, systemd.unit(5) for the names of the units that systemd makes of them.
 
 use super::View;
-use super::tree::Kind;
+use super::tree::{Kind, is_too_long};
 
 /// A line of an fstab that mounts something on a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,16 +44,18 @@ impl Mounts {
 impl Mount {
     fn parse(line: &str, view: &dyn View) -> Option<Self> {
         let fields = fields(line);
-        let [source, at, fstype, rest @ ..] = fields.as_slice() else { return None };
-        if !at.starts_with('/') || fstype == "swap" {
+        // A missing type is `auto` to systemd, see [`super::fstab::complaint`].
+        let [source, at, rest @ ..] = fields.as_slice() else { return None };
+        let fstype = rest.first().map_or("auto", String::as_str);
+        if !at.starts_with('/') || fstype == "swap" || is_too_long(at) {
             return None;
         }
         let at = canonical(at, view);
         (at != "/").then(|| Self {
             source: source.clone(),
             at,
-            fstype: fstype.clone(),
-            options: rest.first().cloned().unwrap_or_default(),
+            fstype: fstype.to_owned(),
+            options: rest.get(1).cloned().unwrap_or_default(),
         })
     }
 
@@ -160,10 +162,14 @@ pub fn is_at_or_below(path: &str, above: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// `path` with the links of the root resolved, as far as it exists; what does not is kept as it is.
+/// `path` with the links of the root resolved, as far as it exists; what does not is kept as it is,
+/// and so is a path that can lead nowhere, being too long.
 pub fn canonical(path: &str, view: &dyn View) -> String {
     /// The kernel's own bound.
     const MOST_LINKS: usize = 40;
+    if is_too_long(path) {
+        return path.to_owned();
+    }
     let mut links: usize = 0;
     let mut pending: Vec<String> = path.rsplit('/').map(str::to_owned).collect();
     let mut done: Vec<String> = Vec::new();
@@ -214,7 +220,7 @@ mod tests {
             ("/dev/x / ext4 rw 0 0",              None),
             ("/dev/x data ext4 rw 0 0",           None),
             ("# /dev/x /data ext4 rw 0 0",        None),
-            ("/dev/x /data",                      None),
+            ("/dev/x /data", Some("/data")),
             ("",                                  None),
         ];
         for (line, at) in cases {

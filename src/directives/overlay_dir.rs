@@ -3,16 +3,25 @@
 //! After the names, fstab and the machine's id, and before everything that looks at units, as with
 //! LTSP: a unit or an rc.local in the folder counts for what follows.
 
+use super::tree::{TOO_LONG, is_too_long};
 use super::{Draft, View};
 use crate::config::Settings;
 use crate::error::{Error, Result};
 
 const DEFAULT: &str = "/etc/ltsp/overlay-dir";
 
+/// The folder that may be laid over the root, without a `/` at its end.
+pub fn folder(settings: &Settings) -> &str {
+    settings.filled("OVERLAY_DIR").unwrap_or(DEFAULT).trim().trim_end_matches('/')
+}
+
 /// Gives the folder; none if there is none and nobody asked for one.
 pub fn apply(settings: &Settings, draft: &mut Draft<'_>) -> Result<Option<String>> {
     let asked = settings.filled("OVERLAY_DIR").map(str::trim);
     let path = asked.unwrap_or(DEFAULT);
+    if is_too_long(path) {
+        return Err(Error::invalid("copying a folder onto the root", TOO_LONG));
+    }
     let doing = || format!("copying the folder {path} onto the root");
     let path = path.trim_end_matches('/');
     if !path.starts_with('/') || path.split('/').any(|name| name == "..") {

@@ -43,6 +43,27 @@ pub enum Kind {
     Other,
 }
 
+/// The kernel's bounds of a path (`PATH_MAX` without its NUL) and of one name in it (`NAME_MAX`).
+const LONGEST_PATH: usize = 4095;
+const LONGEST_NAME: usize = 255;
+
+/// Whether no file can have this path. To be asked before a path of a configuration is followed,
+/// which costs time and stack for each of its names.
+pub fn is_too_long(path: &str) -> bool {
+    path.len() > LONGEST_PATH || path.split('/').any(|name| name.len() > LONGEST_NAME)
+}
+
+pub fn check_length(path: &str) -> rustix::io::Result<()> {
+    if path.len() > LONGEST_PATH { Err(Errno::NAMETOOLONG) } else { Ok(()) }
+}
+
+pub fn check_name(name: &str) -> rustix::io::Result<()> {
+    if name.len() > LONGEST_NAME { Err(Errno::NAMETOOLONG) } else { Ok(()) }
+}
+
+/// Why [`is_too_long`] refuses a path, for people.
+pub const TOO_LONG: &str = "it is longer than the kernel takes: 4095 bytes, 255 in each name";
+
 /// No configuration file is larger.
 const LARGEST: u64 = 16 << 20;
 
@@ -238,24 +259,38 @@ impl Tree {
         path: &'p str,
         missing: Missing,
     ) -> rustix::io::Result<(OwnedFd, &'p str)> {
-        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-        if name.is_empty() || name == "." || name == ".." {
-            return Err(Errno::INVAL);
-        }
+        check_length(path)?;
         let directory = OFlags::PATH | OFlags::DIRECTORY;
-        let parent = if parent.is_empty() { "/" } else { parent };
-        let fd = match self.at(parent, directory) {
-            Err(Errno::NOENT) if matches!(missing, Missing::Make) && parent != "/" => {
-                let (above, last) = self.parent(parent, Missing::Make)?;
-                match mkdirat(&above, last, Mode::from_raw_mode(0o755)) {
-                    Ok(()) | Err(Errno::EXIST) => self.at(parent, directory)?,
-                    Err(errno) => return Err(errno),
+        let (mut at, name) = split(path)?;
+        // Innermost first.
+        let mut missing_ones = Vec::new();
+        let mut fd = loop {
+            match self.at(at, directory) {
+                Err(Errno::NOENT) if matches!(missing, Missing::Make) && at != "/" => {
+                    let (above, last) = split(at)?;
+                    missing_ones.push((at, last));
+                    at = above;
                 }
+                result => break result?,
             }
-            result => result?,
         };
+        for (path, last) in missing_ones.into_iter().rev() {
+            match mkdirat(&fd, last, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => fd = self.at(path, directory)?,
+                Err(errno) => return Err(errno),
+            }
+        }
         Ok((fd, name))
     }
+}
+
+/// A path's directory and last name, which must be one.
+pub fn split(path: &str) -> rustix::io::Result<(&str, &str)> {
+    let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+    if matches!(name, "" | "." | "..") {
+        return Err(Errno::INVAL);
+    }
+    Ok((if parent.is_empty() { "/" } else { parent }, name))
 }
 
 /// What to do about a missing directory.

@@ -10,8 +10,13 @@ use crate::error::Result;
 pub const ADMINS: &str = "/etc/systemd/system";
 
 /// Where units may be; of equal names, the one in an earlier folder counts.
-pub const FOLDERS: [&str; 4] =
+pub static FOLDERS: [&str; 4] =
     [ADMINS, "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+
+/// All of them but the administrator's.
+pub fn vendors() -> &'static [&'static str] {
+    FOLDERS.split_first().map_or(&[], |(_, vendors)| vendors)
+}
 
 const SUFFIXES: [&str; 11] = [
     ".service",

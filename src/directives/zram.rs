@@ -4,8 +4,8 @@
 //! size is worked out there too, so that the unit says what the configuration says.
 
 use super::Draft;
-use super::containers::is_size;
 use super::covered::is_systemds;
+use super::size::Size;
 use super::swap::program;
 use crate::config::Settings;
 use crate::error::{Error, Result};
@@ -30,30 +30,29 @@ pub fn apply(settings: &Settings, draft: &mut Draft<'_>) -> Result<Option<String
     draft.replace(SCRIPT, script(size), 0o755);
     draft.replace(&format!("/etc/systemd/system/{UNIT}"), UNIT_FILE, 0o644);
     draft.link(&format!("/etc/systemd/system/swap.target.wants/{UNIT}"), &format!("../{UNIT}"));
-    Ok(Some(size.to_owned()))
+    Ok(Some(size.to_string()))
 }
 
 /// Reads the value of ZRAM_SWAP.
 ///
 /// # Errors
 /// It is neither a size nor `off`.
-pub fn parse(value: &str) -> Result<Option<&str>> {
+pub fn parse(value: &str) -> Result<Option<Size>> {
     match value.trim() {
         "" => Ok(None),
         off if off.eq_ignore_ascii_case("off") => Ok(None),
-        size if is_size(size) => Ok(Some(size)),
-        other => {
+        other => Size::parse(other).map(Some).ok_or_else(|| {
             let why = "it is neither a size (2G, 512M, 50%) nor off";
-            Err(Error::invalid(format!("reading {other:?}"), why))
-        }
+            Error::invalid(format!("reading {other:?}"), why)
+        }),
     }
 }
 
-fn script(size: &str) -> String {
+fn script(size: Size) -> String {
     // The first line of /proc/meminfo is MemTotal, in KiB.
-    let bytes = match size.strip_suffix('%') {
+    let bytes = match size.share() {
         Some(share) => format!("read -r _ kib _ </proc/meminfo\nsize=$((kib * {share} / 100))K"),
-        None => format!("size={}", size.to_ascii_uppercase()),
+        None => format!("size={}", size.to_string().to_ascii_uppercase()),
     };
     format!(
         "#!/bin/sh -e\n\
@@ -100,6 +99,7 @@ mod tests {
             ("2G",    Some(Some("2G"))),
             (" 50% ", Some(Some("50%"))),
             ("512m",  Some(Some("512m"))),
+            ("08%",   Some(Some("8%"))), // octal to the shell
             ("0",     None),
             ("0%",    None),
             ("50 %",  None),
@@ -110,7 +110,7 @@ mod tests {
             ("99999999999999G", None),
         ];
         for (value, expected) in cases {
-            assert_eq!(parse(value).ok(), expected, "{value:?}");
+            assert_eq!(parse(value).ok().map(|size| size.map(|size| size.to_string())), expected.map(|size: Option<&str>| size.map(str::to_owned)), "{value:?}");
         }
     }
 
@@ -131,6 +131,6 @@ mod tests {
         assert!(script.contains("\nsize=$((kib * 50 / 100))K\n"), "{script}");
         assert!(tree.is_executable(SCRIPT));
         assert!(tree.exists("/etc/systemd/system/swap.target.wants/landfall-zram.service"));
-        assert!(super::script("512m").contains("\nsize=512M\n"));
+        assert!(super::script(Size::parse("512m").unwrap()).contains("\nsize=512M\n"));
     }
 }

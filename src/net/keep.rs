@@ -18,7 +18,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{Addressing, Lease, LeaseFile, Mac, Network, NetworkPlan, boot_server, variables};
-use crate::directives::{Change, Draft, Tree, View, carry_out, units};
+use crate::directives::{Change, Draft, Tree, View, assignment, carry_out, units};
 use crate::error::{Error, Result, WhileDoing};
 
 /// Who will look after the lease in the running system.
@@ -175,10 +175,7 @@ fn netplan_renders_networkd(view: &dyn View) -> bool {
 
 /// `/run/net-IFACE.conf`, which initramfs-tools' scripts, LTSP and cloud-init read with a shell.
 fn klibc_file(variables: &[(String, String)]) -> String {
-    variables
-        .iter()
-        .map(|(name, value)| format!("{name}='{}'\n", value.replace('\'', r"'\''")))
-        .collect()
+    variables.iter().map(|(name, value)| assignment(name, value)).collect()
 }
 
 fn lease_file(port: &Port<'_>, boot_server: Option<String>) -> String {

@@ -5,12 +5,15 @@
 //! where `/lib` leads to `usr/lib`. Every method that changes something does to the model what the
 //! method of the same name of [`Tree`](super::Tree) does to a real root, and fails where it would.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use rustix::io::Errno;
 
 use super::View;
-use crate::directives::tree::{DEEPEST, INTO_ITSELF, Kind, MOST_ENTRIES};
+use crate::directives::tree::{
+    DEEPEST, INTO_ITSELF, Kind, MOST_ENTRIES, check_length, check_name, split,
+};
 use crate::error::{Cause, Error, Result};
 
 /// What has become of one path that no link is part of.
@@ -67,6 +70,19 @@ type Step<T> = std::result::Result<T, Stop>;
 /// As many as the kernel follows in one path.
 const MOST_LINKS: usize = 40;
 
+/// Where what is at a place comes from.
+pub enum Origin {
+    /// This path of the image.
+    Image(String),
+    File {
+        contents: Vec<u8>,
+        executable: bool,
+    },
+    Link(String),
+    /// Made by us, or with something of ours in it.
+    Directory,
+}
+
 pub struct Model<'v> {
     image: &'v dyn View,
     nodes: BTreeMap<String, Node>,
@@ -85,33 +101,34 @@ impl<'v> Model<'v> {
 
     /// Follows `path` to its end, all links included.
     pub fn find(&self, path: &str) -> Step<Place> {
-        let mut rest: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
+        check_length(path)?;
+        let mut rest: Vec<Cow<'_, str>> = path.rsplit('/').map(Cow::Borrowed).collect();
         let mut at = String::new();
         let mut links: usize = 0;
         while let Some(name) = rest.pop() {
-            match name.as_str() {
+            let above = at.len();
+            match &*name {
                 "" | "." => continue,
                 ".." => {
-                    let above = at.rfind('/').unwrap_or(0);
-                    at.truncate(above);
+                    at.truncate(at.rfind('/').unwrap_or(0));
                     continue;
                 }
-                _ => {}
+                name => {
+                    at.push('/');
+                    at += name;
+                }
             }
-            let next = format!("{at}/{name}");
-            match self.look(&next)? {
-                Some(Kind::Directory) => at = next,
+            match self.look(&at)? {
+                Some(Kind::Directory) => {}
                 Some(Kind::Link(target)) => {
                     links = links.saturating_add(1);
                     if links > MOST_LINKS {
                         return Err(Errno::LOOP.into());
                     }
-                    if target.starts_with('/') {
-                        at.clear();
-                    }
-                    rest.extend(target.split('/').rev().map(str::to_owned));
+                    at.truncate(if target.starts_with('/') { 0 } else { above });
+                    rest.extend(target.rsplit('/').map(|name| Cow::Owned(name.to_owned())));
                 }
-                kind if rest.is_empty() => return Ok(Place { path: next, kind }),
+                kind if rest.is_empty() => return Ok(Place { path: at, kind }),
                 Some(_) => return Err(Errno::NOTDIR.into()),
                 None => return Err(Errno::NOENT.into()),
             }
@@ -122,6 +139,7 @@ impl<'v> Model<'v> {
 
     /// Like [`Model::find`], but for a link at the end.
     pub fn find_last(&self, path: &str) -> Step<Place> {
+        check_length(path)?;
         if path == "/" {
             return self.find(path);
         }
@@ -129,6 +147,32 @@ impl<'v> Model<'v> {
         let parent = self.find_folder(parent)?;
         let path = below(&parent, name);
         Ok(Place { kind: self.look(&path)?, path })
+    }
+
+    /// Where what is at `path` comes from, a last link not followed.
+    pub fn origin(&self, path: &str) -> Step<Option<Origin>> {
+        let Place { path, kind } = self.find_last(path)?;
+        if kind.is_none() {
+            return Ok(None);
+        }
+        let inside = below(&path, "");
+        Ok(Some(match self.nodes.get(&path) {
+            Some(Node::File { contents: Contents::Of(path), .. }) => Origin::Image(path.clone()),
+            Some(Node::File { contents: Contents::New(contents), executable }) => {
+                Origin::File { contents: contents.clone(), executable: *executable }
+            }
+            Some(Node::Link(target)) => Origin::Link(target.clone()),
+            Some(Node::Directory | Node::Absent) => Origin::Directory,
+            None if self
+                .nodes
+                .range(inside.clone()..)
+                .next()
+                .is_some_and(|(path, _)| path.starts_with(&inside)) =>
+            {
+                Origin::Directory
+            }
+            None => Origin::Image(path),
+        }))
     }
 
     pub fn contents(&self, path: &str) -> Result<Option<Vec<u8>>> {
@@ -190,6 +234,7 @@ impl<'v> Model<'v> {
     }
 
     pub fn link(&mut self, path: &str, target: &str) -> Step<String> {
+        check_length(target)?;
         self.put(path, Node::Link(target.to_owned()))
     }
 
@@ -315,19 +360,29 @@ impl<'v> Model<'v> {
 
     /// Makes the directories above `path` that are missing; gives its place.
     fn make_way(&mut self, path: &str) -> Step<String> {
-        let (parent, name) = split(path)?;
-        let folder = match self.find_folder(parent) {
-            Err(Stop::Errno(Errno::NOENT)) if parent != "/" => {
-                let place = self.make_way(parent)?;
-                // A link to nowhere is there, and is no directory.
-                if self.look(&place)?.is_some() {
-                    return Err(Errno::NOENT.into());
+        check_length(path)?;
+        let (mut parent, name) = split(path)?;
+        // Innermost first.
+        let mut missing = Vec::new();
+        let mut folder = loop {
+            match self.find_folder(parent) {
+                Err(Stop::Errno(Errno::NOENT)) if parent != "/" => {
+                    let (above, last) = split(parent)?;
+                    missing.push(last);
+                    parent = above;
                 }
-                self.nodes.insert(place.clone(), Node::Directory);
-                place
+                result => break result?,
             }
-            result => result?,
         };
+        for last in missing.into_iter().rev() {
+            let place = below(&folder, last);
+            // A link to nowhere is there, and is no directory.
+            if self.look(&place)?.is_some() {
+                return Err(Errno::NOENT.into());
+            }
+            self.nodes.insert(place.clone(), Node::Directory);
+            folder = place;
+        }
         Ok(below(&folder, name))
     }
 
@@ -341,6 +396,7 @@ impl<'v> Model<'v> {
 
     /// What is at a place.
     fn look(&self, place: &str) -> Step<Option<Kind>> {
+        check_name(place.rsplit('/').next().unwrap_or_default())?;
         if let Some(node) = self.nodes.get(place) {
             return Ok(match node {
                 Node::File { executable, .. } => Some(Kind::File { executable: *executable }),
@@ -365,15 +421,6 @@ struct Copying {
     /// A bound was reached.
     full: bool,
     errors: Vec<Error>,
-}
-
-/// A path's directory and last name, which must be one.
-fn split(path: &str) -> Step<(&str, &str)> {
-    let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-    if matches!(name, "" | "." | "..") {
-        return Err(Errno::INVAL.into());
-    }
-    Ok((if parent.is_empty() { "/" } else { parent }, name))
 }
 
 fn below(folder: &str, name: &str) -> String {
