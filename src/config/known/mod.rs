@@ -266,8 +266,7 @@ mod tests {
         let plan = Plan::decide(Request::read("root=nbd:10.0.0.1:x"), &Identity::default());
         let variables = variables("eth0", mac, &plan.network, &lease.unwrap());
         let base = base(&plan, variables, Some("10.0.0.1".to_owned()));
-        let mut names: Vec<_> = base.iter().map(|(name, ..)| name.as_str()).collect();
-        names.extend(["NBD_ROOT_HOST", "NBD_ROOT_PORT", "NBD_ROOT_NAME"]);
+        let names: Vec<_> = base.iter().map(|(name, ..)| name.as_str()).collect();
         for known in KNOWN.iter().filter(|known| known.standing == Standing::Given) {
             assert!(names.contains(&known.name), "{} is given by nothing", known.name);
         }
