@@ -4,7 +4,7 @@
 //! image. Other sources that the image names besides go, save for those of hardware, and those in
 //! chrony's further files: an operator put them there, and chrony chooses the best.
 
-use super::{Draft, Facts, View};
+use super::{Draft, Facts, View, hostname};
 use crate::config::Settings;
 use crate::error::{Error, Result};
 
@@ -36,8 +36,7 @@ pub fn time_servers(
     if servers.is_empty() {
         return Err(Error::refused(doing(), "no boot server is known that \"auto\" could mean"));
     }
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._:".contains(&b);
-    if let Some(wrong) = servers.iter().find(|server| !server.bytes().all(plain)) {
+    if let Some(wrong) = servers.iter().find(|server| !hostname::is_host(server)) {
         return Err(Error::invalid(doing(), format!("{wrong:?} is neither a name nor an address")));
     }
     let mut told = Vec::new();

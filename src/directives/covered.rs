@@ -245,20 +245,26 @@ mod tests {
     #[ignore = "runs systemd-tmpfiles"]
     fn systemd_tmpfiles_reads_our_lines() {
         let (folder, tree) = root();
+        // The same before the mount; here only /rofs has it.
+        let (_before, before) = root();
         let odd = ["plain", "two words", "per%cent", "quo\"te", r"back\slash", "é"];
         for name in odd {
             tree.write(&format!("/rofs/m/{name}"), name, 0o640).unwrap();
+            before.write(&format!("/m/{name}"), name, 0o640).unwrap();
         }
         tree.write("/rofs/m/folder/inside", "inside", 0o644).unwrap();
         tree.write("/m/linked", "old", 0o644).unwrap();
         tree.write("/m/written", "old and longer", 0o644).unwrap();
         tree.write("/m/kept", "of the disk", 0o644).unwrap();
+        for path in ["/m/folder/inside", "/m/kept", "/m/linked"] {
+            before.write(path, "", 0o644).unwrap();
+        }
         let mut covered = Covered::under(Mounts::of("/dev/x /m ext4 rw", &tree));
         for name in odd.into_iter().chain(["folder", "kept", "missing"]) {
             let path = format!("/m/{name}");
-            covered.bring(&path, How::Copy, &Draft::over(&tree)).unwrap();
+            covered.bring(&path, How::Copy, &Draft::over(&before)).unwrap();
         }
-        covered.bring("/m/linked", How::Link, &Draft::over(&tree)).unwrap();
+        covered.bring("/m/linked", How::Link, &Draft::over(&before)).unwrap();
         covered.write("/m/written", b"new\0%n\\n", 0o604, (0, 0), &tree).unwrap();
         on(&tree, |draft| covered.decide(draft)).unwrap();
         let said = std::process::Command::new("systemd-tmpfiles")

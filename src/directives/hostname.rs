@@ -1,6 +1,6 @@
 //! HOSTNAME, HOSTNAME_BASE, HOSTNAME_EXTRA: what the node is called.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{Draft, Facts};
 use crate::config::Settings;
@@ -44,11 +44,20 @@ pub fn check(name: &str) -> Result<()> {
     if name.len() > LONGEST {
         return Err(Error::invalid(doing(), format!("a host name has at most {LONGEST} bytes")));
     }
-    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
+    if !is_name(name) {
         let why = "a host name is made of letters, digits, \"-\" and dots";
         return Err(Error::invalid(doing(), why));
     }
     Ok(())
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+}
+
+/// Whether some other machine can be named so: by a name, or by an address of either kind.
+pub fn is_host(text: &str) -> bool {
+    is_name(text) || text.parse::<Ipv6Addr>().is_ok()
 }
 
 pub fn apply(name: &str, draft: &mut Draft<'_>) {

@@ -199,6 +199,37 @@ mod tests {
         }
     }
 
+    /// The pristine image does not have what was decided over it.
+    #[test]
+    fn what_was_decided_over_the_image_is_not_taken_from_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = Tree::open(folder.path()).unwrap();
+        for path in ["/usr/lib/systemd/systemd", "/m/own", "/m/d/own", "/o/m/brought", "/o/m/d/x"] {
+            tree.write(path, "", 0o755).unwrap();
+        }
+        let mut covered = Covered::under(Mounts::of("/dev/x /m ext4 rw 0 0", &tree));
+        on(&tree, |draft| {
+            draft.copy_tree("/o", "/");
+            draft.replace_for("/m/new", "x", 0o640, (1, 2));
+            draft.link("/m/link", "own");
+            let settings = Settings::of(&[("IMAGE_FILES_1", "/m/*")]);
+            let (count, problems) = apply(&settings, &mut covered, draft);
+            assert_eq!((count, problems.len()), (5, 0), "{problems:?}");
+            covered.decide(draft).unwrap();
+        });
+        assert_eq!(
+            tree.read_text("/etc/landfall/files/m.conf").unwrap().unwrap(),
+            "# Written by landfall at boot, see tmpfiles.d(5).\n\
+             L+ \"/m/brought\" - - - - /rofs/o/m/brought\n\
+             d \"/m/d\"\n\
+             L+ \"/m/d/own\" - - - - /rofs/m/d/own\n\
+             L+ \"/m/d/x\" - - - - /rofs/o/m/d/x\n\
+             L+ \"/m/link\" - - - - own\n\
+             f+~ \"/m/new\" 0640 1 2 - eA==\n\
+             L+ \"/m/own\" - - - - /rofs/m/own\n"
+        );
+    }
+
     /// The seed's `cp /rofs/etc/ssh/*_config /etc/ssh`, without the shell.
     #[test]
     fn what_a_mount_hides_is_linked_after_it_is_mounted() {

@@ -199,7 +199,9 @@ fn decide_names(
 /// Everything else that is only files.
 fn decide_files(settings: &Settings, facts: &Facts, draft: &mut Draft<'_>, report: &mut Report) {
     if let Some(text) = &facts.lts_conf {
-        draft.write("/etc/lts.conf", text.as_str(), 0o644);
+        // For root alone, like /run/landfall/env: settings hold secrets. The image's own file, whose
+        // mode would stay, is replaced.
+        draft.replace("/etc/lts.conf", text.as_str(), 0o600);
     }
     if let Some(lines) = report.take("CRONTAB_*", cron::apply(settings, draft)) {
         report.count(lines, "cron line", "cron lines");
@@ -242,8 +244,13 @@ fn decide_services(settings: &Settings, facts: &Facts, draft: &mut Draft<'_>, re
     // Where no configuration was found nobody has had the chance to keep a service, and a node
     // without sshd can only be reached on foot.
     if facts.configured {
+        report.errors.append(&mut services::mistakes(settings));
+        let has_ssh = matches!(units::find(draft, "ssh.service"), Ok(units::Unit::File(_)));
         let services = services::apply(settings, facts.memory_kib, draft);
         if let Some(names) = report.take("RM_SYSTEM_SERVICES", services) {
+            if has_ssh && names.iter().any(|name| name == "ssh") {
+                report.errors.append(&mut ssh::unreachable(settings));
+            }
             report.count(names.len(), "service removed", "services removed");
             report.services = names;
         }
@@ -543,6 +550,32 @@ echo from the file
         // At the desk nothing has happened.
         assert!(untouched.exists("/usr/lib/systemd/system/ssh.service"));
         assert!(!untouched.exists("/etc/hosts"));
+    }
+
+    /// Keys for a service that is not there were a node that could only be reached on foot.
+    #[test]
+    fn keys_for_a_removed_ssh_are_said() {
+        let key = ("SSH_HOST_KEYS", "generate");
+        for (values, has_ssh, said) in [
+            (&[key][..], true, true),
+            (&[key], false, false),
+            (&[], true, false),
+            (&[key, ("KEEP_SYSTEM_SERVICES", "ssh")], true, false),
+            (&[key, ("ENABLE_SYSTEM_SERVICES", "ssh.service")], true, false),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let tree = Tree::open(folder.path()).unwrap();
+            if has_ssh {
+                let unit = "[Install]\nWantedBy=multi-user.target\n";
+                tree.write("/usr/lib/systemd/system/ssh.service", unit, 0o644).unwrap();
+            }
+            let facts = Facts { configured: true, ..Facts::default() };
+            let mut report = Report::default();
+            let settings = Settings::of(values);
+            draft::on(&tree, |draft| decide_services(&settings, &facts, draft, &mut report));
+            let families: Vec<_> = report.errors.iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(families.contains(&"SSH_HOST_KEYS"), said, "{values:?} {families:?}");
+        }
     }
 
     /// One family's trouble must not cost the others.

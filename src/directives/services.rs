@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use super::{Draft, View};
 use crate::config::Settings;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// For every node.
 const ALWAYS: &str = "alsa-restore alsa-store dnsmasq exim4 grub-common lightdm lvm2-lvmetad mdadm \
@@ -75,6 +75,18 @@ fn mib(settings: &Settings, name: &str, default: u64) -> u64 {
     settings.get(name).and_then(|value| value.trim().parse().ok()).unwrap_or(default)
 }
 
+/// Thresholds that are no numbers, in whose place the usual ones count.
+pub fn mistakes(settings: &Settings) -> Vec<(String, Error)> {
+    let thresholds = ["FAT_RAM_THRESHOLD", "RM_RAM_THRESHOLD"].into_iter();
+    let wrong = thresholds.filter_map(|name| {
+        let value = settings.filled(name).filter(|value| value.trim().parse::<u64>().is_err())?;
+        let error = Error::invalid(format!("reading {name}={value}"), "it is no number of MB")
+            .with_hint("the usual number counts instead");
+        Some((name.to_owned(), error))
+    });
+    wrong.collect()
+}
+
 fn removals<'a>(settings: &'a Settings, node: Node<'_>) -> BTreeSet<&'a str> {
     let memory = node.memory_kib / 1024;
     let fat = fat(settings, memory, node.has_desktop);
@@ -90,7 +102,7 @@ fn removals<'a>(settings: &'a Settings, node: Node<'_>) -> BTreeSet<&'a str> {
     lists
         .into_iter()
         .filter(|(applies, ..)| *applies)
-        .flat_map(|(_, names, more)| names.split_whitespace().chain(settings.list(more)))
+        .flat_map(|(_, names, more)| names.split_whitespace().chain(settings.list(more)).map(stem))
         .filter(|name| !is_kept(settings, name) && !names(&enabled, name))
         .collect()
 }
@@ -100,10 +112,12 @@ pub fn is_kept(settings: &Settings, service: &str) -> bool {
     names(&settings.list("KEEP_SYSTEM_SERVICES"), service)
 }
 
+/// A service's name as it is in the lists.
+fn stem(name: &str) -> &str {
+    name.strip_suffix(".service").unwrap_or(name)
+}
+
 fn names(list: &[&str], service: &str) -> bool {
-    fn stem(name: &str) -> &str {
-        name.strip_suffix(".service").unwrap_or(name)
-    }
     list.iter().any(|name| stem(name) == stem(service))
 }
 
@@ -187,6 +201,7 @@ mod tests {
             ("2.3", &[("RM_LOW_RAM_SERVICES", "a")],      small, 71),
             ("C77", &[("KEEP_SYSTEM_SERVICES", "foo ssh"), ("RM_SYSTEM_SERVICES", "foo")],     NODE, 63),
             ("",    &[("KEEP_SYSTEM_SERVICES", "ssh.service")],  NODE, 63),
+            ("",    &[("RM_SYSTEM_SERVICES", "foo.service ssh.service")], NODE, 65),
             ("",    &[("ENABLE_SYSTEM_SERVICES", "ssh atd.service")], NODE, 62),
             // D: KEEP wins in a list of several names, too.
             ("C77", &[("KEEP_SYSTEM_SERVICES", "foo ssh"), ("RM_SYSTEM_SERVICES", "foo bar")], NODE, 64),
@@ -194,6 +209,21 @@ mod tests {
         for (row, values, node, count) in cases {
             assert_eq!(removals(&Settings::of(values), *node).len(), *count, "{row}: {values:?}");
         }
+    }
+
+    /// A name with its suffix was counted, and its files stayed.
+    #[test]
+    fn a_service_may_be_named_with_its_suffix_and_a_threshold_must_be_a_number() {
+        let settings = Settings::of(&[
+            ("RM_SYSTEM_SERVICES", "foo.service"),
+            ("RM_RAM_THRESHOLD", "lots"),
+            ("FAT_RAM_THRESHOLD", " 300 "),
+        ]);
+        assert!(removals(&settings, NODE).contains("foo"));
+        assert_eq!(removals(&settings, NODE).len(), 65);
+        let mistakes = mistakes(&settings);
+        let names: Vec<_> = mistakes.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["RM_RAM_THRESHOLD"]);
     }
 
     #[test]

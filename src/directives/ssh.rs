@@ -158,6 +158,22 @@ fn add(key: Key<'_>, covered: &Covered, draft: &mut Draft<'_>) -> Result<()> {
     Ok(())
 }
 
+/// What is set for a service that is removed.
+pub fn unreachable(settings: &Settings) -> Vec<(String, Error)> {
+    let keys = !settings.family("SSH_AUTHORIZED_KEYS_").is_empty();
+    let families = [
+        ("SSH_AUTHORIZED_KEYS_", keys),
+        ("SSH_HOST_KEYS", settings.filled("SSH_HOST_KEYS").is_some()),
+    ];
+    let set = families.into_iter().filter(|(_, is_set)| *is_set);
+    set.map(|(family, _)| {
+        let error = Error::refused("letting anybody log in by ssh", "the service ssh is removed")
+            .with_hint("ssh in KEEP_SYSTEM_SERVICES or ENABLE_SYSTEM_SERVICES keeps it");
+        (family.to_owned(), error)
+    })
+    .collect()
+}
+
 fn shortened(line: &str) -> String {
     line.chars().take(40).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::{Draft, View};
+use super::{Draft, View, hostname};
 use crate::config::Settings;
 use crate::error::{Error, Result};
 
@@ -55,8 +55,7 @@ pub fn address(host: &str) -> Result<String> {
             None => (host, None),
         },
     };
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
-    let is_host = name.parse::<Ipv6Addr>().is_ok() || !name.is_empty() && name.bytes().all(plain);
+    let is_host = hostname::is_host(name);
     let is_port = port.is_none_or(|port| {
         port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
     });
