@@ -9,7 +9,7 @@ mod finding;
 mod import;
 mod render;
 mod scripts;
-mod secrets;
+pub(super) mod secrets;
 mod sections;
 mod settings;
 mod source;
