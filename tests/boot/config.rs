@@ -1,7 +1,9 @@
 //! Configurations that are missing, strange or wrong, and the ways to fetch them.
 
 use anyhow::Result;
-use landfall_tests::{Dnsmasq, Initramfs, Kernel, Lab, Machine, SERVER, nginx, tftpd};
+use landfall_tests::{
+    Dnsmasq, Initramfs, Kernel, Lab, Machine, Nbd, NbdKind, ProbeRoot, SERVER, nginx, tftpd,
+};
 
 use crate::{ROOT, usual_root, usual_vm};
 
@@ -54,6 +56,22 @@ fn an_empty_configuration_is_as_good_as_none() -> Result<()> {
     })
 }
 
+/// LTSP's images had a file of their own, which is all that a site without a boot server has.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn the_root_images_own_configuration_is_the_last_resort() -> Result<()> {
+    let lab = Lab::new("config-of-root")?;
+    let tftp = lab.served("tftp", &[])?;
+    let _dhcp = Dnsmasq::new().tftp(&tftp).start(&lab)?;
+    let text = "[default]\nPREINIT_99_MARK = \"echo root-image > /etc/mark\"\n";
+    let image = ProbeRoot::new(&lab)?.file("etc/lts.conf", text)?.pack()?;
+    let _nbd = Nbd::new(&lab, NbdKind::NbdServer).export("root", &image).start()?;
+
+    let machine = usual_vm(&lab, Kernel::V6_12, "")?.boot()?;
+    assert_eq!(machine.node()?.file("/etc/mark")?.trim(), "root-image");
+    Ok(())
+}
+
 /// Longer than any one buffer, and than 64 Ki of the smallest TFTP blocks would allow to guess.
 #[test]
 #[ignore = "boots a virtual machine"]
@@ -104,7 +122,15 @@ fn preinit_commands_see_settings_and_dhcp_values() -> Result<()> {
     // The last word is LTSP's oldest way, by the environment that the kernel gives to its init.
     let machine = usual_vm(&lab, Kernel::V6_12, "ltsp.shelf=3 ROOM=b12")?.boot()?;
     let seen = machine.node()?.file("/etc/environment.seen")?;
-    for line in ["RACK=b7", "SHELF=3", "ROOM=b12", "SERVER=10.77.0.1", "IPV4ADDR=10.77.0."] {
+    let wanted = [
+        "RACK=b7",
+        "SHELF=3",
+        "ROOM=b12",
+        "SERVER=10.77.0.1",
+        "ROOTSERVER=10.77.0.1",
+        "IPV4ADDR=10.77.0.",
+    ];
+    for line in wanted {
         assert!(seen.lines().any(|text| text.starts_with(line)), "no {line} in:\n{seen}");
     }
     Ok(())

@@ -1,9 +1,11 @@
 //! What the boot leaves behind in the running system: nothing.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use landfall_tests::{Initramfs, Kernel, Lab, Node};
 
-use crate::{ROOT, usual_dhcp, usual_root};
+use crate::{ROOT, usual_dhcp, usual_root, usual_vm};
 
 const BALLAST_MIB: usize = 96;
 
@@ -50,6 +52,29 @@ fn no_process_ran_and_the_initramfs_is_gone() -> Result<()> {
 
     // Last, because asking runs programs.
     assert_eq!(executed(&node)?, ["/init", "/sbin/init"]);
+    Ok(())
+}
+
+/// What somebody breaks on a node is mended by its switch.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn what_is_written_is_gone_after_a_reboot() -> Result<()> {
+    let lab = Lab::new("leftovers-reboot")?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
+    let _nbd = usual_root(&lab)?;
+    {
+        let mut machine = usual_vm(&lab, Kernel::V6_12, "")?.boot()?;
+        let node = machine.node()?;
+        node.write("/etc/motd", "from the machine\n")?;
+        node.write("/etc/left-behind", "by the machine\n")?;
+        assert_eq!(node.file("/etc/motd")?, "from the machine\n");
+        node.power_off()?;
+        machine.gone(Duration::from_secs(60))?;
+    }
+    let machine = usual_vm(&lab, Kernel::V6_12, "")?.boot()?;
+    let node = machine.node()?;
+    assert_eq!(node.file("/etc/motd")?, "from the image\n");
+    assert!(!node.exists("/etc/left-behind")?);
     Ok(())
 }
 

@@ -35,7 +35,13 @@ fn a_copied_root_outlives_its_server() -> Result<()> {
     let machine = usual_vm(&lab, Kernel::V6_1, "landfall.ram=copy")?.boot()?;
     let node = machine.node()?;
     machine.line("root: \"root\" from 10.77.0.1:10809 copied to RAM: ")?;
-    needs_nobody(&node, &mut nbd, &digest)
+    needs_nobody(&node, &mut nbd, &digest)?;
+    // Commands of the running system still know where they came from.
+    let settings = node.file("/run/landfall/env")?;
+    let is_server = |line: &str| line.trim_matches(['"', '\'']).starts_with("SERVER=");
+    let server = settings.lines().find(|line| is_server(line));
+    assert!(server.is_some_and(|line| line.contains("10.77.0.1")), "{settings}");
+    Ok(())
 }
 
 /// LTSP reads its configuration too late for its own setting; here it works (LP #1680490).

@@ -44,7 +44,7 @@ pub struct Case {
     pub lts_conf: Option<String>,
     /// The same, by the name of a file in `tests/fixtures`.
     pub lts_conf_file: Option<String>,
-    /// `/etc/lts.conf` of the image.
+    /// `/etc/lts.conf` of the initramfs. That of the root image takes part only in a boot.
     pub lts_conf_of_image: Option<String>,
     /// Without `ltsp.` settings it is what the boot loader says of anything.
     pub cmdline: String,
@@ -107,7 +107,10 @@ pub struct Expect {
     pub modules: Option<Vec<String>>,
     /// The PREINIT script, line by line.
     pub preinit: Option<Vec<String>>,
-    /// What that script does under a real `sh`, in an empty folder that it knows as `$DIR`.
+    /// What that script does under this machine's `sh`, in an empty folder that it knows as `$DIR`:
+    /// that the lines are one script, in this order, and that a shell takes it for what it is. That
+    /// the shell of a root runs it, with which variables, and what a boot makes of its status, only
+    /// the tests of `directives::preinit` and a boot can say.
     pub shell: Option<Shell>,
 
     /// The address that is asked first for lts.conf.
@@ -140,6 +143,9 @@ pub struct File {
     /// Exactly, but for comments.
     pub lines: Option<Vec<String>>,
     pub ends: Option<Vec<String>>,
+    /// Programs that it runs under its own interpreter, in order; `false`, `sysctl` and `modprobe`
+    /// fail.
+    pub runs: Option<Vec<String>>,
     pub has: Vec<String>,
     pub lacks: Vec<String>,
     pub executable: Option<bool>,

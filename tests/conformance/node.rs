@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -117,7 +118,7 @@ impl Node {
         faults.check(
             problems.len() == expect.problems.len()
                 && problems.iter().zip(&expect.problems).all(|(got, wanted)| {
-                    got.place.line == wanted.line && got.to_string().contains(&wanted.word)
+                    got.place.line == wanted.line && says(&got.to_string(), &wanted.word)
                 }),
             || {
                 let wanted: Vec<_> = expect
@@ -135,7 +136,7 @@ impl Node {
         faults.check(
             errors.len() == expect.errors.len()
                 && errors.iter().zip(&expect.errors).all(|((family, error), wanted)| {
-                    *family == wanted.family && error.to_string().contains(&wanted.word)
+                    *family == wanted.family && says(&error.to_string(), &wanted.word)
                 }),
             || format!("families that fail: {errors:?}"),
         );
@@ -307,6 +308,11 @@ fn load(case: &Case, folder: &Path) -> config::Loaded {
     config::load(&[Url::File(served)], &built_in, Duration::from_secs(1), &nobody)
 }
 
+/// No word at all is in everything, and would prove nothing.
+fn says(text: &str, word: &str) -> bool {
+    !word.is_empty() && text.contains(word)
+}
+
 fn check_file(path: &str, text: &str, executable: bool, wanted: &File, faults: &mut Faults) {
     if let Some(wanted) = &wanted.text {
         faults.compare(path, &text, &wanted.as_str());
@@ -323,6 +329,9 @@ fn check_file(path: &str, text: &str, executable: bool, wanted: &File, faults: &
         let from = lines.len().saturating_sub(wanted.len());
         faults.compare(&format!("end of {path}"), &&lines[from..], &wanted.as_slice());
     }
+    if let Some(wanted) = &wanted.runs {
+        faults.compare(&format!("what {path} runs"), &commands_run(text), wanted);
+    }
     for part in &wanted.has {
         faults.check(text.contains(part), || format!("{path} lacks {part:?}:\n{text}"));
     }
@@ -332,6 +341,33 @@ fn check_file(path: &str, text: &str, executable: bool, wanted: &File, faults: &
     if let Some(wanted) = wanted.executable {
         faults.compare(&format!("{path} is executable"), &executable, &wanted);
     }
+}
+
+/// Starts a script as the kernel does, by its first line, and gives the names of the programs it
+/// ran before it ended, in order. No program is a real one: each only leaves its name, and one
+/// called `false`, or on the list of those that a machine of tests cannot have, fails.
+fn commands_run(script: &str) -> Vec<String> {
+    const FAIL: [&str; 3] = ["false", "sysctl", "modprobe"];
+    let folder = tempfile::tempdir().expect("a folder");
+    let (programs, log) = (folder.path().join("programs"), folder.path().join("log"));
+    fs::create_dir(&programs).expect("a folder");
+    let words = script.split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_');
+    for name in words.filter(|word| word.starts_with(|c: char| c.is_ascii_lowercase())) {
+        let status = u8::from(FAIL.contains(&name));
+        let text = format!("#!/bin/sh\necho {name} >> '{}'\nexit {status}\n", log.display());
+        let program = programs.join(name);
+        fs::write(&program, text).expect("a program");
+        fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("a program");
+    }
+    let mut first = script.lines().next().unwrap_or_default().trim_start_matches("#!").split(' ');
+    let mut shell = Command::new(first.next().expect("an interpreter"));
+    let path = folder.path().join("script");
+    // Files that it writes by themselves are not of this machine.
+    fs::write(&path, script.replace(" /", " ./").replace(">/", ">./")).expect("a script");
+    shell.args(first).arg(&path).env_clear().env("PATH", &programs).current_dir(folder.path());
+    shell.output().expect("a shell");
+    let log = fs::read_to_string(log).unwrap_or_default();
+    log.lines().map(str::to_owned).collect()
 }
 
 fn run(script: &str, wanted: &Shell, faults: &mut Faults) {

@@ -10,7 +10,7 @@ mod help;
 mod import;
 mod render;
 mod scripts;
-mod secrets;
+pub(super) mod secrets;
 mod sections;
 mod settings;
 mod source;

@@ -17,6 +17,12 @@ pub fn check(setting: &Setting<'_>, findings: &mut Findings) {
     }
 }
 
+/// The secrets in `text`, a value of the setting `key`.
+pub fn in_value<'a>(key: &str, text: &'a str) -> impl Iterator<Item = &'a str> {
+    let part = |(at, length, ..): Secret| text.get(at..at.saturating_add(length));
+    find(key, text).into_iter().filter_map(part)
+}
+
 /// Behind these a secret stands.
 const OPTIONS: &[&str] = &["--password", "--passwd", "--token", "--certificate-key", "--secret"];
 

@@ -12,10 +12,11 @@ use serde::Serialize;
 
 use super::decide::decide;
 use super::document::{Document, File, Kind, Problem, SCHEMA, Setting, Severity};
-use super::node::Node;
+use super::node::{List, Node};
 use super::options::Site;
 use super::page::Page;
 use super::problem::place_of;
+use super::secrets::{Secrets, hidden_in_line};
 use super::situation::Situation;
 use super::text;
 use crate::config::Reading;
@@ -42,6 +43,11 @@ pub struct Difference {
     groups: Vec<Group>,
     /// Of NEW, where OLD has none like them.
     problems: Vec<Problem>,
+    /// Lines of the list that are of no one node, and are left out: patterns of dnsmasq.
+    skipped: Vec<String>,
+    /// Of all nodes that are shown, for the page.
+    #[serde(skip)]
+    secrets: Secrets,
 }
 
 #[derive(Debug, Serialize)]
@@ -99,7 +105,7 @@ struct FileChange {
 pub fn compare(
     old: &Reading,
     new: &Reading,
-    nodes: &[Node],
+    list: &List,
     site: &Site,
     image: &Image,
 ) -> Result<Difference, String> {
@@ -108,6 +114,8 @@ pub fn compare(
     let mut unchanged: usize = 0;
     let mut old_problems = BTreeSet::new();
     let mut new_problems = BTreeMap::new();
+    let List { nodes, skipped } = list;
+    let mut secrets = Secrets::default();
     for node in nodes {
         let situation = Situation::of(node.clone(), None, site)
             .map_err(|why| format!("{}: {why}", node.name()))?;
@@ -131,6 +139,8 @@ pub fn compare(
                 group.own_names |= *first != raw;
             }
             None => {
+                secrets.extend(&before.settings);
+                secrets.extend(&after.settings);
                 let group = Group { nodes: vec![node.name()], own_names: false, changes };
                 groups.push((group, raw));
             }
@@ -154,6 +164,8 @@ pub fn compare(
         unchanged,
         groups,
         problems,
+        skipped: skipped.clone(),
+        secrets,
     })
 }
 
@@ -204,7 +216,7 @@ fn lists(old: &Document, new: &Document) -> Vec<ListChange> {
             };
             plan.modules.iter().map(line).collect()
         }),
-        ("commands before anything else is written", |plan| plan.commands.early.clone()),
+        ("commands before most files are written", |plan| plan.commands.early.clone()),
         ("services removed", |plan| plan.services_removed.clone()),
         ("units enabled", |plan| plan.units.enabled.clone()),
         ("units disabled", |plan| plan.units.disabled.clone()),
@@ -338,7 +350,7 @@ fn replaced(text: &str, name: &str, word: &str) -> String {
 }
 
 pub fn render(difference: &Difference) -> String {
-    let Difference { old, new, nodes, unchanged, groups, problems, .. } = difference;
+    let Difference { old, new, nodes, unchanged, groups, problems, skipped, .. } = difference;
     let changed = nodes.saturating_sub(*unchanged);
     let mut page = Page::default();
     page.line(
@@ -368,6 +380,10 @@ pub fn render(difference: &Difference) -> String {
         let verb = if *unchanged == 1 { "stays" } else { "stay" };
         page.heading(&format!("{} {verb} the same", count(*unchanged, "node")));
     }
+    if !skipped.is_empty() {
+        page.heading("Left out of the list");
+        skipped.iter().for_each(|line| page.line(1, line));
+    }
     if !problems.is_empty() {
         page.heading(&format!("New problems in {new}"));
     }
@@ -377,7 +393,7 @@ pub fn render(difference: &Difference) -> String {
             page.line(2, &format!("help: {help}"));
         }
     }
-    page.text
+    difference.secrets.hidden_in(&page.text)
 }
 
 fn count(count: usize, what: &str) -> String {
@@ -391,15 +407,19 @@ fn render_changes(page: &mut Page, changes: &Changes) {
     for change in &changes.settings {
         for (sign, setting) in [("-", &change.old), ("+", &change.new)] {
             if let Some(setting) = setting {
-                let (value, origin) = (text::quoted(&setting.value), text::origin(setting));
+                let (value, origin) =
+                    (text::quoted(&change.name, &setting.value), text::origin(setting));
                 page.line(2, &format!("{sign} {} = {value}  ({origin})", change.name));
             }
         }
     }
     for list in &changes.lists {
         page.line(1, &list.what);
-        list.removed.iter().for_each(|line| page.line(2, &format!("- {line}")));
-        list.added.iter().for_each(|line| page.line(2, &format!("+ {line}")));
+        let mut lines = |sign: char, lines: &[String]| {
+            lines.iter().for_each(|line| page.line(2, &format!("{sign} {}", hidden_in_line(line))));
+        };
+        lines('-', &list.removed);
+        lines('+', &list.added);
     }
     let deeds: Vec<_> = changes.files.iter().filter(|file| file.old != file.new).collect();
     if !deeds.is_empty() {

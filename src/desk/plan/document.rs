@@ -168,7 +168,8 @@ pub struct Module {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Commands {
-    /// `INIT_COMMAND_`: before the other settings look at the root's files.
+    /// `INIT_COMMAND_`: after the host name, `/etc/hosts`, `/etc/resolv.conf` and the kernel
+    /// modules, before all other settings look at the root's files.
     pub early: Vec<String>,
     /// `PREINIT_`: after all files are written, before the real init.
     pub late: Vec<String>,

@@ -13,7 +13,7 @@ landfall plan: what a node would do with its next boot
   landfall plan --diff OLD NEW --nodes LIST [options]
       Which nodes change, and how, when the configuration OLD becomes NEW.
       LIST has one node a line: MAC address, IP[/PREFIX], host name, in any order, or
-      dnsmasq's dhcp-host= lines.
+      dnsmasq's dhcp-host= lines, of which those for many nodes (*) are left out with a note.
 
 For one node
   --config FILE        its lts.conf
@@ -29,6 +29,9 @@ For any node
   --image IMAGE        its root: a folder or a squashfs, which is only read
   --memory SIZE        of the node: 512M, 64G
   --format text|json   json: see src/desk/plan.schema.json and plan-diff.schema.json
+
+Text is for people: secrets that `landfall check` would find are starred out in it. JSON is
+for programs and keeps everything: do not paste it into a ticket.
 
 It writes nothing, mounts nothing, speaks to no network and needs no privileges.
 What is not given is assumed to be unknown, and the plan says where that matters.

@@ -4,7 +4,7 @@
 //! options    what was asked
 //! situation  a node, its command line and its lease, and how much of them is not known
 //! decide     the boot's own decisions ──> document, which --format json prints
-//! text       document ──> what people read
+//! text       document ──> what people read, without its secrets
 //! diff       two documents for each of many nodes ──> what changes
 //! ```
 //!
@@ -22,6 +22,7 @@ mod node;
 mod options;
 mod page;
 mod problem;
+mod secrets;
 mod situation;
 mod text;
 
@@ -41,6 +42,7 @@ use crate::net::LeaseFile;
 use crate::plan::Plan;
 use document::{Document, Severity};
 use options::{Asked, DiffQuestion, Format, NodeQuestion};
+use secrets::hidden_in_line;
 use situation::Situation;
 
 /// Of a configuration; what a node would fetch is no longer either.
@@ -66,7 +68,8 @@ pub fn run(parser: &mut lexopt::Parser) -> Result<Output, lexopt::Error> {
 fn of_command_line(line: &str) -> Output {
     let plan = Plan::decide(Request::read(line), &Identity::read(Path::new("/sys")));
     let status = if plan.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) };
-    Output { text: format!("{plan}\n"), status }
+    let text = plan.to_string().lines().map(|line| hidden_in_line(line) + "\n").collect();
+    Output { text, status }
 }
 
 fn of_node(question: &NodeQuestion) -> Result<Output> {
@@ -97,8 +100,12 @@ fn of_diff(question: &DiffQuestion) -> Result<Output> {
         let lines: Vec<_> = lines.map(|(line, why)| format!("line {line}: {why}")).collect();
         Error::invalid(doing(), lines.join("; "))
     })?;
-    if nodes.is_empty() {
-        return Err(Error::invalid(doing(), "there is no node in it"));
+    if nodes.nodes.is_empty() {
+        let why = match nodes.skipped.first() {
+            Some(skipped) => format!("there is no node in it ({skipped})"),
+            None => "there is no node in it".to_owned(),
+        };
+        return Err(Error::invalid(doing(), why));
     }
     let (old, new) = (reading(&question.old)?, reading(&question.new)?);
     let image = image(question.site.image.as_deref())?;

@@ -53,13 +53,26 @@ pub fn hostname(text: &str) -> Result<String, String> {
     }
 }
 
+/// The nodes of a list.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct List {
+    pub nodes: Vec<Node>,
+    /// What is of many nodes and hence of none, each with its line.
+    pub skipped: Vec<String>,
+}
+
 /// Reads a list; what is wrong with it, line by line, instead if something is.
-pub fn list(text: &str) -> Result<Vec<Node>, Vec<(usize, String)>> {
-    let mut nodes: Vec<Node> = Vec::new();
+pub fn list(text: &str) -> Result<List, Vec<(usize, String)>> {
+    let List { mut nodes, mut skipped } = List::default();
     let mut wrong = Vec::new();
     for (line, number) in text.lines().zip(1..) {
         let line = line.split('#').next().unwrap_or_default().trim();
-        let read = match line.strip_prefix("dhcp-host=").map(str::trim) {
+        let fields = line.strip_prefix("dhcp-host=").map(str::trim);
+        if let Some(pattern) = fields.and_then(|fields| fields.split(',').find(is_pattern)) {
+            skipped.push(format!("line {number}: {} is a pattern of many nodes", pattern.trim()));
+            continue;
+        }
+        let read = match fields {
             Some(fields) => dnsmasq(fields),
             None => words(line.split_whitespace()),
         };
@@ -69,7 +82,7 @@ pub fn list(text: &str) -> Result<Vec<Node>, Vec<(usize, String)>> {
             Err(why) => wrong.push((number, why)),
         }
     }
-    if wrong.is_empty() { Ok(nodes) } else { Err(wrong) }
+    if wrong.is_empty() { Ok(List { nodes, skipped }) } else { Err(wrong) }
 }
 
 fn words<'a>(words: impl Iterator<Item = &'a str>) -> Result<Option<Node>, String> {
@@ -123,6 +136,12 @@ fn dnsmasq(fields: &str) -> Result<Option<Node>, String> {
     words(wanted.into_iter())
 }
 
+/// `52:54:00:*:*:06`, or `*:*:*:*:*:*` for anybody.
+fn is_pattern(field: &&str) -> bool {
+    let pattern = |c: char| c.is_ascii_hexdigit() || ":-*".contains(c);
+    field.contains('*') && field.trim().chars().all(pattern)
+}
+
 fn is_lease_time(field: &str) -> bool {
     let number = field.strip_suffix(['s', 'm', 'h', 'd', 'w']).unwrap_or(field);
     field == "infinite" || (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
@@ -159,7 +178,8 @@ mod tests {
             ("dhcp-host=52:54:00:aa:bb:cc,ignore",                       None),
         ];
         for (line, expected) in cases {
-            assert_eq!(list(line), Ok(expected.into_iter().collect()), "{line}");
+            let expected = List { nodes: expected.into_iter().collect(), ..List::default() };
+            assert_eq!(list(line), Ok(expected), "{line}");
         }
     }
 
@@ -172,7 +192,7 @@ mod tests {
             ("node1 node2",                              "\"node2\" is a second host name"),
             ("10.0.0.5 10.0.0.6",                        "\"10.0.0.6\" is a second address"),
             ("52:54:00:aa:bb:cc 52:54:00:aa:bb:cd",      "second MAC"),
-            ("dhcp-host=52:54:00:*:*:*,10.0.0.5",        "neither a MAC"),
+            ("52:54:00:*:*:* node1",                     "neither a MAC"),
             ("node1;reboot",                             "neither a MAC"),
         ];
         for (line, expected) in cases {
@@ -181,6 +201,16 @@ mod tests {
             assert_eq!(wrong[0].0, 2, "{line}");
             assert!(wrong[0].1.contains(expected), "{line}: {wrong:?}");
         }
-        assert_eq!(list("n1\nn2\nn1\n").unwrap().len(), 2, "a node is a node once");
+        assert_eq!(list("n1\nn2\nn1\n").unwrap().nodes.len(), 2, "a node is a node once");
+    }
+
+    /// The DHCP server's own file is a list as it is.
+    #[test]
+    fn a_pattern_of_dnsmasq_is_left_out_with_a_note() {
+        for pattern in ["52:54:00:*:*:06", "*:*:*:*:*:*", "06-*:*:*:*:*:*"] {
+            let got = list(&format!("n1\ndhcp-host=set:rack4, {pattern} ,10.0.0.5\nn2\n")).unwrap();
+            assert_eq!(got.nodes.len(), 2, "{pattern}");
+            assert_eq!(got.skipped, [format!("line 2: {pattern} is a pattern of many nodes")]);
+        }
     }
 }

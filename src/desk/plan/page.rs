@@ -1,9 +1,12 @@
 //! Lines of a report: headings, items, blocks and what is wrapped.
 
+use super::secrets::hidden_in_line;
+
 /// Columns of what is wrapped; contents of files are not.
 const WIDTH: usize = 96;
 
-/// Text under headings.
+/// Text under headings. A terminal obeys what it is sent, and a lease or a configuration may be
+/// anybody's: no control character but the tab gets in.
 #[derive(Default)]
 pub struct Page {
     pub text: String,
@@ -19,7 +22,8 @@ impl Page {
     pub fn line(&mut self, depth: usize, line: &str) {
         if !line.is_empty() {
             self.text.extend(std::iter::repeat_n("  ", depth));
-            self.text.push_str(line);
+            let safe = |c: char| if c.is_control() && c != '\t' { '\u{fffd}' } else { c };
+            self.text.extend(line.chars().map(safe));
         }
         self.text.push('\n');
     }
@@ -29,10 +33,10 @@ impl Page {
         self.line(1, &format!("{label:<15} {value}"));
     }
 
-    /// Lines as they are, deeper.
+    /// Lines of a file, without secrets, deeper.
     pub fn block(&mut self, depth: usize, text: &str) {
         for line in text.lines() {
-            self.line(depth, line);
+            self.line(depth, &hidden_in_line(line));
         }
     }
 
@@ -54,5 +58,21 @@ impl Page {
         if !line.is_empty() {
             self.line(depth, &line);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_would_obey_gets_in() {
+        let mut page = Page::default();
+        page.item("search list", "a\x1b]0;x\x07b");
+        page.heading("x\r\n\u{9b}1m");
+        page.block(1, "a\tb\r\n\x1bc");
+        page.wrapped(1, ["\x08d"]);
+        let expected = "  search list     a\u{fffd}]0;x\u{fffd}b\n\nx\u{fffd}\u{fffd}\u{fffd}1m\n  a\tb\n  \u{fffd}c\n  \u{fffd}d\n";
+        assert_eq!(page.text, expected);
     }
 }

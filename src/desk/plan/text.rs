@@ -8,7 +8,12 @@ use super::document::{
     Document, File, Kind, Memory, Method, Network, Origin, Problem, Setting, Severity, Swap, Tmpfs,
 };
 use super::page::Page;
+use super::secrets::{Secrets, hidden_in_line, hidden_in_value};
 use crate::root::Size;
+
+/// When those of INIT_COMMAND run.
+const EARLY: &str = "(They run after the host name, /etc/hosts, /etc/resolv.conf and the kernel \
+                     modules, and may change what all other files are made of.)";
 
 /// More than this many paths are counted, and named in the JSON.
 const MOST_PATHS: usize = 40;
@@ -26,7 +31,7 @@ pub fn render(plan: &Document) -> String {
     directives(&mut page, plan);
     handover(&mut page, plan);
     problems(&mut page, &plan.problems);
-    page.text
+    Secrets::of(&plan.settings).hidden_in(&page.text)
 }
 
 fn title(plan: &Document) -> String {
@@ -78,7 +83,10 @@ fn machine(page: &mut Page, plan: &Document) {
     let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "not known".to_owned());
     page.item(
         "command line",
-        if plan.command_line.is_empty() { "(empty)" } else { &plan.command_line },
+        &match plan.command_line.as_str() {
+            "" => "(empty)".to_owned(),
+            line => hidden_in_line(line),
+        },
     );
     page.item("MAC address", &shown(&node.mac));
     if let Some(uuid) = &node.uuid {
@@ -148,7 +156,7 @@ fn configuration(page: &mut Page, plan: &Document) {
         plan.settings.values().map(|setting| short_origin(setting, plan.network.method)).collect();
     let width = places.iter().map(|place| place.chars().count()).max().unwrap_or_default();
     for ((name, setting), place) in plan.settings.iter().zip(&places) {
-        page.line(1, &format!("{place:<width$}  {name} = {}", quoted(&setting.value)));
+        page.line(1, &format!("{place:<width$}  {name} = {}", quoted(name, &setting.value)));
     }
     for name in &plan.deferred {
         page.line(1, &format!("{name}: a shell of the node decides it"));
@@ -177,11 +185,10 @@ fn short_origin(setting: &Setting, method: Method) -> String {
     }
 }
 
-/// A value as it can be told from what is beside it.
-pub fn quoted(value: &str) -> String {
-    // A terminal obeys what it is sent.
-    let safe: String = value.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    format!("\"{safe}\"")
+/// A setting's value as it can be told from what is beside it.
+pub fn quoted(name: &str, value: &str) -> String {
+    let value = hidden_in_value(name, value);
+    format!("\"{}\"", value.replace('\t', "\u{fffd}"))
 }
 
 fn root(page: &mut Page, plan: &Document) {
@@ -292,14 +299,17 @@ fn directives(page: &mut Page, plan: &Document) {
             page.line(1, format!("{} {}", module.name, module.parameters).trim_end());
         }
     }
-    commands(page, "Commands before anything else is written (INIT_COMMAND)", &plan.commands.early);
+    commands(page, "Commands before most files are written (INIT_COMMAND)", &plan.commands.early);
     if !plan.commands.early.is_empty() {
-        page.line(1, "(They may change what the files below are made of.)");
+        page.wrapped(1, EARLY.split(' '));
     }
-    if !plan.files.is_empty() {
-        page.heading("Files, in this order");
-        for file in &plan.files {
-            self::file(page, file);
+    // A page is read for what the root becomes.
+    let (of_run, of_root): (Vec<_>, Vec<_>) =
+        plan.files.iter().partition(|file| file.path.starts_with("/run/"));
+    for (heading, files) in [("Files, in this order", of_root), ("Files in /run", of_run)] {
+        if !files.is_empty() {
+            page.heading(heading);
+            files.into_iter().for_each(|file| self::file(page, file, plan.network.method));
         }
     }
     if !plan.services_removed.is_empty() {
@@ -328,11 +338,11 @@ fn commands(page: &mut Page, heading: &str, commands: &[String]) {
     }
     page.heading(heading);
     for (command, number) in commands.iter().zip(1..) {
-        page.line(1, &format!("{number}. {command}"));
+        page.line(1, &format!("{number}. {}", hidden_in_line(command)));
     }
 }
 
-fn file(page: &mut Page, file: &File) {
+fn file(page: &mut Page, file: &File, method: Method) {
     page.line(1, &file_line(file));
     if file.kind != Kind::File {
         return;
@@ -344,10 +354,23 @@ fn file(page: &mut Page, file: &File) {
         }
         // All of it is in the list of settings.
         Some(_) if file.path == "/run/landfall/env" => page.line(3, "(the settings above)"),
+        Some(_) if is_of_lease(&file.path) => page.line(
+            3,
+            match method {
+                Method::Dhcp => "(the lease above)",
+                Method::Static => "(the address above)",
+            },
+        ),
         Some(text) if text.is_empty() => page.line(3, "(empty)"),
         Some(text) => page.block(3, text),
         None => page.line(3, "(no text; see --format json)"),
     }
+}
+
+/// Those by which a boot tells the running system what DHCP or `ip=` said.
+fn is_of_lease(path: &str) -> bool {
+    let of_link = |name: &str| name.starts_with("net-") && name.ends_with(".conf");
+    path == "/run/landfall/lease.json" || path.strip_prefix("/run/").is_some_and(of_link)
 }
 
 /// What happens to a file, without its contents.
@@ -413,5 +436,5 @@ pub fn problem_line(problem: &Problem) -> String {
         Severity::Error => "error: ",
         Severity::Warning => "warning: ",
     };
-    line + &problem.message.replace(char::is_control, "?")
+    line + &hidden_in_line(&problem.message.replace(char::is_control, "?"))
 }

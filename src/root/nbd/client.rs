@@ -219,3 +219,44 @@ impl ReadAt for Connection {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// nbd-server of before NBD_OPT_GO ends the connection for a name that it does not know (C81a).
+    #[test]
+    fn a_server_that_hangs_up_is_asked_for_the_next_name() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let mut asked = Vec::new();
+            for known in ["img", "img"] {
+                let (mut stream, _) = listener.accept().unwrap();
+                // Newstyle of before it was fixed.
+                stream.write_all(b"NBDMAGICIHAVEOPT\0\0").unwrap();
+                // Flags, then magic, NBD_OPT_EXPORT_NAME and a length.
+                let mut header = [0; 20];
+                stream.read_exact(&mut header).unwrap();
+                let length = u32::from_be_bytes(header[16..].try_into().unwrap());
+                let mut name = vec![0; length as usize];
+                stream.read_exact(&mut name).unwrap();
+                asked.push(String::from_utf8(name).unwrap());
+                if asked.last().unwrap() == known {
+                    stream.write_all(&8192_u64.to_be_bytes()).unwrap();
+                    stream.write_all(&[0; 2 + 124]).unwrap();
+                }
+            }
+            asked
+        });
+        let peer = Peer { address, name: None };
+        let names = ["/img", "img"].map(str::to_owned);
+        let connection = Connection::open(&peer, &names).unwrap();
+        let export = connection.export();
+        assert_eq!((export.name.as_str(), export.size_bytes), ("img", 8192));
+        assert_eq!(server.join().unwrap(), names);
+    }
+}
