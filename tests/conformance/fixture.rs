@@ -143,8 +143,8 @@ pub struct File {
     /// Exactly, but for comments.
     pub lines: Option<Vec<String>>,
     pub ends: Option<Vec<String>>,
-    /// Programs that it runs under its own interpreter, in order; `false`, `sysctl` and `modprobe`
-    /// fail.
+    /// Names that it runs under its own interpreter, in order, where it is made of bare names; one
+    /// called `fails` does so.
     pub runs: Option<Vec<String>>,
     pub has: Vec<String>,
     pub lacks: Vec<String>,

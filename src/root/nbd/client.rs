@@ -247,7 +247,9 @@ mod tests {
                 asked.push(String::from_utf8(name).unwrap());
                 if asked.last().unwrap() == known {
                     stream.write_all(&8192_u64.to_be_bytes()).unwrap();
-                    stream.write_all(&[0; 2 + 124]).unwrap();
+                    // NBD_FLAG_HAS_FLAGS, and what nobody reads.
+                    stream.write_all(&[0, 1]).unwrap();
+                    stream.write_all(&[0; 124]).unwrap();
                 }
             }
             asked
