@@ -44,6 +44,10 @@ const TESTS: &[Need] = &[
     ("mkswap", "util-linux"),
     ("nft", "nftables"),
     ("strace", "strace"),
+    // Oracles for the manual page and for the shell's grammar.
+    ("groff", "groff-base"),
+    ("dash", "dash"),
+    ("bash", "bash"),
 ];
 
 /// An ordinary user's namespace has more than one user only through this.
