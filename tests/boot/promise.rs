@@ -258,6 +258,11 @@ impl Plan {
 }
 
 /// What is at a path of the bare root.
+/// Where a path is to be looked at: what is mounted hides files of the root, and /run is mounted.
+fn root_of(path: &str) -> &'static str {
+    if path.starts_with("/run/") { "/" } else { BARE }
+}
+
 struct Found {
     /// `st_mode`; none if nothing is there.
     mode: Option<u32>,
@@ -277,15 +282,16 @@ impl Found {
             [ -f \"$path\" ] && sha256sum <\"$path\" | cut -c -64 || echo; done";
         let mut all = BTreeMap::new();
         let mut rest = paths;
-        while !rest.is_empty() {
+        while let Some(first) = rest.first() {
+            let root = root_of(first);
             let mut length = 0;
             let fits = |path: &&&str| {
                 length += path.len() + 3;
-                length < 3000
+                length < 3000 && root_of(path) == root
             };
             let (some, others) = rest.split_at(rest.iter().take_while(fits).count().max(1));
             rest = others;
-            let words = [&["chroot", BARE, "sh", "-c", SCRIPT, "sh"], some].concat();
+            let words = [&["chroot", root, "sh", "-c", SCRIPT, "sh"], some].concat();
             let answer = node.output(&words)?;
             ensure!(answer.lines().count() == some.len(), "{some:?}: {answer}");
             for (path, line) in some.iter().zip(answer.lines()) {
@@ -334,7 +340,7 @@ fn fault(file: &File, found: &Found, node: &Node<'_>) -> Result<Option<String>> 
         let wanted: String =
             Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
         if found.digest != wanted {
-            let got = node.output(&["chroot", BARE, "cat", &file.path])?;
+            let got = node.output(&["chroot", root_of(&file.path), "cat", &file.path])?;
             return Ok(Some(format!("it has\n{got}\nand not\n{text}")));
         }
     }
