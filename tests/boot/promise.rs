@@ -257,12 +257,12 @@ impl Plan {
     }
 }
 
-/// What is at a path of the bare root.
 /// Where a path is to be looked at: what is mounted hides files of the root, and /run is mounted.
 fn root_of(path: &str) -> &'static str {
     if path.starts_with("/run/") { "/" } else { BARE }
 }
 
+/// What is at a path, seen from [`root_of`] it.
 struct Found {
     /// `st_mode`; none if nothing is there.
     mode: Option<u32>,
