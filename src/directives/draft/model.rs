@@ -6,6 +6,7 @@
 //! method of the same name of [`Tree`](super::Tree) does to a real root, and fails where it would.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use rustix::io::Errno;
@@ -86,6 +87,9 @@ pub enum Origin {
 pub struct Model<'v> {
     image: &'v dyn View,
     nodes: BTreeMap<String, Node>,
+    /// What the image has said already: each question may go over the network, and every path
+    /// begins with the same few directories. The image does not change while decisions are made.
+    seen: RefCell<BTreeMap<String, Option<Kind>>>,
 }
 
 /// Where a path leads: a path without links, and what is there. Its directory is there in any case.
@@ -96,7 +100,7 @@ pub struct Place {
 
 impl<'v> Model<'v> {
     pub fn over(image: &'v dyn View) -> Self {
-        Self { image, nodes: BTreeMap::new() }
+        Self { image, nodes: BTreeMap::new(), seen: RefCell::default() }
     }
 
     /// Follows `path` to its end, all links included.
@@ -409,8 +413,17 @@ impl<'v> Model<'v> {
         let folder = place.rsplit_once('/').map_or("", |(folder, _)| folder);
         match self.nodes.get(folder) {
             Some(Node::Directory) => Ok(None),
-            _ => Ok(self.image.kind(place)?),
+            _ => self.look_into_the_image(place),
         }
+    }
+
+    fn look_into_the_image(&self, place: &str) -> Step<Option<Kind>> {
+        if let Some(kind) = self.seen.borrow().get(place) {
+            return Ok(kind.clone());
+        }
+        let kind = self.image.kind(place)?;
+        self.seen.borrow_mut().insert(place.to_owned(), kind.clone());
+        Ok(kind)
     }
 }
 
