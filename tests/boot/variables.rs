@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use landfall_tests::{
     Daemon, Disk, Dnsmasq, Initramfs, Kernel, Lab, Machine, Nbd, NbdKind, Node, SERVER, Table, Vm,
     workshop,
@@ -106,6 +106,25 @@ FILE_MARK               = "/etc/systemd/system/mark.service content=[Service]\nT
 ENABLE_SYSTEM_SERVICES  = "mark"
 "#;
 
+/// Says it again until it is heard: a datagram may be lost, and rsyslog pauses for half a minute
+/// after one that it could not send.
+fn word_reaches_the_log_host(node: &Node<'_>, log: &UdpSocket) -> Result<()> {
+    log.set_read_timeout(Some(Duration::from_secs(1)))?;
+    let deadline = Instant::now() + Duration::from_secs(90);
+    let mut line = [0; 2048];
+    while Instant::now() < deadline {
+        node.output(&["logger", "a word for the log host"])?;
+        while let Ok(length) = log.recv(&mut line) {
+            let line = String::from_utf8_lossy(&line[..length]);
+            if line.contains("a word for the log host") {
+                assert!(line.contains("node7"), "{line}");
+                return Ok(());
+            }
+        }
+    }
+    bail!("the log of the node does not arrive")
+}
+
 /// The same on both: what Debian makes of it.
 fn the_system_obeys<'m>(site: &Site, machine: &'m Machine, log: &UdpSocket) -> Result<Node<'m>> {
     let more = [OF_THE_SYSTEM, &["/etc/landfall-early"]].concat();
@@ -141,17 +160,8 @@ fn the_system_obeys<'m>(site: &Site, machine: &'m Machine, log: &UdpSocket) -> R
     let complaints = node.output(&["journalctl", "-b", "-u", "cron", "--no-pager", "-o", "cat"])?;
     assert!(!complaints.contains("rror"), "{complaints}");
 
-    node.output(&["logger", "a word for the log host"])?;
-    log.set_read_timeout(Some(Duration::from_secs(30)))?;
-    let mut line = [0; 2048];
-    loop {
-        let length = log.recv(&mut line).context("the log of the node does not arrive")?;
-        let line = String::from_utf8_lossy(&line[..length]);
-        if line.contains("a word for the log host") {
-            assert!(line.contains("node7"), "{line}");
-            return Ok(node);
-        }
-    }
+    word_reaches_the_log_host(&node, log)?;
+    Ok(node)
 }
 
 /// An operator who moves a rack to Debian 13 must find that their file still means the same.
