@@ -97,7 +97,7 @@ impl<'a> Reader<'a> {
                 Some("{") => {
                     self.take()?;
                     self.compound_list(token)?;
-                    self.expect("}", token)?;
+                    self.require("}", token)?;
                 }
                 Some("select") if self.is_select()? => {}
                 Some("function") if self.is_function()? => {}
@@ -130,7 +130,7 @@ impl<'a> Reader<'a> {
     fn conditional(&mut self) -> Parsed<()> {
         let opening = self.take()?;
         self.compound_list(opening)?;
-        self.expect("then", opening)?;
+        self.require("then", opening)?;
         self.compound_list(opening)?;
         loop {
             let token = self.peek()?;
@@ -138,15 +138,15 @@ impl<'a> Reader<'a> {
                 Some("elif") => {
                     self.take()?;
                     self.compound_list(token)?;
-                    self.expect("then", token)?;
+                    self.require("then", token)?;
                     self.compound_list(opening)?;
                 }
                 Some("else") => {
                     self.take()?;
                     self.compound_list(opening)?;
-                    return self.expect("fi", opening);
+                    return self.require("fi", opening);
                 }
-                _ => return self.expect("fi", opening),
+                _ => return self.require("fi", opening),
             }
         }
     }
@@ -201,16 +201,16 @@ impl<'a> Reader<'a> {
 
     fn loop_body(&mut self, opening: Token) -> Parsed<()> {
         self.newlines()?;
-        self.expect("do", opening)?;
+        self.require("do", opening)?;
         self.compound_list(opening)?;
-        self.expect("done", opening)
+        self.require("done", opening)
     }
 
     fn case(&mut self) -> Parsed<()> {
         let opening = self.take()?;
         self.word(opening)?;
         self.newlines()?;
-        self.expect("in", opening)?;
+        self.require("in", opening)?;
         loop {
             self.newlines()?;
             let token = self.peek()?;
@@ -242,7 +242,7 @@ impl<'a> Reader<'a> {
                     self.take()?;
                     self.doubt(end, "dash knows only ;; at the end of a case", None);
                 }
-                _ => return self.expect("esac", opening),
+                _ => return self.require("esac", opening),
             }
         }
     }
@@ -421,7 +421,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Takes `keyword`, which belongs to the one at `opening`.
-    fn expect(&mut self, keyword: &str, opening: Token) -> Parsed<()> {
+    fn require(&mut self, keyword: &str, opening: Token) -> Parsed<()> {
         let token = self.take()?;
         if self.keyword(token) == Some(keyword) {
             return Ok(());
