@@ -281,8 +281,8 @@ impl Containers {
         format!("# {SETTING}, {why}.\n{lines}")
     }
 
-    /// Puts what the root has in these directories, from the image or OVERLAY_DIR, back onto what is mounted there, in the running
-    /// system.
+    /// Puts what the root has in these directories, from the image or from OVERLAY_DIR, back onto
+    /// what is mounted there in the running system.
     pub fn restore(&mut self, covered: &mut Covered, draft: &Draft<'_>) {
         // Chosen by us, it was small enough, in the image and in OVERLAY_DIR.
         let most = if self.auto { 2 * MOST_BYTES } else { MOST_BYTES };

@@ -38,6 +38,7 @@ mod size;
 mod swap;
 
 pub use plan::{NbdExport, RamMode, RootPlan, RootSource};
+pub use probe::squashfs_packing;
 pub use room::{Memory, fits};
 pub use server::Resolve;
 pub use size::Size;

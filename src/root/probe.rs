@@ -264,19 +264,24 @@ const FOREIGN: &[(usize, &[u8], &str)] = &[
     (3,       b"NTFS    ",                 "NTFS"),
 ];
 
-fn squashfs(head: &[u8]) -> Option<Found> {
-    // Documentation/filesystems/squashfs.rst; magic of 1.x and 2.x big-endian images left out.
-    (head.get(..4)? == b"hsqs").then_some(())?;
-    let (major, minor) = (le16(head, 28)?, le16(head, 30)?);
-    let compression = match le16(head, 20)? {
+/// How a squashfs is compressed, by the number in its superblock.
+pub fn squashfs_packing(number: u64) -> Option<&'static str> {
+    Some(match number {
         1 => "gzip",
         2 => "lzma",
         3 => "lzo",
         4 => "xz",
         5 => "lz4",
         6 => "zstd",
-        _ => "unknown compression",
-    };
+        _ => return None,
+    })
+}
+
+fn squashfs(head: &[u8]) -> Option<Found> {
+    // Documentation/filesystems/squashfs.rst; magic of 1.x and 2.x big-endian images left out.
+    (head.get(..4)? == b"hsqs").then_some(())?;
+    let (major, minor) = (le16(head, 28)?, le16(head, 30)?);
+    let compression = squashfs_packing(le16(head, 20)?.into()).unwrap_or("unknown compression");
     Some(Found {
         file_system: FileSystem {
             fstype: "squashfs".into(),

@@ -4,6 +4,7 @@ use std::io::Read;
 
 use super::{Damage, damaged};
 use crate::error::Cause;
+use crate::root::squashfs_packing;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packing {
@@ -19,13 +20,8 @@ impl Packing {
             1 if cfg!(feature = "codec-gz") => return Ok(Self::Gzip),
             4 if cfg!(feature = "codec-xz") => return Ok(Self::Xz),
             6 if cfg!(feature = "codec-zstd") => return Ok(Self::Zstd),
-            1 => "gzip",
-            2 => "lzma",
-            3 => "lzo",
-            4 => "xz",
-            5 => "lz4",
-            6 => "zstd",
-            _ => return Err(damaged("it is packed with something that does not exist")),
+            other => squashfs_packing(other)
+                .ok_or_else(|| damaged("it is packed with something that does not exist"))?,
         };
         let known = [
             cfg!(feature = "codec-gz").then_some("gzip"),
