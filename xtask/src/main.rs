@@ -7,6 +7,7 @@ mod debian;
 mod demo;
 mod desk;
 mod fuzz;
+mod hosts;
 mod image;
 mod kernels;
 mod mirror;
@@ -47,6 +48,11 @@ enum Verb {
     },
     /// Makes what boot tests need, and runs none.
     Prepare,
+    /// Makes Debians with initramfs generators and our packages, and the images they generate.
+    Hosts {
+        /// Only those with this word in their name (`trixie`, `bookworm-initramfs-tools`).
+        word: Option<String>,
+    },
     /// Builds an initramfs for Debian kernels.
     Image(image::Options),
     /// Looks for texts that break a promise of the parsers.
@@ -82,6 +88,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Demo { exit, prepared: true } => demo::run(exit),
         Verb::Test { word } => test::run(word.as_deref()),
         Verb::Prepare => test::prepare().map(drop),
+        Verb::Hosts { word } => hosts::prepare(word.as_deref(), &hosts::debs()?),
         Verb::Image(options) => image::run(&options),
         Verb::Fuzz(options) => fuzz::run(&options),
         Verb::Bench { prepared: false } => bench::prepare_and_run(),
