@@ -35,7 +35,12 @@ pub struct Recipe {
 }
 
 /// All that there are.
-pub const RECIPES: &[Recipe] = &[initramfs_tools("bookworm"), initramfs_tools("trixie")];
+pub const RECIPES: &[Recipe] = &[
+    initramfs_tools("bookworm"),
+    initramfs_tools("trixie"),
+    dracut("bookworm"),
+    dracut("trixie"),
+];
 
 const fn initramfs_tools(suite: &'static str) -> Recipe {
     Recipe {
@@ -44,6 +49,16 @@ const fn initramfs_tools(suite: &'static str) -> Recipe {
         packages: "zstd,udev,kmod,procps,systemd-sysv",
         settings: include_str!("hosts/initramfs-tools-settings.sh"),
         script: include_str!("hosts/initramfs-tools.sh"),
+    }
+}
+
+const fn dracut(suite: &'static str) -> Recipe {
+    Recipe {
+        suite,
+        generator: "dracut",
+        packages: "dracut-network,nbd-client,linux-base,zstd,udev,kmod,procps,systemd-sysv,iproute2",
+        settings: include_str!("hosts/dracut-settings.sh"),
+        script: include_str!("hosts/dracut.sh"),
     }
 }
 
