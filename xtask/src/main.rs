@@ -3,6 +3,7 @@
 
 mod agent;
 mod bench;
+mod deb;
 mod debian;
 mod demo;
 mod desk;
@@ -49,6 +50,8 @@ enum Verb {
     Prepare,
     /// Builds an initramfs for Debian kernels.
     Image(image::Options),
+    /// Builds Debian packages, and has lintian look at them.
+    Deb,
     /// Looks for texts that break a promise of the parsers.
     Fuzz(fuzz::Options),
     /// Measures sizes, check and plan of a large file, and a boot: seconds and instructions to the
@@ -83,6 +86,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Test { word } => test::run(word.as_deref()),
         Verb::Prepare => test::prepare().map(drop),
         Verb::Image(options) => image::run(&options),
+        Verb::Deb => deb::run().map(drop),
         Verb::Fuzz(options) => fuzz::run(&options),
         Verb::Bench { prepared: false } => bench::prepare_and_run(),
         Verb::Bench { prepared: true } => bench::run(),
