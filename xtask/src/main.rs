@@ -3,6 +3,7 @@
 
 mod agent;
 mod bench;
+mod deb;
 mod debian;
 mod demo;
 mod desk;
@@ -55,6 +56,8 @@ enum Verb {
     },
     /// Builds an initramfs for Debian kernels.
     Image(image::Options),
+    /// Builds Debian packages, and has lintian look at them.
+    Deb,
     /// Looks for texts that break a promise of the parsers.
     Fuzz(fuzz::Options),
     /// Measures sizes, check and plan of a large file, and a boot: seconds and instructions to the
@@ -90,6 +93,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Prepare => test::prepare().map(drop),
         Verb::Hosts { word } => hosts::prepare(word.as_deref(), &hosts::debs()?),
         Verb::Image(options) => image::run(&options),
+        Verb::Deb => deb::run().map(drop),
         Verb::Fuzz(options) => fuzz::run(&options),
         Verb::Bench { prepared: false } => bench::prepare_and_run(),
         Verb::Bench { prepared: true } => bench::run(),

@@ -50,12 +50,25 @@ const TESTS: &[Need] = &[
     ("bash", "bash"),
 ];
 
+const PACKAGES: &[Need] = &[
+    ("dpkg-deb", "dpkg"),
+    ("dpkg-gencontrol", "dpkg-dev"),
+    ("dh", "debhelper"),
+    ("lintian", "lintian"),
+];
+
 /// An ordinary user's namespace has more than one user only through this.
 const ORDINARY_USER: &[Need] = &[("newuidmap", "uidmap")];
 
 /// For compiling the agent and building images for Debian's kernels.
 pub fn image() -> Result<()> {
     install(&missing(&[BUILD, KERNELS]))?;
+    rust_targets(&["x86_64-unknown-linux-musl"])
+}
+
+/// For Debian packages.
+pub fn packages() -> Result<()> {
+    install(&missing(&[BUILD, PACKAGES]))?;
     rust_targets(&["x86_64-unknown-linux-musl"])
 }
 
