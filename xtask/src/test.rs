@@ -7,10 +7,13 @@ use std::time::Instant;
 use anyhow::Result;
 use landfall_tests::{Accel, Kernel, workshop};
 
-use crate::{agent, debian, fuzz, kernels, namespace, needs, say};
+use crate::{agent, debian, fuzz, hosts, kernels, namespace, needs, say};
 
 /// For each target; long enough for what a change of a grammar breaks at once.
 const SECONDS_OF_FUZZING: u32 = 10;
+
+/// Modules of `tests/boot` that start images of hosts.
+const HOSTS: &[&str] = &["hosts::", "dracut::"];
 
 pub fn run(word: Option<&str>) -> Result<()> {
     let started = Instant::now();
@@ -24,7 +27,7 @@ pub fn run(word: Option<&str>) -> Result<()> {
         fuzz::look(SECONDS_OF_FUZZING)?;
         agent::link_for_aarch64()?;
     }
-    let size = prepare()?;
+    let size = prepare(word)?;
     let accel = say::step("asking whether KVM works here", || Ok(Accel::best()))?;
     let boots = Instant::now();
     say::step(&format!("boot tests, on {}", accel.name()), || boot_tests(word, accel))?;
@@ -36,8 +39,9 @@ pub fn run(word: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Makes everything that boot tests need, as far as it is not there; the agent's size in bytes.
-pub fn prepare() -> Result<u64> {
+/// Makes everything that boot tests with this word need, as far as it is not there; the agent's size
+/// in bytes.
+pub fn prepare(word: Option<&str>) -> Result<u64> {
     needs::tests()?;
     let size = agent::build()?;
     agent::build_probe()?;
@@ -45,7 +49,22 @@ pub fn prepare() -> Result<u64> {
         kernels::prepare(kernel)?;
     }
     debian::prepare()?;
+    // They cost minutes, and are made anew with each change of the agent.
+    if word.map_or(Ok(true), hosts_are_for)? {
+        hosts::prepare(None)?;
+    }
     Ok(size)
+}
+
+/// Whether one of the boot tests with this word starts an image of a [`hosts`] host.
+fn hosts_are_for(word: &str) -> Result<bool> {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .current_dir(workshop::workspace())
+        .args(["test", "--quiet", "--locked", "-p", "landfall-tests", "--test", "boot", word])
+        .args(["--", "--list", "--format", "terse"]);
+    let tests = say::run_quietly(&mut command)?;
+    Ok(tests.lines().any(|test| HOSTS.iter().any(|module| test.starts_with(module))))
 }
 
 /// Behind the package selection, this lets only matching tests run.
