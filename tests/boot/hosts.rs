@@ -63,7 +63,7 @@ impl Site {
 }
 
 /// Who installs the package must get what Landfall's own image gives, and nothing less.
-fn becomes_the_same(test: &str, host: Host, mode: &str, known: &[(&str, &str)]) -> Result<()> {
+pub fn becomes_the_same(test: &str, host: Host, mode: &str, known: &[(&str, &str)]) -> Result<()> {
     let site = Site::new(test, host)?;
     let own = site.boot(Initramfs::new(host.kernel()?).build()?)?;
     site.boot(host.image(mode)?)?.is_like(&own, known)

@@ -6,6 +6,7 @@
 mod became;
 mod config;
 mod dhcp;
+mod dracut;
 mod drivers;
 mod failures;
 mod formats;

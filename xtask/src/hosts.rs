@@ -36,12 +36,8 @@ pub struct Recipe {
 }
 
 /// All that there are.
-pub const RECIPES: &[Recipe] = &[
-    initramfs_tools("bookworm"),
-    initramfs_tools("trixie"),
-    dracut("bookworm"),
-    dracut("trixie"),
-];
+pub const RECIPES: &[Recipe] =
+    &[initramfs_tools("bookworm"), initramfs_tools("trixie"), dracut("bookworm"), dracut("trixie")];
 
 const fn initramfs_tools(suite: &'static str) -> Recipe {
     Recipe {
@@ -57,7 +53,7 @@ const fn dracut(suite: &'static str) -> Recipe {
     Recipe {
         suite,
         generator: "dracut",
-        packages: "dracut-network,nbd-client,linux-base,zstd,udev,kmod,procps,systemd-sysv,iproute2",
+        packages: "dracut-network,nbd-client,dbus,iproute2,linux-base,zstd,udev,kmod,procps,systemd-sysv,cpio",
         settings: include_str!("hosts/dracut-settings.sh"),
         script: include_str!("hosts/dracut.sh"),
     }
