@@ -11,6 +11,7 @@ mod formats;
 mod leftovers;
 mod promise;
 mod ram;
+mod role;
 mod root;
 mod seed;
 mod shutdown;
