@@ -57,6 +57,7 @@ impl Choice {
 pub struct BuildArguments {
     #[command(flatten)]
     pub choice: Choice,
+    /// The image to write; one that exists is replaced at the end
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
     /// The static landfall binary [default: landfall beside this program]
@@ -93,6 +94,7 @@ pub struct BuildArguments {
 /// Needs no agent and writes nothing but the list.
 #[derive(Args)]
 pub struct ListArguments {
+    /// What to tell about the modules
     #[arg(value_name = "WHAT")]
     pub what: Listed,
     #[command(flatten)]
