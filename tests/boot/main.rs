@@ -3,6 +3,7 @@
 //! About half of the tests break something. Names are promises; a test's comment says who would
 //! suffer if it were not kept.
 
+mod aarch64;
 mod config;
 mod dhcp;
 mod drivers;
@@ -26,7 +27,9 @@ const ROOT: &str = "root=nbd:10.77.0.1:root panic=5";
 /// Addresses, and a configuration that asks for nothing: without any, each boot would wait a while
 /// for one.
 fn usual_dhcp(lab: &Lab) -> Result<Dnsmasq> {
-    let tftp = lab.served("tftp", &[("ltsp/amd64/lts.conf", "[default]\nRACK = 1\n")])?;
+    let conf = "[default]\nRACK = 1\n";
+    let tftp =
+        lab.served("tftp", &[("ltsp/amd64/lts.conf", conf), ("ltsp/arm64/lts.conf", conf)])?;
     Ok(Dnsmasq::new().tftp(&tftp))
 }
 
