@@ -3,6 +3,7 @@
 //! About half of the tests break something. Names are promises; a test's comment says who would
 //! suffer if it were not kept.
 
+mod aarch64;
 mod config;
 mod dhcp;
 mod drivers;

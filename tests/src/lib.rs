@@ -21,6 +21,8 @@ mod disk;
 #[cfg(feature = "harness")]
 mod initramfs;
 #[cfg(feature = "harness")]
+mod kernel;
+#[cfg(feature = "harness")]
 mod lab;
 #[cfg(feature = "harness")]
 mod machine;
@@ -49,10 +51,11 @@ pub use self::{
     daemon::Daemon,
     disk::{Disk, Table},
     initramfs::Initramfs,
+    kernel::{Arch, Kernel},
     lab::{Lab, SERVER},
     machine::Machine,
     node::Node,
     root::{Format, ProbeRoot},
     servers::{Dnsmasq, Nbd, NbdKind, nginx, tftpd},
-    vm::{Kernel, Nic, Vm},
+    vm::{Nic, Vm},
 };

@@ -2,6 +2,7 @@
 //! and keeps what it made under `target/landfall`, so that a second run is quick.
 
 mod agent;
+mod apt;
 mod bench;
 mod deb;
 mod debian;

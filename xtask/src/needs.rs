@@ -34,6 +34,7 @@ const KERNELS: &[Need] =
 const DEMO: &[Need] = &[("dnsmasq", "dnsmasq-base"), ("nbd-server", "nbd-server")];
 
 const TESTS: &[Need] = &[
+    ("qemu-system-aarch64", "qemu-system-arm"),
     ("qemu-nbd", "qemu-utils"),
     ("nbdkit", "nbdkit"),
     ("nginx", "nginx-light"),
@@ -63,7 +64,7 @@ const ORDINARY_USER: &[Need] = &[("newuidmap", "uidmap")];
 /// For compiling the agent and building images for Debian's kernels.
 pub fn image() -> Result<()> {
     install(&missing(&[BUILD, KERNELS]))?;
-    rust_targets(&["x86_64-unknown-linux-musl"])
+    rust_targets(&["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"])
 }
 
 /// For Debian packages.
