@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use landfall_tests::Arch;
 use landfall_tests::workshop::{self, workspace};
 
 use crate::{agent, needs, say};
@@ -17,38 +18,58 @@ use crate::{agent, needs, say};
 /// What the packages are made of, beside the programs.
 const PARTS: &[&str] = &["LICENSE", "README.md", "hooks", "man"];
 
-/// Packages of hooks, and where the hooks are.
-const HOOKS: &[(&str, &str)] =
-    &[("landfall-initramfs-tools", "hooks/initramfs-tools"), ("landfall-dracut", "hooks/dracut")];
+/// What they have of the workspace's programs; all of them static.
+pub const PROGRAMS: &[&str] = &["landfall", "landfall-initramfs"];
 
-/// Leaves `target/landfall/debs/*.deb`; their paths.
-pub fn run() -> Result<Vec<PathBuf>> {
-    needs::packages()?;
-    agent::build()?;
-    agent::build_image_builder()?;
-    let debs = say::step("packing", || pack(&workshop::dir().join("debs")))?;
-    say::step("lintian", || lintian(&debs))?;
-    for deb in &debs {
-        println!("{:>9} {}", fs::metadata(deb)?.len(), deb.display());
-    }
-    Ok(debs)
+#[derive(clap::Args)]
+pub struct Options {
+    /// The program's package for arm64 as well.
+    #[arg(long)]
+    arm64: bool,
 }
 
-/// Fills the folder `debs` with packages of what has been built, and nothing else.
+/// Leaves `target/landfall/debs/*.deb`.
+pub fn run(options: &Options) -> Result<()> {
+    needs::packages()?;
+    let debs = workshop::dir().join("debs");
+    agent::build()?;
+    agent::build_image_builder()?;
+    let mut packages = say::step("packing", || pack(&debs))?;
+    if options.arm64 {
+        agent::build_for(Arch::Arm64)?;
+        agent::build_image_builder_for(Arch::Arm64)?;
+        packages = say::step("packing for arm64", || add(&debs, Arch::Arm64))?;
+    }
+    say::step("asking lintian", || lintian(&packages))?;
+    for package in &packages {
+        println!("{:>9} {}", fs::metadata(package)?.len(), package.display());
+    }
+    Ok(())
+}
+
+/// Fills the folder `debs` with packages of what has been built for amd64, and with nothing else.
 pub fn pack(debs: &Path) -> Result<Vec<PathBuf>> {
     let _ = fs::remove_dir_all(debs);
+    add(debs, Arch::Amd64)
+}
+
+/// Gives all packages of the folder. Those for all architectures come with amd64's.
+fn add(debs: &Path, arch: Arch) -> Result<Vec<PathBuf>> {
     // debhelper leaves its packages in the folder above the one that it works in.
     let tree = debs.join("tree");
-    lay_out(&tree)?;
-    let mut command = Command::new("debian/rules");
+    let _ = fs::remove_dir_all(&tree);
+    lay_out(&tree, arch)?;
+    let which = match arch {
+        Arch::Amd64 => "binary",
+        Arch::Arm64 => "binary-arch",
+    };
+    let mut command = Command::new("dpkg-architecture");
     command
         .current_dir(&tree)
-        .arg("binary")
+        .args(["--force", "--host-arch", arch.debian(), "--command", "debian/rules"])
+        .arg(which)
         .envs([("DEB_RULES_REQUIRES_ROOT", "no"), ("LC_ALL", "C.UTF-8")])
         .env("SOURCE_DATE_EPOCH", last_commit()?.to_string());
-    let absent = HOOKS.iter().filter(|(_, folder)| !workspace().join(folder).is_dir());
-    let left_out: Vec<_> = absent.map(|(package, _)| format!("-N{package}")).collect();
-    command.env("DH_OPTIONS", left_out.join(" "));
     say::run_quietly(&mut command)?;
     fs::remove_dir_all(&tree)?;
     let mut packages = files_in(debs)?;
@@ -56,7 +77,7 @@ pub fn pack(debs: &Path) -> Result<Vec<PathBuf>> {
     Ok(packages)
 }
 
-fn lay_out(tree: &Path) -> Result<()> {
+fn lay_out(tree: &Path, arch: Arch) -> Result<()> {
     let changelog = fs::read_to_string(workspace().join("hooks/debian/changelog"))?;
     let version = env!("CARGO_PKG_VERSION");
     ensure!(
@@ -64,8 +85,8 @@ fn lay_out(tree: &Path) -> Result<()> {
         "the first entry of hooks/debian/changelog is not about {version}, which Cargo.toml has"
     );
     fs::create_dir_all(tree.join("bin"))?;
-    for program in ["landfall", "landfall-initramfs"] {
-        fs::copy(workshop::dir().join("bin").join(program), tree.join("bin").join(program))?;
+    for program in PROGRAMS {
+        fs::copy(workshop::program(program, arch)?, tree.join("bin").join(program))?;
     }
     for part in PARTS {
         copy(&workspace().join(part), &tree.join(part))?;
@@ -75,7 +96,7 @@ fn lay_out(tree: &Path) -> Result<()> {
 }
 
 /// A file, or a folder with all that is in it; permissions and links stay what they are.
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
     let mut command = Command::new("cp");
     say::run_quietly(command.args(["-a", "--no-preserve=ownership"]).arg(from).arg(to)).map(drop)
 }

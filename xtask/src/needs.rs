@@ -67,10 +67,10 @@ pub fn image() -> Result<()> {
     rust_targets(&["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"])
 }
 
-/// For Debian packages.
+/// For Debian packages and tarballs.
 pub fn packages() -> Result<()> {
-    install(&missing(&[BUILD, PACKAGES]))?;
-    rust_targets(&["x86_64-unknown-linux-musl"])
+    install(&missing(&[BUILD, KERNELS, PACKAGES]))?;
+    rust_targets(&["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"])
 }
 
 /// For machines with the demo's servers.
