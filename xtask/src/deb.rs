@@ -131,3 +131,112 @@ fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
     files.sort();
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dpkg_deb(package: &Path, arguments: &[&str]) -> String {
+        let mut command = Command::new("dpkg-deb");
+        command.env("LC_ALL", "C").args(arguments).arg(package);
+        say::run_quietly(&mut command).unwrap()
+    }
+
+    /// Of packages that administrators install with `apt install ./…`.
+    #[test]
+    #[ignore = "needs the release programs"]
+    fn packages_have_what_they_promise_and_lintian_finds_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let packages = pack(folder.path()).unwrap();
+        let names: Vec<_> = packages.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect();
+        let version = env!("CARGO_PKG_VERSION");
+        let expected = [
+            format!("landfall-dracut_{version}_all.deb"),
+            format!("landfall-initramfs-tools_{version}_all.deb"),
+            format!("landfall_{version}_amd64.deb"),
+        ];
+        assert_eq!(names, expected);
+        let [dracut, initramfs_tools, landfall] = packages.as_slice() else { unreachable!() };
+
+        for (package, files) in [
+            (
+                landfall,
+                &[
+                    "./usr/bin/landfall",
+                    "./usr/bin/landfall-initramfs",
+                    "./etc/landfall/initramfs.conf",
+                    "./usr/share/man/man1/landfall.1.gz",
+                    "./usr/share/man/man1/landfall-initramfs.1.gz",
+                    "./usr/share/man/man5/landfall-lts.conf.5.gz",
+                    "./usr/share/bash-completion/completions/landfall",
+                    "./usr/share/bash-completion/completions/landfall-initramfs",
+                    "./usr/share/zsh/vendor-completions/_landfall",
+                    "./usr/share/fish/vendor_completions.d/landfall.fish",
+                ][..],
+            ),
+            (
+                initramfs_tools,
+                &[
+                    "./usr/share/initramfs-tools/hooks/landfall",
+                    "./usr/share/initramfs-tools/scripts/landfall",
+                    "./usr/share/initramfs-tools/scripts/init-top/landfall",
+                ],
+            ),
+            (
+                dracut,
+                &[
+                    "./usr/lib/dracut/modules.d/99landfall/module-setup.sh",
+                    "./usr/lib/dracut/dracut.conf.d/landfall.conf",
+                ],
+            ),
+        ] {
+            let content = dpkg_deb(package, &["--contents"]);
+            for file in files {
+                let line = content.lines().find(|line| line.ends_with(&format!(" {file}")));
+                let line = line.unwrap_or_else(|| panic!("{} lacks {file}", package.display()));
+                // Hooks of initramfs-tools that cannot be run are passed over without a word.
+                let is_program = file.contains("/bin/") || file.contains("/hooks/") || file.contains("/init-top/");
+                assert!(line.starts_with(if is_program { "-rwxr-xr-x root/root" } else { "-rw-r--r-- root/root" })
+                    || file.ends_with(".sh") || file.ends_with("scripts/landfall"), "{line}");
+            }
+        }
+        // A service's answer would be lost in an upgrade, and a stale image stay behind.
+        assert_eq!(dpkg_deb(landfall, &["--info"]).matches("conffiles").count(), 1);
+        for package in [dracut, initramfs_tools] {
+            let depends = dpkg_deb(package, &["--field"]);
+            assert!(depends.contains(&format!("landfall (= {version})")), "{depends}");
+            let control = folder.path().join("control");
+            dpkg_deb_control(package, &control);
+            let triggers = fs::read_to_string(control.join("triggers")).unwrap();
+            assert!(triggers.contains("activate-noawait update-initramfs"), "{triggers}");
+        }
+        // Static: what is made on one release of Debian installs on the other.
+        assert!(!dpkg_deb(landfall, &["--field"]).contains("Depends:"));
+        let root = folder.path().join("root");
+        let mut unpack = Command::new("dpkg-deb");
+        say::run_quietly(unpack.arg("--extract").arg(landfall).arg(&root)).unwrap();
+        for program in PROGRAMS {
+            let packed = fs::read(root.join("usr/bin").join(program)).unwrap();
+            let tested = fs::read(workshop::program(program, Arch::Amd64).unwrap()).unwrap();
+            assert!(packed == tested, "{program} is not what the tests run");
+        }
+        lintian(&packages).unwrap();
+    }
+
+    fn dpkg_deb_control(package: &Path, to: &Path) {
+        let _ = fs::remove_dir_all(to);
+        say::run_quietly(Command::new("dpkg-deb").arg("--control").arg(package).arg(to)).unwrap();
+    }
+
+    #[test]
+    #[ignore = "needs the release programs"]
+    fn the_same_sources_give_the_same_packages() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let one = pack(first.path()).unwrap();
+        let other = pack(second.path()).unwrap();
+        assert_eq!(one.len(), other.len());
+        for (one, other) in one.iter().zip(&other) {
+            assert!(fs::read(one).unwrap() == fs::read(other).unwrap(), "{}", one.display());
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod deb;
 mod debian;
 mod demo;
 mod desk;
+mod dist;
 mod fuzz;
 mod hosts;
 mod image;
@@ -61,6 +62,8 @@ enum Verb {
     Image(image::Options),
     /// Builds Debian packages, and has lintian look at them.
     Deb(deb::Options),
+    /// Builds a release: a tarball for both architectures, and its checksum.
+    Dist,
     /// Writes the manual pages and completions in man/ anew.
     Manual,
     /// Looks for texts that break a promise of the parsers.
@@ -99,6 +102,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Hosts { word } => hosts::prepare(word.as_deref(), &hosts::debs()?),
         Verb::Image(options) => image::run(&options),
         Verb::Deb(options) => deb::run(&options),
+        Verb::Dist => dist::run(),
         Verb::Manual => manual::run(),
         Verb::Fuzz(options) => fuzz::run(&options),
         Verb::Bench { prepared: false } => bench::prepare_and_run(),
