@@ -8,15 +8,16 @@
 //! The result is `hosts/SUITE-GENERATOR/`, read by the boot tests as `landfall_tests::Host`: the
 //! images that the script of the recipe keeps, and what else it leaves in `$out`.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use landfall_tests::{Host, Kernel, workshop};
 
-use crate::{debian, kernels, say};
+use crate::{agent, deb, debian, kernels, needs, say};
 
 /// Of Debian 12 and 13, with everything that a recipe does to it.
 #[derive(Hash)]
@@ -77,10 +78,19 @@ run-parts --exit-on-error --arg="$release" --arg="/boot/vmlinuz-$release" /etc/k
 /// As dh_* leave it to builders of packages: the same inputs then give the same image, byte for byte.
 const EPOCH: &str = "SOURCE_DATE_EPOCH=1750000000";
 
-/// Every host of [`RECIPES`] whose name has this word in it, from the packages in `debs`.
-pub fn prepare(word: Option<&str>, debs: &[PathBuf]) -> Result<()> {
-    let wanted = |recipe: &&Recipe| word.is_none_or(|word| recipe.host().name().contains(word));
-    RECIPES.iter().filter(wanted).try_for_each(|recipe| recipe.prepare(debs))
+/// Every host of [`RECIPES`] whose name has this word in it, from the programs in the workshop and
+/// the hooks of this tree.
+pub fn prepare(word: Option<&str>) -> Result<()> {
+    needs::packages()?;
+    agent::build_image_builder()?;
+    // Made at most once, and only if a host is not there yet.
+    let debs = OnceCell::new();
+    for recipe in RECIPES {
+        if word.is_none_or(|word| recipe.host().name().contains(word)) {
+            recipe.prepare(&debs)?;
+        }
+    }
+    Ok(())
 }
 
 impl Recipe {
@@ -94,13 +104,25 @@ impl Recipe {
     }
 
     /// Leaves `hosts/SUITE-GENERATOR`, a link to the folder made of exactly these inputs.
-    fn prepare(&self, debs: &[PathBuf]) -> Result<()> {
+    fn prepare(&self, debs: &OnceCell<Vec<PathBuf>>) -> Result<()> {
         let base = self.base()?;
-        let packages = debs.iter().map(|deb| fs::read(deb).context(deb.display().to_string()));
-        let inputs = (self, PRELUDE, base.file_name(), packages.collect::<Result<Vec<_>>>()?);
+        // Not the packages themselves: each commit gives them another time.
+        let ours = ["landfall", "landfall-initramfs"].map(|program| format!("bin/{program}"));
+        let mut contents = Vec::new();
+        for path in ours.map(|path| workshop::dir().join(path)).into_iter().chain(
+            ["debian", "initramfs.conf", self.generator]
+                .map(|path| workshop::workspace().join("hooks").join(path)),
+        ) {
+            read(&path, &mut contents)?;
+        }
         let name = self.host().name();
-        let what = format!("installing our packages on {name}, and making its images");
+        let inputs = (self, PRELUDE, base.file_name(), contents);
         let folder = workshop::once("hosts", &format!("{name}.dir"), &inputs, |folder| {
+            if debs.get().is_none() {
+                let _ = debs.set(deb::pack(&workshop::dir().join("debs"))?);
+            }
+            let debs = debs.get().context("no packages")?;
+            let what = format!("installing our packages on {name}, and making its images");
             say::step(&what, || self.install(&base, debs, folder))
         })?;
         debian::point(&folder.with_file_name(name), &folder)
@@ -153,7 +175,6 @@ impl Recipe {
     }
 
     fn install(&self, base: &Path, debs: &[PathBuf], folder: &Path) -> Result<()> {
-        ensure!(!debs.is_empty(), "there are no packages to install");
         let _ = fs::remove_dir_all(folder);
         fs::create_dir_all(folder)?;
         let release = self.kernel()?.release()?;
@@ -191,16 +212,14 @@ fn run(script: &str, release: &str) -> String {
     )
 }
 
-/// What lies in `debs` of the workshop.
-pub fn debs() -> Result<Vec<PathBuf>> {
-    let folder = workshop::dir().join("debs");
-    let mut debs = Vec::new();
-    for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "deb") {
-            debs.push(path);
-        }
+/// Path and contents of a file, or of all that are below a folder.
+fn read(path: &Path, contents: &mut Vec<(PathBuf, Vec<u8>)>) -> Result<()> {
+    if !path.is_dir() {
+        let bytes = fs::read(path).with_context(|| path.display().to_string())?;
+        contents.push((path.to_path_buf(), bytes));
+        return Ok(());
     }
-    debs.sort();
-    Ok(debs)
+    let mut entries = fs::read_dir(path)?.collect::<Result<Vec<_>, _>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    entries.iter().try_for_each(|entry| read(&entry.path(), contents))
 }

@@ -86,7 +86,8 @@ pub fn fuzz() -> Result<()> {
 
 /// For everything that the tests do.
 pub fn tests() -> Result<()> {
-    let mut packages = missing(&[BUILD, FUZZ, KERNELS, MACHINES, DEMO, TESTS, ordinary_user()]);
+    let mut packages =
+        missing(&[BUILD, FUZZ, KERNELS, MACHINES, DEMO, TESTS, PACKAGES, ordinary_user()]);
     if !is_static(Path::new("/bin/busybox")) {
         packages.push("busybox-static");
     }
