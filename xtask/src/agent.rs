@@ -66,6 +66,15 @@ pub fn cargo(verb: &str, arguments: &[&str]) -> Result<()> {
     say::run(&mut cargo_command(verb, arguments))
 }
 
+/// What cargo says about the workspace.
+pub fn cargo_output(arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let output = command.current_dir(workspace()).args(arguments).arg("--locked").output()?;
+    let problem = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "cargo {}: {problem}", arguments.join(" "));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
 fn cargo_command(verb: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace()).args([verb, "--quiet", "--locked"]).args(arguments);

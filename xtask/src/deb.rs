@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use landfall_tests::Arch;
 use landfall_tests::workshop::{self, workspace};
 
-use crate::{agent, needs, say};
+use crate::{agent, needs, notices, say};
 
 /// What the packages are made of, beside the programs.
 const PARTS: &[&str] = &["LICENSE", "README.md", "hooks", "man"];
@@ -69,6 +69,8 @@ fn add(debs: &Path, arch: Arch) -> Result<Vec<PathBuf>> {
         .args(["--force", "--host-arch", arch.debian(), "--command", "debian/rules"])
         .arg(which)
         .envs([("DEB_RULES_REQUIRES_ROOT", "no"), ("LC_ALL", "C.UTF-8")])
+        // Otherwise the bytes depend on the number of cores.
+        .env("DPKG_DEB_THREADS_MAX", "1")
         .env("SOURCE_DATE_EPOCH", last_commit()?.to_string());
     say::run_quietly(&mut command)?;
     fs::remove_dir_all(&tree)?;
@@ -91,7 +93,13 @@ fn lay_out(tree: &Path, arch: Arch) -> Result<()> {
     for part in PARTS {
         copy(&workspace().join(part), &tree.join(part))?;
     }
+    fs::write(tree.join(notices::FILE), notices::text()?)?;
     fs::rename(tree.join("hooks/debian"), tree.join("debian"))?;
+    // dpkg-deb keeps times that lie before the epoch, such as those of an old checkout.
+    let mut find = Command::new("find");
+    find.arg(tree).args(["-exec", "touch", "--no-dereference"]);
+    find.arg(format!("--date=@{}", last_commit()?)).args(["{}", "+"]);
+    say::run_quietly(&mut find)?;
     Ok(())
 }
 
@@ -164,6 +172,7 @@ mod tests {
             (landfall, "-rwxr-xr-x", "usr/bin/landfall"),
             (landfall, "-rwxr-xr-x", "usr/bin/landfall-initramfs"),
             (landfall, "-rw-r--r--", "etc/landfall/initramfs.conf"),
+            (landfall, "-rw-r--r--", "usr/share/doc/landfall/third-party.txt.gz"),
             (landfall, "-rw-r--r--", "usr/share/man/man1/landfall.1.gz"),
             (landfall, "-rw-r--r--", "usr/share/man/man1/landfall-initramfs.1.gz"),
             (landfall, "-rw-r--r--", "usr/share/man/man5/landfall-lts.conf.5.gz"),
@@ -179,6 +188,9 @@ mod tests {
             (dracut, "-rw-r--r--", "usr/lib/dracut/dracut.conf.d/landfall.conf"),
         ] {
             let content = dpkg_deb(package, &["--contents"]);
+            let times = content.lines().map(|line| line.split_whitespace().nth(4));
+            let times = times.collect::<std::collections::BTreeSet<_>>();
+            assert_eq!(times.len(), 1, "times of this checkout are in {content}");
             let line = content.lines().find(|line| line.ends_with(&format!(" ./{file}")));
             let line = line.unwrap_or_else(|| panic!("no {file} in {content}"));
             assert!(line.starts_with(&format!("{mode} root/root ")), "{line}");

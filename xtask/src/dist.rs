@@ -10,7 +10,7 @@ use landfall_tests::Arch;
 use landfall_tests::workshop::{self, workspace};
 
 use crate::deb::{self, PROGRAMS};
-use crate::{agent, needs, say};
+use crate::{agent, needs, notices, say};
 
 /// What goes in beside the programs.
 const PARTS: &[&str] = &["LICENSE", "README.md", "hooks", "man"];
@@ -45,6 +45,7 @@ fn pack(dist: &Path) -> Result<PathBuf> {
     for part in PARTS {
         deb::copy(&workspace().join(part), &tree.join(part))?;
     }
+    fs::write(tree.join(notices::FILE), notices::text()?)?;
     // Packages are made from a checkout.
     fs::remove_dir_all(tree.join("hooks/debian"))?;
 
@@ -97,7 +98,9 @@ mod tests {
                 assert!(packed == tested, "{machine}/{program} is not what the tests run");
             }
         }
-        for path in ["LICENSE", "README.md", "hooks/initramfs.conf", "man/landfall.1"] {
+        for path in
+            ["LICENSE", "README.md", notices::FILE, "hooks/initramfs.conf", "man/landfall.1"]
+        {
             assert!(tree.join(path).is_file(), "{path}");
         }
 

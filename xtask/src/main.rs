@@ -18,6 +18,7 @@ mod mirror;
 mod musl;
 mod namespace;
 mod needs;
+mod notices;
 mod say;
 mod stages;
 mod test;

@@ -15,14 +15,18 @@ use crate::say;
 pub fn cflags(arch: Arch) -> Result<(String, OsString)> {
     let variable = format!("CFLAGS_{}", arch.target().replace('-', "_"));
     let mut flags = OsString::from("-nostdlibinc -isystem ");
-    flags.push(headers(arch)?);
+    flags.push(package(arch)?.join("usr/include").join(arch.target().replace("-unknown", "")));
     Ok((variable, flags))
 }
 
-/// Of Debian's package for that architecture, fetched unless it is there.
-fn headers(arch: Arch) -> Result<PathBuf> {
+/// Whose it is, and its licence.
+pub fn copyright(arch: Arch) -> Result<PathBuf> {
+    Ok(package(arch)?.join("usr/share/doc/musl-dev/copyright"))
+}
+
+/// Debian's package for that architecture, fetched and unpacked unless it is there.
+fn package(arch: Arch) -> Result<PathBuf> {
     let tree = workshop::dir().join("musl").join(arch.debian());
-    let triple = arch.target().replace("-unknown", "");
     if !tree.exists() {
         say::step(&format!("fetching headers of musl for {}", arch.debian()), || {
             let unpacked = tree.with_extension("unfinished");
@@ -30,5 +34,5 @@ fn headers(arch: Arch) -> Result<PathBuf> {
             Ok(fs::rename(unpacked, &tree)?)
         })?;
     }
-    Ok(tree.join("usr/include").join(triple))
+    Ok(tree)
 }

@@ -19,7 +19,7 @@ const HOSTS: &[&str] = &["hosts::", "dracut::"];
 const ARM64: &[&str] = &["aarch64::"];
 
 /// Modules of this program with tests that need programs of both architectures.
-const PACKAGES: &[&str] = &["deb::", "dist::"];
+const PACKAGES: &[&str] = &["deb::", "dist::", "notices::"];
 
 pub fn run(word: Option<&str>) -> Result<()> {
     let started = Instant::now();

@@ -37,7 +37,8 @@ pub fn all() -> Result<Vec<Command>> {
     let mut commands: Vec<Command> = Vec::new();
     let mut rest = overview()?.lines().peekable();
     while let Some(line) = rest.next() {
-        let Some(name) = usage_of(line) else { continue };
+        // Without blanks in front it is prose.
+        let Some(name) = usage_of(line).filter(|_| line.starts_with(' ')) else { continue };
         let (usage, about) = cells(line);
         let mut about = about.to_owned();
         while let Some(more) = rest.next_if(|line| line.starts_with("         ")) {
