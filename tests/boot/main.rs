@@ -3,11 +3,14 @@
 //! About half of the tests break something. Names are promises; a test's comment says who would
 //! suffer if it were not kept.
 
+mod aarch64;
+mod became;
 mod config;
 mod dhcp;
 mod drivers;
 mod failures;
 mod formats;
+mod hosts;
 mod leftovers;
 mod promise;
 mod ram;

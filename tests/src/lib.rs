@@ -19,7 +19,11 @@ mod daemon;
 #[cfg(feature = "harness")]
 mod disk;
 #[cfg(feature = "harness")]
+mod host;
+#[cfg(feature = "harness")]
 mod initramfs;
+#[cfg(feature = "harness")]
+mod kernel;
 #[cfg(feature = "harness")]
 mod lab;
 #[cfg(feature = "harness")]
@@ -48,11 +52,13 @@ pub use self::{
     console::Console,
     daemon::Daemon,
     disk::{Disk, Table},
+    host::Host,
     initramfs::Initramfs,
+    kernel::{Arch, Kernel},
     lab::{Lab, SERVER},
     machine::Machine,
     node::Node,
     root::{Format, ProbeRoot},
     servers::{Dnsmasq, Nbd, NbdKind, nginx, tftpd},
-    vm::{Kernel, Nic, Vm},
+    vm::{Nic, Vm},
 };

@@ -1,6 +1,6 @@
 //! A machine in one literal: what it is made of, and what its boot loader tells it.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::PathBuf;
@@ -10,43 +10,10 @@ use anyhow::{Context, Result};
 
 use crate::accel::Accel;
 use crate::console::Console;
+use crate::kernel::Kernel;
 use crate::lab::Lab;
 use crate::machine::Machine;
-use crate::{sys, workshop};
-
-/// Debian's kernels of two releases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kernel {
-    V6_1,
-    V6_12,
-}
-
-impl Kernel {
-    pub const ALL: [Self; 2] = [Self::V6_1, Self::V6_12];
-
-    pub fn series(self) -> &'static str {
-        match self {
-            Self::V6_1 => "6.1",
-            Self::V6_12 => "6.12",
-        }
-    }
-
-    /// The unpacked package, with `lib/modules/RELEASE` below.
-    pub fn tree(self) -> Result<PathBuf> {
-        workshop::prepared(&format!("kernels/{}", self.series()))
-    }
-
-    pub fn vmlinuz(self) -> Result<PathBuf> {
-        workshop::prepared(&format!("kernels/{}/vmlinuz", self.series()))
-    }
-
-    /// As `uname -r` says.
-    pub fn release(self) -> Result<String> {
-        let image = fs::read_link(self.vmlinuz()?)?;
-        let name = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(name.trim_start_matches("vmlinuz-").to_owned())
-    }
-}
+use crate::sys;
 
 /// A network card and the wire it is plugged into.
 #[derive(Clone, Debug)]
@@ -165,21 +132,21 @@ impl<'lab> Vm<'lab> {
         let listener =
             UnixListener::bind_addr(&SocketAddr::from_abstract_name(address.as_bytes())?)?;
 
-        let mut command = Command::new("qemu-system-x86_64");
+        let arch = self.kernel.arch();
+        let mut command = Command::new(arch.qemu());
         command
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-            .args(["-machine", "q35", "-m", &self.memory_mib.to_string()])
+            .args(["-m", &self.memory_mib.to_string()])
             .args(["-smp", if self.accel == Accel::Counted { "1" } else { "2" }])
-            .args(self.accel.arguments())
-            // Without it a boot on a busy host may end at "IO-APIC + timer doesn't work".
-            .args(["-append", &format!("console=ttyS0 no_timer_check {}", self.cmdline)])
+            .args(arch.board(self.accel))
+            .args(["-append", &format!("{} {}", arch.cmdline(), self.cmdline)])
             .arg("-kernel")
             .arg(self.kernel.vmlinuz()?)
             .arg("-initrd")
             .arg(initramfs)
             .args(["-serial", if self.console == Output::Terminal { "mon:stdio" } else { "stdio" }])
             .args(["-chardev", &format!("socket,id=control,abstract=on,path={address}")])
-            .args(["-serial", "chardev:control"]);
+            .args(arch.control_port());
         for (number, nic) in self.nics.iter().enumerate() {
             let tap = self.lab.tap(&nic.wire)?;
             let (model, mac) = (self.nic_model, &nic.mac);
@@ -209,7 +176,7 @@ impl<'lab> Vm<'lab> {
         command.stderr(File::create(&errors)?);
         let mut qemu = sys::bind_to_this_thread(&mut command)
             .spawn()
-            .context("starting qemu-system-x86_64")?;
+            .with_context(|| format!("starting {}", arch.qemu()))?;
         if let Some(output) = qemu.stdout.take() {
             let log = File::create(self.lab.file("machine.console.log"))?;
             console.follow_console(output, log, self.console == Output::Echo);

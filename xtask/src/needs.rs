@@ -34,6 +34,7 @@ const KERNELS: &[Need] =
 const DEMO: &[Need] = &[("dnsmasq", "dnsmasq-base"), ("nbd-server", "nbd-server")];
 
 const TESTS: &[Need] = &[
+    ("qemu-system-aarch64", "qemu-system-arm"),
     ("qemu-nbd", "qemu-utils"),
     ("nbdkit", "nbdkit"),
     ("nginx", "nginx-light"),
@@ -50,13 +51,26 @@ const TESTS: &[Need] = &[
     ("bash", "bash"),
 ];
 
+const PACKAGES: &[Need] = &[
+    ("dpkg-deb", "dpkg"),
+    ("dpkg-gencontrol", "dpkg-dev"),
+    ("dh", "debhelper"),
+    ("lintian", "lintian"),
+];
+
 /// An ordinary user's namespace has more than one user only through this.
 const ORDINARY_USER: &[Need] = &[("newuidmap", "uidmap")];
 
 /// For compiling the agent and building images for Debian's kernels.
 pub fn image() -> Result<()> {
     install(&missing(&[BUILD, KERNELS]))?;
-    rust_targets(&["x86_64-unknown-linux-musl"])
+    rust_targets(&["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"])
+}
+
+/// For Debian packages and tarballs.
+pub fn packages() -> Result<()> {
+    install(&missing(&[BUILD, KERNELS, PACKAGES]))?;
+    rust_targets(&["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"])
 }
 
 /// For machines with the demo's servers.
@@ -72,7 +86,8 @@ pub fn fuzz() -> Result<()> {
 
 /// For everything that the tests do.
 pub fn tests() -> Result<()> {
-    let mut packages = missing(&[BUILD, FUZZ, KERNELS, MACHINES, DEMO, TESTS, ordinary_user()]);
+    let mut packages =
+        missing(&[BUILD, FUZZ, KERNELS, MACHINES, DEMO, TESTS, PACKAGES, ordinary_user()]);
     if !is_static(Path::new("/bin/busybox")) {
         packages.push("busybox-static");
     }
