@@ -39,7 +39,7 @@ impl Site {
         let lab = Lab::new(test)?;
         let tftp = lab.served("tftp", &[("ltsp/amd64/lts.conf", CONFIG)])?;
         let dhcp = Dnsmasq::new().tftp(&tftp).start(&lab)?;
-        let image = workshop::debian(host.suite)?;
+        let image = workshop::debian(if host == BOOKWORM { "networkd" } else { "trixie" })?;
         let nbd = Nbd::new(&lab, NbdKind::NbdServer).export("root", &image).start()?;
         Ok(Self { lab, host, _dhcp: dhcp, _nbd: nbd })
     }
