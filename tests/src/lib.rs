@@ -54,5 +54,5 @@ pub use self::{
     node::Node,
     root::{Format, ProbeRoot},
     servers::{Dnsmasq, Nbd, NbdKind, nginx, tftpd},
-    vm::{Kernel, Nic, Vm},
+    vm::{Firmware, Kernel, Nic, Vm},
 };

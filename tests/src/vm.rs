@@ -48,6 +48,22 @@ impl Kernel {
     }
 }
 
+/// What looks for something to boot on a machine that has nothing but network cards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// SeaBIOS, which starts the PXE ROM of the first card; in QEMU that is an iPXE.
+    Bios,
+    /// OVMF, with its own driver for the card and its own PXE and HTTP boot.
+    Uefi,
+}
+
+impl Firmware {
+    pub const ALL: [Self; 2] = [Self::Bios, Self::Uefi];
+}
+
+/// OVMF's code, and a store of variables in which nobody has written yet.
+const OVMF: [&str; 2] = ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"];
+
 /// A network card and the wire it is plugged into.
 #[derive(Clone, Debug)]
 pub struct Nic {
@@ -61,6 +77,7 @@ const FIRST_MAC: &str = "52:54:00:77:00:01";
 pub struct Vm<'lab> {
     lab: &'lab Lab,
     kernel: Kernel,
+    firmware: Option<Firmware>,
     initramfs: Option<PathBuf>,
     cmdline: String,
     memory_mib: u32,
@@ -87,6 +104,7 @@ impl<'lab> Vm<'lab> {
         Self {
             lab,
             kernel,
+            firmware: None,
             initramfs: None,
             cmdline: String::new(),
             memory_mib: 512,
@@ -101,6 +119,13 @@ impl<'lab> Vm<'lab> {
 
     pub fn initramfs(mut self, image: impl Into<PathBuf>) -> Self {
         self.initramfs = Some(image.into());
+        self
+    }
+
+    /// Starts the machine as one is started by its switch: kernel, initramfs and command line come
+    /// from wherever its firmware finds them, and those given here count for nothing.
+    pub fn firmware(mut self, firmware: Firmware) -> Self {
+        self.firmware = Some(firmware);
         self
     }
 
@@ -158,37 +183,41 @@ impl<'lab> Vm<'lab> {
 
     /// Switches the machine on.
     pub fn boot(self) -> Result<Machine> {
-        let initramfs = self.initramfs.as_ref().context("this machine has no initramfs")?;
         // The control port is a socket without a path: gone with the namespace, and paths of
         // sockets may not be longer than 107 bytes.
         let address = format!("landfall-{}", std::process::id());
         let listener =
             UnixListener::bind_addr(&SocketAddr::from_abstract_name(address.as_bytes())?)?;
 
+        // Without graphics SeaBIOS, and hence the card's ROM, speaks on the first serial port; OVMF
+        // does so anyway.
+        let machine = if self.firmware.is_some() { "q35,graphics=off" } else { "q35" };
         let mut command = Command::new("qemu-system-x86_64");
         command
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-            .args(["-machine", "q35", "-m", &self.memory_mib.to_string()])
+            .args(["-machine", machine, "-m", &self.memory_mib.to_string()])
             .args(["-smp", if self.accel == Accel::Counted { "1" } else { "2" }])
             .args(self.accel.arguments())
-            // Without it a boot on a busy host may end at "IO-APIC + timer doesn't work".
-            .args(["-append", &format!("console=ttyS0 no_timer_check {}", self.cmdline)])
-            .arg("-kernel")
-            .arg(self.kernel.vmlinuz()?)
-            .arg("-initrd")
-            .arg(initramfs)
             .args(["-serial", if self.console == Output::Terminal { "mon:stdio" } else { "stdio" }])
             .args(["-chardev", &format!("socket,id=control,abstract=on,path={address}")])
             .args(["-serial", "chardev:control"]);
+        self.add_firmware(&mut command)?;
         for (number, nic) in self.nics.iter().enumerate() {
             let tap = self.lab.tap(&nic.wire)?;
             let (model, mac) = (self.nic_model, &nic.mac);
+            let (rom, order) = match self.firmware {
+                Some(Firmware::Bios) => ("", format!(",bootindex={number}")),
+                // Without its ROM the card is the firmware's to drive, as in most servers.
+                Some(Firmware::Uefi) => (",romfile=", format!(",bootindex={number}")),
+                None => (",romfile=", String::new()),
+            };
             // A fixed slot for each card, so that its name in the running system is known.
+            let slot = number + 3;
             command
                 .args(["-netdev"])
                 .arg(format!("tap,id=net{number},ifname={tap},script=no,downscript=no"))
                 .args(["-device"])
-                .arg(format!("{model},netdev=net{number},mac={mac},addr={},romfile=", number + 3));
+                .arg(format!("{model},netdev=net{number},mac={mac},addr={slot}{rom}{order}"));
         }
         for (number, disk) in self.disks.iter().enumerate() {
             command
@@ -215,5 +244,34 @@ impl<'lab> Vm<'lab> {
             console.follow_console(output, log, self.console == Output::Echo);
         }
         Machine::new(qemu, console, &listener, &errors)
+    }
+
+    /// What the machine runs first.
+    fn add_firmware(&self, command: &mut Command) -> Result<()> {
+        match self.firmware {
+            // QEMU's own choice.
+            Some(Firmware::Bios) => {}
+            Some(Firmware::Uefi) => {
+                let [code, pristine] = OVMF;
+                let variables = self.lab.file("machine.vars.img");
+                fs::copy(pristine, &variables)
+                    .with_context(|| format!("{pristine}: package ovmf"))?;
+                command
+                    .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={code}")])
+                    .arg("-drive")
+                    .arg(format!("if=pflash,format=raw,file={}", variables.display()));
+            }
+            None => {
+                let initramfs = self.initramfs.as_ref().context("this machine has no initramfs")?;
+                command
+                    // Without it a boot on a busy host may end at "IO-APIC + timer doesn't work".
+                    .args(["-append", &format!("console=ttyS0 no_timer_check {}", self.cmdline)])
+                    .arg("-kernel")
+                    .arg(self.kernel.vmlinuz()?)
+                    .arg("-initrd")
+                    .arg(initramfs);
+            }
+        }
+        Ok(())
     }
 }
