@@ -25,6 +25,8 @@ mod lab;
 #[cfg(feature = "harness")]
 mod machine;
 #[cfg(feature = "harness")]
+mod netboot;
+#[cfg(feature = "harness")]
 mod node;
 #[cfg(feature = "harness")]
 mod root;
@@ -51,8 +53,9 @@ pub use self::{
     initramfs::Initramfs,
     lab::{Lab, SERVER},
     machine::Machine,
+    netboot::{BootFolder, example},
     node::Node,
     root::{Format, ProbeRoot},
-    servers::{Dnsmasq, Nbd, NbdKind, nginx, tftpd},
+    servers::{Dnsmasq, Leases, Nbd, NbdKind, dhcpd, kea, nginx, tftpd},
     vm::{Firmware, Kernel, Nic, Vm},
 };

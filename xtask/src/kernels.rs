@@ -55,10 +55,30 @@ fn arrange(tree: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Downloads the package behind `linux-image-amd64` of a release, whatever release the host runs:
-/// with apt, but with sources, lists and cache of our own. The host's proxy settings stay in force.
+/// Downloads the package behind `linux-image-amd64` of a release.
 fn download(suite: &str) -> Result<PathBuf> {
-    let home = workshop::dir().join("apt").join(suite);
+    let apt = apt(suite)?;
+    let depends = apt("apt-cache", &["depends", "linux-image-amd64"])?;
+    let name = depends
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Depends: "))
+        .with_context(|| format!("linux-image-amd64 of {suite} depends on nothing:\n{depends}"))?;
+    apt("apt-get", &["-q", "download", name])?;
+    let package = fs::read_dir(apt_home(suite))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    package.with_context(|| format!("apt downloaded no {name}"))
+}
+
+/// Where [`apt`] keeps its lists, and packages in `cache/archives`.
+pub fn apt_home(suite: &str) -> PathBuf {
+    workshop::dir().join("apt").join(suite)
+}
+
+/// A program of apt for packages of a release, whatever release the host runs: with sources, lists
+/// (fresh ones) and cache of our own. The host's proxy settings stay in force.
+pub fn apt(suite: &str) -> Result<impl Fn(&str, &[&str]) -> Result<String>> {
+    let home = apt_home(suite);
     for folder in ["state/lists/partial", "cache/archives/partial", "empty.d"] {
         fs::create_dir_all(home.join(folder))?;
     }
@@ -80,7 +100,7 @@ fn download(suite: &str) -> Result<PathBuf> {
         "APT::Architecture=amd64".to_owned(),
         "Acquire::Languages=none".to_owned(),
     ];
-    let apt = |program: &str, arguments: &[&str]| {
+    let apt = move |program: &str, arguments: &[&str]| {
         let mut command = Command::new(program);
         for option in &options {
             command.args(["-o", option]);
@@ -88,14 +108,5 @@ fn download(suite: &str) -> Result<PathBuf> {
         say::run_quietly(command.current_dir(&home).args(arguments))
     };
     apt("apt-get", &["-q", "update"])?;
-    let depends = apt("apt-cache", &["depends", "linux-image-amd64"])?;
-    let name = depends
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Depends: "))
-        .with_context(|| format!("linux-image-amd64 of {suite} depends on nothing:\n{depends}"))?;
-    apt("apt-get", &["-q", "download", name])?;
-    let package = fs::read_dir(&home)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"));
-    package.with_context(|| format!("apt downloaded no {name}"))
+    Ok(apt)
 }

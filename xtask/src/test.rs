@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 use landfall_tests::{Accel, Kernel, workshop};
 
-use crate::{agent, debian, fuzz, kernels, namespace, needs, say};
+use crate::{agent, debian, fuzz, kernels, namespace, needs, packages, say};
 
 /// For each target; long enough for what a change of a grammar breaks at once.
 const SECONDS_OF_FUZZING: u32 = 10;
@@ -45,6 +45,7 @@ pub fn prepare() -> Result<u64> {
         kernels::prepare(kernel)?;
     }
     debian::prepare()?;
+    packages::prepare()?;
     Ok(size)
 }
 

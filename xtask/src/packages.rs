@@ -1,0 +1,60 @@
+//! Boot loaders and DHCP servers of Debian's current release, unpacked and never installed: the
+//! packages of the servers would start them at once, and that of iPXE adds itself to the boot menu
+//! of the host.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::Result;
+use landfall_tests::workshop;
+
+use crate::{kernels, say};
+
+const SUITE: &str = "trixie";
+
+const PACKAGES: &[&str] = &[
+    "grub-common",
+    "grub-efi-amd64-bin",
+    "grub-pc-bin",
+    "ipxe",
+    "isc-dhcp-server",
+    "kea-dhcp4-server",
+    "pxelinux",
+    "syslinux-common",
+];
+
+/// With the libraries that their programs need, down to the C library, so that the host's own
+/// release does not matter. Fetched unless they are there.
+pub fn prepare() -> Result<()> {
+    let tree = workshop::dir().join("packages");
+    let note = tree.join("list");
+    let list = format!("{SUITE}\n{}\n", PACKAGES.join("\n"));
+    if fs::read_to_string(&note).is_ok_and(|text| text == list) {
+        return Ok(());
+    }
+    say::step("fetching boot loaders and DHCP servers", || {
+        let apt = kernels::apt(SUITE)?;
+        let mut arguments = vec!["-q", "install", "--yes", "--download-only"];
+        arguments.extend(["--no-install-recommends", "-o", "Debug::NoLocking=1"]);
+        apt("apt-get", &[&arguments[..], PACKAGES].concat())?;
+
+        let unpacked = tree.with_extension("unfinished");
+        let _ = fs::remove_dir_all(&unpacked);
+        fs::create_dir_all(&unpacked)?;
+        let archives = kernels::apt_home(SUITE).join("cache/archives");
+        for entry in fs::read_dir(&archives)? {
+            let package = entry?.path();
+            if package.extension().is_some_and(|extension| extension == "deb") {
+                say::run_quietly(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&unpacked))?;
+                fs::remove_file(package)?;
+            }
+        }
+        // Nobody reads them here, and they are half of it.
+        for folder in ["usr/share/doc", "usr/share/man", "usr/share/locale"] {
+            let _ = fs::remove_dir_all(unpacked.join(folder));
+        }
+        fs::write(unpacked.join("list"), &list)?;
+        let _ = fs::remove_dir_all(&tree);
+        Ok(fs::rename(&unpacked, &tree)?)
+    })
+}
