@@ -9,6 +9,7 @@ mod drivers;
 mod failures;
 mod formats;
 mod leftovers;
+mod power_on;
 mod promise;
 mod ram;
 mod root;
