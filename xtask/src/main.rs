@@ -13,6 +13,7 @@ mod kernels;
 mod mirror;
 mod namespace;
 mod needs;
+mod packages;
 mod say;
 mod stages;
 mod test;

@@ -31,6 +31,13 @@ const MACHINES: &[Need] = &[
 const KERNELS: &[Need] =
     &[("/usr/share/keyrings/debian-archive-trixie-stable.gpg", "debian-archive-keyring")];
 
+/// Both only wait for a machine to read them. Boot loaders and DHCP servers are a matter of
+/// `packages.rs`.
+const FIRMWARE: &[Need] = &[
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
+    ("/usr/lib/ipxe/qemu/efi-virtio.rom", "ipxe-qemu"),
+];
+
 const DEMO: &[Need] = &[("dnsmasq", "dnsmasq-base"), ("nbd-server", "nbd-server")];
 
 const TESTS: &[Need] = &[
@@ -73,7 +80,8 @@ pub fn fuzz() -> Result<()> {
 
 /// For everything that the tests do.
 pub fn tests() -> Result<()> {
-    let mut packages = missing(&[BUILD, FUZZ, KERNELS, MACHINES, DEMO, TESTS, ordinary_user()]);
+    let mut packages =
+        missing(&[BUILD, FUZZ, KERNELS, MACHINES, FIRMWARE, DEMO, TESTS, ordinary_user()]);
     if !is_static(Path::new("/bin/busybox")) {
         packages.push("busybox-static");
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 use landfall_tests::{Accel, Arch, Kernel, workshop};
 
-use crate::{agent, debian, fuzz, kernels, namespace, needs, say};
+use crate::{agent, debian, fuzz, kernels, namespace, needs, packages, say};
 
 /// For each target; long enough for what a change of a grammar breaks at once.
 const SECONDS_OF_FUZZING: u32 = 10;
@@ -55,6 +55,7 @@ fn prepare_for(word: Option<&str>) -> Result<u64> {
         kernels::prepare(Kernel::Arm64)?;
     }
     debian::prepare()?;
+    packages::prepare()?;
     Ok(size)
 }
 
