@@ -33,6 +33,14 @@ pub fn build_for(arch: Arch) -> Result<u64> {
     Ok(size)
 }
 
+/// Builds the image builder as packages have it, static too: one serves all releases of Debian.
+pub fn build_image_builder() -> Result<()> {
+    say::step("building landfall-initramfs (release, static)", || {
+        cargo("build", &["-p", "landfall-initramfs", "--release", "--target", TARGET])
+    })?;
+    keep("landfall-initramfs").map(drop)
+}
+
 /// Builds the probe and puts it into the workshop.
 pub fn build_probe() -> Result<()> {
     build_probe_for(Arch::Amd64)

@@ -58,6 +58,13 @@ const TESTS: &[Need] = &[
     ("bash", "bash"),
 ];
 
+const PACKAGES: &[Need] = &[
+    ("dpkg-deb", "dpkg"),
+    ("dpkg-gencontrol", "dpkg-dev"),
+    ("dh", "debhelper"),
+    ("lintian", "lintian"),
+];
+
 /// An ordinary user's namespace has more than one user only through this.
 const ORDINARY_USER: &[Need] = &[("newuidmap", "uidmap")];
 
@@ -65,6 +72,12 @@ const ORDINARY_USER: &[Need] = &[("newuidmap", "uidmap")];
 pub fn image() -> Result<()> {
     install(&missing(&[BUILD, KERNELS]))?;
     rust_targets(&["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"])
+}
+
+/// For Debian packages.
+pub fn packages() -> Result<()> {
+    install(&missing(&[BUILD, PACKAGES]))?;
+    rust_targets(&["x86_64-unknown-linux-musl"])
 }
 
 /// For machines with the demo's servers.
