@@ -16,6 +16,7 @@ mod root;
 mod seed;
 mod shutdown;
 mod static_address;
+mod uki;
 mod variables;
 
 use anyhow::{Context, Result};

@@ -22,14 +22,29 @@ pub enum Firmware {
     Bios,
     /// OVMF, with its own driver for the card and its own PXE and HTTP boot.
     Uefi,
+    /// The same with Secure Boot: it starts what Debian's snake oil key has signed.
+    SecureUefi,
 }
 
 impl Firmware {
+    /// Those that start anything.
     pub const ALL: [Self; 2] = [Self::Bios, Self::Uefi];
-}
 
-/// OVMF's code, and a store of variables in which nobody has written yet.
-const OVMF: [&str; 2] = ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"];
+    /// OVMF's code, and its store of variables: one in which nobody has written yet, or one with
+    /// the key in it.
+    fn ovmf(self) -> Option<[&'static str; 2]> {
+        match self {
+            Self::Bios => None,
+            Self::Uefi => {
+                Some(["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"])
+            }
+            Self::SecureUefi => Some([
+                "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
+                "/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd",
+            ]),
+        }
+    }
+}
 
 /// A network card and the wire it is plugged into.
 #[derive(Clone, Debug)]
@@ -173,7 +188,9 @@ impl<'lab> Vm<'lab> {
             let (rom, order) = match self.firmware {
                 Some(Firmware::Bios) => ("", format!(",bootindex={number}")),
                 // Without its ROM the card is the firmware's to drive, as in most servers.
-                Some(Firmware::Uefi) => (",romfile=", format!(",bootindex={number}")),
+                Some(Firmware::Uefi | Firmware::SecureUefi) => {
+                    (",romfile=", format!(",bootindex={number}"))
+                }
                 None => (",romfile=", String::new()),
             };
             // A fixed slot for each card, so that its name in the running system is known.
@@ -219,8 +236,8 @@ impl<'lab> Vm<'lab> {
             Some(Firmware::Bios) => {
                 command.args(["-machine", "graphics=off"]);
             }
-            Some(Firmware::Uefi) => {
-                let [code, pristine] = OVMF;
+            Some(firmware) => {
+                let [code, pristine] = firmware.ovmf().context("this firmware is not OVMF")?;
                 let variables = self.lab.file("machine.vars.img");
                 fs::copy(pristine, &variables)
                     .with_context(|| format!("{pristine}: package ovmf"))?;
@@ -228,6 +245,14 @@ impl<'lab> Vm<'lab> {
                     .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={code}")])
                     .arg("-drive")
                     .arg(format!("if=pflash,format=raw,file={}", variables.display()));
+                if firmware == Firmware::SecureUefi {
+                    // Only the firmware itself, in its own mode of the processor, may write the
+                    // variables; and it does not implement suspending to memory in it.
+                    command
+                        .args(["-machine", "smm=on"])
+                        .args(["-global", "driver=cfi.pflash01,property=secure,value=on"])
+                        .args(["-global", "ICH9-LPC.disable_s3=1"]);
+                }
             }
             None => {
                 let initramfs = self.initramfs.as_ref().context("this machine has no initramfs")?;

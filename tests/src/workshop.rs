@@ -4,6 +4,7 @@
 //! bin/         landfall and probe, static; arm64/ has them for that architecture, and a busybox
 //! kernels/     6.1/, 6.12/ and 6.12-arm64/: unpacked Debian kernel packages, each with a link
 //!              `vmlinuz`
+//! stubs/       systemd's EFI stubs of the same releases, in folders of the same names
 //! roots/       Debian root images
 //! packages/    boot loaders and DHCP servers of Debian, unpacked together with their libraries
 //! initramfs/   images built for the tests, named by what went into them

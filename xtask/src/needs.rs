@@ -52,6 +52,8 @@ const TESTS: &[Need] = &[
     ("mkswap", "util-linux"),
     ("nft", "nftables"),
     ("strace", "strace"),
+    ("sbsign", "sbsigntool"),
+    ("openssl", "openssl"),
     // Oracles for the manual page and for the shell's grammar.
     ("groff", "groff-base"),
     ("dash", "dash"),

@@ -47,6 +47,7 @@ fn prepare_for(word: Option<&str>) -> Result<u64> {
     agent::build_probe()?;
     for kernel in Kernel::AMD64 {
         kernels::prepare(kernel)?;
+        kernels::prepare_stub(kernel)?;
     }
     if word.is_none() || boot_tests_named(word)?.contains("aarch64::") {
         agent::build_for(Arch::Arm64)?;
