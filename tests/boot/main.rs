@@ -3,6 +3,7 @@
 //! About half of the tests break something. Names are promises; a test's comment says who would
 //! suffer if it were not kept.
 
+mod aarch64;
 mod config;
 mod dhcp;
 mod drivers;
@@ -16,6 +17,7 @@ mod root;
 mod seed;
 mod shutdown;
 mod static_address;
+mod uki;
 mod variables;
 
 use anyhow::{Context, Result};

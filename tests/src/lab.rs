@@ -10,7 +10,8 @@ use std::process::{self, Command};
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::vm::{Kernel, Vm};
+use crate::kernel::Kernel;
+use crate::vm::Vm;
 
 /// Address of every server of a lab; machines get theirs from 10.77.0.0/24.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);

@@ -21,6 +21,8 @@ mod disk;
 #[cfg(feature = "harness")]
 mod initramfs;
 #[cfg(feature = "harness")]
+mod kernel;
+#[cfg(feature = "harness")]
 mod lab;
 #[cfg(feature = "harness")]
 mod machine;
@@ -51,11 +53,12 @@ pub use self::{
     daemon::Daemon,
     disk::{Disk, Table},
     initramfs::Initramfs,
+    kernel::{Arch, Kernel},
     lab::{Lab, SERVER},
     machine::Machine,
     netboot::{BootFolder, example},
     node::Node,
     root::{Format, ProbeRoot},
     servers::{Dnsmasq, Leases, Nbd, NbdKind, dhcpd, kea, leased, nginx, tftpd},
-    vm::{Firmware, Kernel, Nic, Vm},
+    vm::{Firmware, Nic, Vm},
 };

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::kernel::Kernel;
 use crate::lab::{Lab, run};
-use crate::vm::Kernel;
 use crate::workshop;
 
 /// A configuration of `initramfs/examples` with these texts, which must be in it, replaced.

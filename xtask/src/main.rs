@@ -2,13 +2,16 @@
 //! and keeps what it made under `target/landfall`, so that a second run is quick.
 
 mod agent;
+mod apt;
 mod bench;
+mod deb;
 mod debian;
 mod demo;
 mod desk;
 mod fuzz;
 mod image;
 mod kernels;
+mod manual;
 mod mirror;
 mod namespace;
 mod needs;
@@ -54,6 +57,10 @@ enum Verb {
     Prepare,
     /// Builds an initramfs for Debian kernels.
     Image(image::Options),
+    /// Builds Debian packages, and has lintian look at them.
+    Deb,
+    /// Writes the manual pages and completions in man/ anew.
+    Manual,
     /// Looks for texts that break a promise of the parsers.
     Fuzz(fuzz::Options),
     /// Measures sizes, check and plan of a large file, and a boot: seconds and instructions to the
@@ -88,6 +95,8 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Test { word } => test::run(word.as_deref()),
         Verb::Prepare => test::prepare().map(drop),
         Verb::Image(options) => image::run(&options),
+        Verb::Deb => deb::run().map(drop),
+        Verb::Manual => manual::run(),
         Verb::Fuzz(options) => fuzz::run(&options),
         Verb::Bench { prepared: false } => bench::prepare_and_run(),
         Verb::Bench { prepared: true } => bench::run(),

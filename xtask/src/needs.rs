@@ -41,6 +41,7 @@ const FIRMWARE: &[Need] = &[
 const DEMO: &[Need] = &[("dnsmasq", "dnsmasq-base"), ("nbd-server", "nbd-server")];
 
 const TESTS: &[Need] = &[
+    ("qemu-system-aarch64", "qemu-system-arm"),
     ("qemu-nbd", "qemu-utils"),
     ("nbdkit", "nbdkit"),
     ("nginx", "nginx-light"),
@@ -51,10 +52,19 @@ const TESTS: &[Need] = &[
     ("mkswap", "util-linux"),
     ("nft", "nftables"),
     ("strace", "strace"),
+    ("sbsign", "sbsigntool"),
+    ("openssl", "openssl"),
     // Oracles for the manual page and for the shell's grammar.
     ("groff", "groff-base"),
     ("dash", "dash"),
     ("bash", "bash"),
+];
+
+const PACKAGES: &[Need] = &[
+    ("dpkg-deb", "dpkg"),
+    ("dpkg-gencontrol", "dpkg-dev"),
+    ("dh", "debhelper"),
+    ("lintian", "lintian"),
 ];
 
 /// An ordinary user's namespace has more than one user only through this.
@@ -63,6 +73,12 @@ const ORDINARY_USER: &[Need] = &[("newuidmap", "uidmap")];
 /// For compiling the agent and building images for Debian's kernels.
 pub fn image() -> Result<()> {
     install(&missing(&[BUILD, KERNELS]))?;
+    rust_targets(&["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"])
+}
+
+/// For Debian packages.
+pub fn packages() -> Result<()> {
+    install(&missing(&[BUILD, PACKAGES]))?;
     rust_targets(&["x86_64-unknown-linux-musl"])
 }
 

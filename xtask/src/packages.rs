@@ -3,12 +3,12 @@
 //! of the host.
 
 use std::fs;
-use std::process::Command;
 
 use anyhow::Result;
-use landfall_tests::workshop;
+use landfall_tests::{Arch, workshop};
 
-use crate::{kernels, say};
+use crate::apt::Apt;
+use crate::say;
 
 const SUITE: &str = "trixie";
 
@@ -33,22 +33,8 @@ pub fn prepare() -> Result<()> {
         return Ok(());
     }
     say::step("fetching boot loaders and DHCP servers", || {
-        let apt = kernels::apt(SUITE)?;
-        let mut arguments = vec!["-q", "install", "--yes", "--download-only"];
-        arguments.extend(["--no-install-recommends", "-o", "Debug::NoLocking=1"]);
-        apt("apt-get", &[&arguments[..], PACKAGES].concat())?;
-
         let unpacked = tree.with_extension("unfinished");
-        let _ = fs::remove_dir_all(&unpacked);
-        fs::create_dir_all(&unpacked)?;
-        let archives = kernels::apt_home(SUITE).join("cache/archives");
-        for entry in fs::read_dir(&archives)? {
-            let package = entry?.path();
-            if package.extension().is_some_and(|extension| extension == "deb") {
-                say::run_quietly(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&unpacked))?;
-                fs::remove_file(package)?;
-            }
-        }
+        Apt::of(SUITE, Arch::Amd64)?.unpack_with_dependencies(PACKAGES, &unpacked)?;
         // Nobody reads them here, and they are half of it.
         for folder in ["usr/share/doc", "usr/share/man", "usr/share/locale"] {
             let _ = fs::remove_dir_all(unpacked.join(folder));

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::Result;
-use landfall_tests::{Accel, Kernel, workshop};
+use landfall_tests::{Accel, Arch, Kernel, workshop};
 
 use crate::{agent, debian, fuzz, kernels, namespace, needs, packages, say};
 
@@ -22,9 +22,8 @@ pub fn run(word: Option<&str>) -> Result<()> {
     say::step("unit tests against real servers and the real kernel", || real_tests(word))?;
     if word.is_none() {
         fuzz::look(SECONDS_OF_FUZZING)?;
-        agent::link_for_aarch64()?;
     }
-    let size = prepare()?;
+    let size = prepare_for(word)?;
     let accel = say::step("asking whether KVM works here", || Ok(Accel::best()))?;
     let boots = Instant::now();
     say::step(&format!("boot tests, on {}", accel.name()), || boot_tests(word, accel))?;
@@ -38,15 +37,38 @@ pub fn run(word: Option<&str>) -> Result<()> {
 
 /// Makes everything that boot tests need, as far as it is not there; the agent's size in bytes.
 pub fn prepare() -> Result<u64> {
+    prepare_for(None)
+}
+
+/// Building an agent for arm64 takes minutes, and most words are about none.
+fn prepare_for(word: Option<&str>) -> Result<u64> {
     needs::tests()?;
     let size = agent::build()?;
     agent::build_probe()?;
-    for kernel in Kernel::ALL {
+    for kernel in Kernel::AMD64 {
         kernels::prepare(kernel)?;
+        kernels::prepare_stub(kernel)?;
+    }
+    if word.is_none() || boot_tests_named(word)?.contains("aarch64::") {
+        agent::build_for(Arch::Arm64)?;
+        agent::build_probe_for(Arch::Arm64)?;
+        kernels::prepare_busybox(Arch::Arm64)?;
+        kernels::prepare(Kernel::Arm64)?;
     }
     debian::prepare()?;
     packages::prepare()?;
     Ok(size)
+}
+
+/// The names of the boot tests that would run.
+fn boot_tests_named(word: Option<&str>) -> Result<String> {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .current_dir(workshop::workspace())
+        .args(["test", "--quiet", "--locked", "-p", "landfall-tests", "--test", "boot"])
+        .args(filter(word))
+        .args(["--", "--ignored", "--list"]);
+    say::run_quietly(&mut command)
 }
 
 /// Behind the package selection, this lets only matching tests run.
