@@ -12,6 +12,7 @@ mod failures;
 mod formats;
 mod hosts;
 mod leftovers;
+mod power_on;
 mod promise;
 mod ram;
 mod role;
@@ -19,6 +20,7 @@ mod root;
 mod seed;
 mod shutdown;
 mod static_address;
+mod uki;
 mod variables;
 
 use anyhow::{Context, Result};
