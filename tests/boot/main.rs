@@ -7,6 +7,7 @@ mod aarch64;
 mod became;
 mod config;
 mod dhcp;
+mod dracut;
 mod drivers;
 mod failures;
 mod formats;
