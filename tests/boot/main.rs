@@ -4,11 +4,13 @@
 //! suffer if it were not kept.
 
 mod aarch64;
+mod became;
 mod config;
 mod dhcp;
 mod drivers;
 mod failures;
 mod formats;
+mod hosts;
 mod leftovers;
 mod promise;
 mod ram;
