@@ -12,6 +12,7 @@ mod failures;
 mod formats;
 mod hosts;
 mod leftovers;
+mod power_on;
 mod promise;
 mod ram;
 mod root;

@@ -245,6 +245,11 @@ impl<'lab> Vm<'lab> {
                     .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={code}")])
                     .arg("-drive")
                     .arg(format!("if=pflash,format=raw,file={}", variables.display()));
+                if self.accel != Accel::Kvm {
+                    // From 2024 on OVMF has no network without random numbers, and the processor
+                    // that is emulated by default has none to give.
+                    command.args(["-cpu", "qemu64,+rdrand"]);
+                }
                 if firmware == Firmware::SecureUefi {
                     // Only the firmware itself, in its own mode of the processor, may write the
                     // variables; and it does not implement suspending to memory in it.

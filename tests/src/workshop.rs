@@ -69,10 +69,8 @@ pub fn packaged(path: &str) -> Result<PathBuf> {
 
 /// A program of those packages, with its own libraries and nothing of the host.
 pub fn packaged_program(path: &str) -> Result<Command> {
-    let libraries = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"]
-        .map(|folder| dir().join("packages").join(folder).display().to_string());
     let mut command = Command::new(packaged("usr/lib64/ld-linux-x86-64.so.2")?);
-    command.arg("--library-path").arg(libraries.join(":")).arg(packaged(path)?);
+    command.arg("--library-path").arg(packaged("usr/lib/x86_64-linux-gnu")?).arg(packaged(path)?);
     Ok(command)
 }
 

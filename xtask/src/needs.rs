@@ -88,6 +88,11 @@ pub fn demo() -> Result<()> {
     rust_targets(&["x86_64-unknown-linux-musl"])
 }
 
+/// For the demo from power-on.
+pub fn firmware() -> Result<()> {
+    install(&missing(&[FIRMWARE]))
+}
+
 /// For the fuzzers: clang compiles libFuzzer too, and brings the C++ library along.
 pub fn fuzz() -> Result<()> {
     install(&missing(&[BUILD, FUZZ]))

@@ -33,7 +33,9 @@ pub fn kea(lab: &Lab, configuration: &str) -> Result<Daemon> {
         .arg("-c")
         .arg(file)
         .env("KEA_PIDFILE_DIR", lab.folder())
-        .env("KEA_LOCKFILE_DIR", lab.folder());
+        .env("KEA_LOCKFILE_DIR", lab.folder())
+        // It keeps its leases nowhere else.
+        .env("KEA_DHCP_DATA_DIR", lab.folder());
     let mut daemon = Daemon::start(command, &lab.file("kea.log"))?;
     daemon.wait_for(Socket::Udp(67))?;
     Ok(daemon)
@@ -73,7 +75,7 @@ impl Leases {
 }
 
 /// Every address of the lab's pool in the file where a server keeps its leases.
-pub fn addresses_in(leases: &Path) -> Result<BTreeSet<Ipv4Addr>> {
+pub fn leased(leases: &Path) -> Result<BTreeSet<Ipv4Addr>> {
     let text = fs::read_to_string(leases).with_context(|| leases.display().to_string())?;
     let words = text.split(|c: char| !c.is_ascii_digit() && c != '.');
     let pool = |address: &Ipv4Addr| address.octets()[..3] == [10, 77, 0] && address.octets()[3] > 1;

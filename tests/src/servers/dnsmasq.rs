@@ -50,7 +50,7 @@ impl Dnsmasq {
             .args(["--no-daemon", "--no-ping", "--bind-interfaces", "--interface=br0"])
             .arg(format!("--conf-file={}", file.display()))
             .arg(format!("--dhcp-leasefile={}", lab.file("dnsmasq.leases").display()));
-        let mut daemon = Daemon::start(command, &lab.file("dnsmasq.log"))?;
+        let mut daemon = Daemon::start(command, &lab.file("dnsmasq-configured.log"))?;
         daemon.wait_for(Socket::Udp(67))?;
         daemon.wait_for(Socket::Udp(69))?;
         Ok(daemon)
