@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::vm::Kernel;
+use crate::kernel::Kernel;
 use crate::workshop;
 
 /// `hosts/SUITE-GENERATOR` of the workshop.

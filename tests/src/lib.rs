@@ -23,9 +23,13 @@ mod host;
 #[cfg(feature = "harness")]
 mod initramfs;
 #[cfg(feature = "harness")]
+mod kernel;
+#[cfg(feature = "harness")]
 mod lab;
 #[cfg(feature = "harness")]
 mod machine;
+#[cfg(feature = "harness")]
+mod netboot;
 #[cfg(feature = "harness")]
 mod node;
 #[cfg(feature = "harness")]
@@ -52,10 +56,12 @@ pub use self::{
     disk::{Disk, Table},
     host::Host,
     initramfs::Initramfs,
+    kernel::{Arch, Kernel},
     lab::{Lab, SERVER},
     machine::Machine,
+    netboot::{BootFolder, example},
     node::Node,
     root::{Format, ProbeRoot},
-    servers::{Dnsmasq, Nbd, NbdKind, nginx, tftpd},
-    vm::{Kernel, Nic, Vm},
+    servers::{Dnsmasq, Leases, Nbd, NbdKind, dhcpd, kea, leased, nginx, tftpd},
+    vm::{Firmware, Nic, Vm},
 };
