@@ -3,19 +3,26 @@
 //! for who mounts by mount(8).
 //!
 //! Decides nothing that the boot does not decide. What it adds is manners: who started us may stop
-//! us, and hears one exit status.
+//! us, hears one exit status, and finds nothing of ours mounted when that is not success. Failing
+//! is the host's business: there is no reboot here and no shell.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 
 use lexopt::prelude::*;
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::boot;
 use crate::cmdline::claim;
 use crate::console;
 use crate::desk::Output;
+use crate::error::{Error, Result};
 use crate::machine;
+use crate::overlay;
+use crate::root;
+use crate::sys;
 
 pub const HELP: &str = "\
 landfall claims [--verbose] [--cmdline TEXT]
@@ -104,8 +111,16 @@ pub fn is_mount_helper(name: Option<&std::ffi::OsStr>) -> bool {
 }
 
 fn mount_root(target: &Path, print: bool) -> Output {
+    let failed = Output { text: String::new(), status: ExitCode::FAILURE };
+    // Before the first thread, which would take the signals.
+    let stop = stopping();
     console::install_panic_hook();
     console::start();
+    if let Err(error) = prepare(target) {
+        boot::Failure::before_all(error).show();
+        return failed;
+    }
+    obey(stop, target.to_owned());
     match boot::mount_root(target) {
         Ok(init) => {
             let text = if print { format!("{}\n", init.display()) } else { String::new() };
@@ -113,8 +128,61 @@ fn mount_root(target: &Path, print: bool) -> Output {
         }
         Err(failure) => {
             failure.show();
+            undo(target);
             console::leave();
-            Output { text: String::new(), status: ExitCode::FAILURE }
+            failed
         }
     }
+}
+
+/// What a host's init stops us with.
+fn stopping() -> SigSet {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    if let Err(errno) = signals.thread_block() {
+        log::debug!(target: "landfall", "blocking signals: {errno}");
+    }
+    signals
+}
+
+/// Ends this program in good order when it is told to, wherever it is.
+fn obey(stop: SigSet, target: PathBuf) {
+    let wait = move || {
+        if let Ok(signal) = stop.wait() {
+            log::error!(target: "landfall", "stopped by {signal}");
+            undo(&target);
+            console::leave();
+            std::process::exit(1);
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("signals".into()).spawn(wait) {
+        log::debug!(target: "landfall", "starting the thread for signals: {error}");
+    }
+}
+
+/// # Errors
+/// Something is mounted at `target`: it is another's, or an earlier call has done it all.
+fn prepare(target: &Path) -> Result<()> {
+    if sys::mount::is_mounted(target) {
+        let doing = format!("mounting the root at {}", target.display());
+        return Err(Error::refused(doing, "something is mounted there"));
+    }
+    // A call before this one may have been killed.
+    undo(target);
+    Ok(())
+}
+
+/// Takes back what a boot that failed has left: the host may want to try again.
+fn undo(target: &Path) {
+    let layers = Path::new(overlay::LAYERS);
+    for place in [target, &layers.join("rofs"), &layers.join("cow")] {
+        if sys::mount::is_mounted(place)
+            && let Err(error) = sys::mount::detach(place)
+        {
+            log::warn!(target: "landfall", "{error}");
+        }
+    }
+    root::release();
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use linux_raw_sys::general::{AT_EMPTY_PATH, AT_RECURSIVE, MS_PRIVATE, mount_attr};
-use rustix::fs::CWD;
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
@@ -109,6 +109,12 @@ fn clone_of(source: &Path, how: OpenTreeFlags) -> rustix::io::Result<OwnedFd> {
 
 fn attach(tree: &OwnedFd, target: &Path) -> rustix::io::Result<()> {
     move_mount(tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+/// Whether `path` is where something is mounted (statx(2), Linux 5.8). Not where it is not there.
+pub fn is_mounted(path: &Path) -> bool {
+    rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::empty())
+        .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 /// Lets programs on the mount at `target` be executed. initramfs-tools mounts `/run` without.

@@ -39,7 +39,7 @@ impl Site {
         let lab = Lab::new(test)?;
         let tftp = lab.served("tftp", &[("ltsp/amd64/lts.conf", CONFIG)])?;
         let dhcp = Dnsmasq::new().tftp(&tftp).start(&lab)?;
-        let image = workshop::debian(host.suite)?;
+        let image = workshop::debian(if host.suite == "bookworm" { "networkd" } else { "trixie" })?;
         let nbd = Nbd::new(&lab, NbdKind::NbdServer).export("root", &image).start()?;
         Ok(Self { lab, host, _dhcp: dhcp, _nbd: nbd })
     }
@@ -63,7 +63,7 @@ impl Site {
 }
 
 /// Who installs the package must get what Landfall's own image gives, and nothing less.
-fn becomes_the_same(test: &str, host: Host, mode: &str, known: &[(&str, &str)]) -> Result<()> {
+pub fn becomes_the_same(test: &str, host: Host, mode: &str, known: &[(&str, &str)]) -> Result<()> {
     let site = Site::new(test, host)?;
     let own = site.boot(Initramfs::new(host.kernel()?).build()?)?;
     site.boot(host.image(mode)?)?.is_like(&own, known)
@@ -224,5 +224,28 @@ fn a_kernel_without_nbd_fails_the_generation_by_name() -> Result<()> {
         assert!(log.contains("this kernel has no nbd"), "{log}");
         assert!(log.contains("update-initramfs: failed for /boot/initrd.img-"), "{log}");
     }
+    Ok(())
+}
+
+/// Administrators read what runs as root on their machines, and so do their tools.
+#[test]
+#[ignore = "needs shellcheck"]
+fn the_hooks_are_shellcheck_clean() -> Result<()> {
+    let mut scripts = Vec::new();
+    let mut folders = vec![workshop::workspace().join("hooks")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if fs::read(&path)?.starts_with(b"#!/bin/") || path.ends_with("scripts/landfall")
+            {
+                scripts.push(path);
+            }
+        }
+    }
+    ensure!(scripts.len() > 2, "{scripts:?}");
+    let output = Command::new("shellcheck").arg("--external-sources").args(&scripts).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     Ok(())
 }

@@ -14,6 +14,7 @@ mod hosts;
 mod leftovers;
 mod promise;
 mod ram;
+mod role;
 mod root;
 mod seed;
 mod shutdown;

@@ -123,7 +123,8 @@ impl Recipe {
             }
             let debs = debs.get().context("no packages")?;
             let what = format!("installing our packages on {name}, and making its images");
-            say::step(&what, || self.install(&base, debs, folder))
+            say::step(&what, || self.install(&base, debs, folder))?;
+            weigh(&name, folder)
         })?;
         debian::point(&folder.with_file_name(name), &folder)
     }
@@ -212,6 +213,27 @@ fn run(script: &str, release: &str) -> String {
     )
 }
 
+/// Tells by how much the images differ in size from the one before us.
+fn weigh(host: &str, folder: &Path) -> Result<()> {
+    let bytes = |path: &Path| Ok::<_, anyhow::Error>(i64::try_from(fs::metadata(path)?.len())?);
+    let before = bytes(&folder.join("plain.img"))?;
+    for path in files_in(folder)? {
+        if path.extension().is_some_and(|extension| extension == "img") {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            eprintln!("xtask: {host}: {name}: {before} {:+} bytes", bytes(&path)? - before);
+        }
+    }
+    Ok(())
+}
+
+/// In the order of their names.
+fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+    let mut files = entries.collect::<Result<Vec<_>>>()?;
+    files.sort();
+    Ok(files)
+}
+
 /// Path and contents of a file, or of all that are below a folder.
 fn read(path: &Path, contents: &mut Vec<(PathBuf, Vec<u8>)>) -> Result<()> {
     if !path.is_dir() {
@@ -219,7 +241,5 @@ fn read(path: &Path, contents: &mut Vec<(PathBuf, Vec<u8>)>) -> Result<()> {
         contents.push((path.to_path_buf(), bytes));
         return Ok(());
     }
-    let mut entries = fs::read_dir(path)?.collect::<Result<Vec<_>, _>>()?;
-    entries.sort_by_key(fs::DirEntry::file_name);
-    entries.iter().try_for_each(|entry| read(&entry.path(), contents))
+    files_in(path)?.iter().try_for_each(|path| read(path, contents))
 }

@@ -45,6 +45,7 @@ const TESTS: &[Need] = &[
     ("mkswap", "util-linux"),
     ("nft", "nftables"),
     ("strace", "strace"),
+    ("shellcheck", "shellcheck"),
     // Oracles for the manual page and for the shell's grammar.
     ("groff", "groff-base"),
     ("dash", "dash"),

@@ -1,8 +1,16 @@
 # What an administrator types; see hosts.rs for the variables.
 keep plain
 
+# Our hook runs a second time in the same image: it must do no more than once.
+twice=/etc/initramfs-tools/hooks/twice
+cat >"$twice" <<'END'
+#!/bin/sh
+[ "$1" = prereqs ] || exec /usr/share/initramfs-tools/hooks/landfall
+END
+chmod +x "$twice"
 apt-get install --yes "$debs"/landfall_*.deb "$debs"/landfall-initramfs-tools_*.deb
 keep init
+rm "$twice"
 
 # A kernel without the one module without which nothing is reached: the image that boots must stay,
 # and the screen must say what is missing.
