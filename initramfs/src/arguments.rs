@@ -20,6 +20,7 @@ pub struct Arguments {
 pub enum Command {
     Build(BuildArguments),
     List(ListArguments),
+    Uki(UkiArguments),
 }
 
 /// The kernel, and which of its modules.
@@ -114,6 +115,30 @@ pub enum Listed {
     Softdeps,
 }
 
+/// Makes one file of a kernel, an image and a command line, which UEFI firmware starts by itself.
+///
+/// It may be signed afterwards, with sbsign(1); then the signature covers all three, and Secure
+/// Boot accepts no other command line.
+#[derive(Args)]
+pub struct UkiArguments {
+    /// The kernel (vmlinuz)
+    #[arg(long, value_name = "FILE")]
+    pub kernel: PathBuf,
+    /// An image of build, or of another generator; repeatable, the first is unpacked first
+    #[arg(long, value_name = "FILE", required = true)]
+    pub initramfs: Vec<PathBuf>,
+    /// The kernel's command line
+    #[arg(long, value_name = "TEXT")]
+    pub cmdline: String,
+    /// systemd's stub [default: that of the package systemd-boot-efi for the kernel's
+    /// architecture]
+    #[arg(long, value_name = "FILE")]
+    pub stub: Option<PathBuf>,
+    /// The file to write; one that exists is replaced at the end
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
 /// Words with commas or blanks between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct List(Vec<String>);
@@ -153,7 +178,7 @@ mod tests {
                     let choice = (build.choice.drivers(), build.choice.modules());
                     (choice.0, choice.1, build.rescue_shell, build.add)
                 }
-                Command::List(_) => unreachable!("{words}"),
+                _ => unreachable!("{words}"),
             }
         };
         let list = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();

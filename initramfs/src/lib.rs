@@ -16,6 +16,7 @@ mod kernel;
 mod list;
 mod selection;
 mod summary;
+mod uki;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -36,6 +37,7 @@ use crate::selection::{Request, Selection, choose, dependencies, plain_path};
 
 pub use crate::list::{FirmwareFiles, List};
 pub use crate::summary::Summary;
+pub use crate::uki::{Uki, unify};
 
 /// zstd's highest without `--ultra`.
 pub const DEFAULT_LEVEL: i32 = 19;

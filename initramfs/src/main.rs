@@ -8,8 +8,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-use landfall_initramfs::arguments::{Arguments, BuildArguments, Command, ListArguments, Listed};
-use landfall_initramfs::{Build, List, Signatures, build};
+use landfall_initramfs::arguments::{
+    Arguments, BuildArguments, Command, ListArguments, Listed, UkiArguments,
+};
+use landfall_initramfs::{Build, List, Signatures, Uki, build, unify};
 
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
@@ -25,6 +27,7 @@ fn run(arguments: Arguments) -> Result<()> {
     let text = match arguments.command {
         Command::Build(arguments) => image(arguments)?,
         Command::List(arguments) => listing(&arguments)?,
+        Command::Uki(arguments) => unified(arguments)?,
     };
     // Not `println!`, which panics when its reader has gone (`| head`).
     io::stdout().write_all(text.as_bytes()).context("writing to standard output")
@@ -72,6 +75,18 @@ fn listing(arguments: &ListArguments) -> Result<String> {
             lines(&mut firmware.found.iter())
         }
     })
+}
+
+fn unified(arguments: UkiArguments) -> Result<String> {
+    let output = arguments.output.display().to_string();
+    let bytes = unify(&Uki {
+        kernel: arguments.kernel,
+        initramfs: arguments.initramfs,
+        cmdline: arguments.cmdline,
+        stub: arguments.stub,
+        output: arguments.output,
+    })?;
+    Ok(format!("{output}: {bytes} bytes\n"))
 }
 
 fn epoch() -> Result<u32> {

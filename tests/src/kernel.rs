@@ -124,6 +124,15 @@ impl Kernel {
         workshop::prepared(&format!("kernels/{}/vmlinuz", self.series()))
     }
 
+    /// What starts it in a unified kernel image: systemd's stub of the same release of Debian.
+    pub fn stub(self) -> Result<PathBuf> {
+        let name = match self.arch() {
+            Arch::Amd64 => "linuxx64.efi.stub",
+            Arch::Arm64 => "linuxaa64.efi.stub",
+        };
+        workshop::prepared(&format!("stubs/{}/{name}", self.series()))
+    }
+
     /// As `uname -r` says.
     pub fn release(self) -> Result<String> {
         let image = fs::read_link(self.vmlinuz()?)?;

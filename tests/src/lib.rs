@@ -29,6 +29,8 @@ mod lab;
 #[cfg(feature = "harness")]
 mod machine;
 #[cfg(feature = "harness")]
+mod netboot;
+#[cfg(feature = "harness")]
 mod node;
 #[cfg(feature = "harness")]
 mod root;
@@ -57,8 +59,9 @@ pub use self::{
     kernel::{Arch, Kernel},
     lab::{Lab, SERVER},
     machine::Machine,
+    netboot::{BootFolder, example},
     node::Node,
     root::{Format, ProbeRoot},
-    servers::{Dnsmasq, Nbd, NbdKind, nginx, tftpd},
-    vm::{Nic, Vm},
+    servers::{Dnsmasq, Leases, Nbd, NbdKind, dhcpd, kea, leased, nginx, tftpd},
+    vm::{Firmware, Nic, Vm},
 };

@@ -60,7 +60,7 @@ impl ProbeRoot {
             .file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
     }
 
-    pub fn file(self, path: &str, text: &str) -> Result<Self> {
+    pub fn file(self, path: &str, text: impl AsRef<[u8]>) -> Result<Self> {
         let target = self.tree.join(path);
         fs::create_dir_all(target.parent().context("a file needs a folder")?)?;
         fs::write(&target, text).with_context(|| target.display().to_string())?;

@@ -4,7 +4,9 @@
 //! bin/         landfall and probe, static; arm64/ has them for that architecture, and a busybox
 //! kernels/     6.1/, 6.12/ and 6.12-arm64/: unpacked Debian kernel packages, each with a link
 //!              `vmlinuz`
+//! stubs/       systemd's EFI stubs of the same releases, in folders of the same names
 //! roots/       Debian root images
+//! packages/    boot loaders and DHCP servers of Debian, unpacked together with their libraries
 //! initramfs/   images built for the tests, named by what went into them
 //! labs/        one folder for each test: console and server logs, its root images
 //! ```
@@ -13,6 +15,7 @@ use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
@@ -57,6 +60,18 @@ pub fn place_of_program(name: &str, arch: Arch) -> PathBuf {
 /// A Debian root by the name of its recipe: `networkd`, `ifupdown`.
 pub fn debian(name: &str) -> Result<PathBuf> {
     prepared(&format!("roots/{name}.squashfs"))
+}
+
+/// A file of the boot loaders' and servers' packages, by its path without the first slash.
+pub fn packaged(path: &str) -> Result<PathBuf> {
+    prepared(&format!("packages/{path}"))
+}
+
+/// A program of those packages, with its own libraries and nothing of the host.
+pub fn packaged_program(path: &str) -> Result<Command> {
+    let mut command = Command::new(packaged("usr/lib64/ld-linux-x86-64.so.2")?);
+    command.arg("--library-path").arg(packaged("usr/lib/x86_64-linux-gnu")?).arg(packaged(path)?);
+    Ok(command)
 }
 
 pub(crate) fn prepared(name: &str) -> Result<PathBuf> {

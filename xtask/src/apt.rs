@@ -73,6 +73,23 @@ impl Apt {
         Ok(fs::remove_file(file)?)
     }
 
+    /// Unpacks packages and everything that they depend on into a new folder `to`.
+    pub fn unpack_with_dependencies(&self, packages: &[&str], to: &Path) -> Result<()> {
+        let mut arguments = vec!["-q", "install", "--yes", "--download-only"];
+        arguments.extend(["--no-install-recommends", "-o", "Debug::NoLocking=1"]);
+        self.run("apt-get", &[&arguments[..], packages].concat())?;
+        let _ = fs::remove_dir_all(to);
+        fs::create_dir_all(to)?;
+        for entry in fs::read_dir(self.home.join("cache/archives"))? {
+            let package = entry?.path();
+            if package.extension().is_some_and(|extension| extension == "deb") {
+                say::run_quietly(Command::new("dpkg-deb").arg("-x").arg(&package).arg(to))?;
+                fs::remove_file(package)?;
+            }
+        }
+        Ok(())
+    }
+
     fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(program);
         for option in &self.options {

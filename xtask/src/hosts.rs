@@ -53,7 +53,7 @@ const fn dracut(suite: &'static str) -> Recipe {
     Recipe {
         suite,
         generator: "dracut",
-        packages: "dracut-network,nbd-client,linux-base,zstd,udev,kmod,procps,systemd-sysv,iproute2",
+        packages: "dracut-network,nbd-client,dbus,iproute2,linux-base,zstd,udev,kmod,procps,systemd-sysv,cpio",
         settings: include_str!("hosts/dracut-settings.sh"),
         script: include_str!("hosts/dracut.sh"),
     }

@@ -36,6 +36,21 @@ pub fn prepare(kernel: Kernel) -> Result<PathBuf> {
     })
 }
 
+/// What starts the kernel in a unified kernel image; its package would put a boot loader on the
+/// host.
+pub fn prepare_stub(kernel: Kernel) -> Result<()> {
+    let folder = workshop::dir().join("stubs").join(kernel.series());
+    if folder.exists() {
+        return Ok(());
+    }
+    say::step(&format!("fetching systemd's EFI stub for kernel {}", kernel.series()), || {
+        let unpacked = folder.with_extension("unfinished");
+        Apt::of(suite(kernel), kernel.arch())?.unpack("systemd-boot-efi", &unpacked)?;
+        fs::rename(unpacked.join("usr/lib/systemd/boot/efi"), &folder)?;
+        Ok(fs::remove_dir_all(&unpacked)?)
+    })
+}
+
 /// A shell for machines of an architecture that the host does not run.
 pub fn prepare_busybox(arch: Arch) -> Result<()> {
     let busybox = workshop::dir().join(workshop::place_of_program("busybox", arch));

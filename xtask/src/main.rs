@@ -19,6 +19,7 @@ mod musl;
 mod namespace;
 mod needs;
 mod notices;
+mod packages;
 mod say;
 mod stages;
 mod test;
@@ -39,6 +40,10 @@ struct Arguments {
 enum Verb {
     /// Boots a machine without a disk on this terminal, from real servers into a real Debian.
     Demo {
+        /// From power-on: the machine's firmware, a BIOS if nothing is said, finds a boot loader by
+        /// DHCP, and that the rest.
+        #[arg(long, value_name = "FIRMWARE", num_args = 0..=1, default_missing_value = "bios")]
+        pxe: Option<demo::Pxe>,
         /// Unattended: waits for multi-user.target, looks whether the configuration took effect,
         /// switches off, and tells how long each stage took.
         #[arg(long)]
@@ -96,8 +101,8 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> Result<()> {
     match verb {
-        Verb::Demo { exit, prepared: false } => demo::prepare_and_run(exit),
-        Verb::Demo { exit, prepared: true } => demo::run(exit),
+        Verb::Demo { pxe, exit, prepared: false } => demo::prepare_and_run(pxe, exit),
+        Verb::Demo { pxe, exit, prepared: true } => demo::run(pxe, exit),
         Verb::Test { word } => test::run(word.as_deref()),
         Verb::Prepare => test::prepare(None).map(drop),
         Verb::Hosts { word } => agent::build().and_then(|_| hosts::prepare(word.as_deref())),

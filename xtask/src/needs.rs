@@ -31,6 +31,13 @@ const MACHINES: &[Need] = &[
 const KERNELS: &[Need] =
     &[("/usr/share/keyrings/debian-archive-trixie-stable.gpg", "debian-archive-keyring")];
 
+/// Both only wait for a machine to read them. Boot loaders and DHCP servers are a matter of
+/// `packages.rs`.
+const FIRMWARE: &[Need] = &[
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
+    ("/usr/lib/ipxe/qemu/efi-virtio.rom", "ipxe-qemu"),
+];
+
 const DEMO: &[Need] = &[("dnsmasq", "dnsmasq-base"), ("nbd-server", "nbd-server")];
 
 const TESTS: &[Need] = &[
@@ -46,6 +53,8 @@ const TESTS: &[Need] = &[
     ("nft", "nftables"),
     ("strace", "strace"),
     ("shellcheck", "shellcheck"),
+    ("sbsign", "sbsigntool"),
+    ("openssl", "openssl"),
     // Oracles for the manual page and for the shell's grammar.
     ("groff", "groff-base"),
     ("dash", "dash"),
@@ -80,6 +89,11 @@ pub fn demo() -> Result<()> {
     rust_targets(&["x86_64-unknown-linux-musl"])
 }
 
+/// For the demo from power-on.
+pub fn firmware() -> Result<()> {
+    install(&missing(&[FIRMWARE]))
+}
+
 /// For the fuzzers: clang compiles libFuzzer too, and brings the C++ library along.
 pub fn fuzz() -> Result<()> {
     install(&missing(&[BUILD, FUZZ]))
@@ -87,8 +101,17 @@ pub fn fuzz() -> Result<()> {
 
 /// For everything that the tests do.
 pub fn tests() -> Result<()> {
-    let mut packages =
-        missing(&[BUILD, FUZZ, KERNELS, MACHINES, DEMO, TESTS, PACKAGES, ordinary_user()]);
+    let mut packages = missing(&[
+        BUILD,
+        FUZZ,
+        KERNELS,
+        MACHINES,
+        FIRMWARE,
+        DEMO,
+        TESTS,
+        PACKAGES,
+        ordinary_user(),
+    ]);
     if !is_static(Path::new("/bin/busybox")) {
         packages.push("busybox-static");
     }

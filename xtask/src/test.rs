@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 use landfall_tests::{Accel, Arch, Kernel, workshop};
 
-use crate::{agent, debian, fuzz, hosts, kernels, namespace, needs, say};
+use crate::{agent, debian, fuzz, hosts, kernels, namespace, needs, packages, say};
 
 /// For each target; long enough for what a change of a grammar breaks at once.
 const SECONDS_OF_FUZZING: u32 = 10;
@@ -55,6 +55,7 @@ pub fn prepare(word: Option<&str>) -> Result<u64> {
     agent::build_probe()?;
     for kernel in Kernel::AMD64 {
         kernels::prepare(kernel)?;
+        kernels::prepare_stub(kernel)?;
     }
     debian::prepare()?;
     // The rest costs minutes, and most words are about none of it.
@@ -73,6 +74,7 @@ pub fn prepare(word: Option<&str>) -> Result<u64> {
             agent::build_image_builder_for(arch)?;
         }
     }
+    packages::prepare()?;
     Ok(size)
 }
 
