@@ -3,7 +3,7 @@
 //! points and the naming for all of them.
 
 use std::convert::Infallible;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::cmdline::words;
@@ -12,7 +12,7 @@ use crate::console;
 use crate::directives::{self, Facts};
 use crate::error::{Error, Result};
 use crate::handover::{self, Handover};
-use crate::machine::{self, Machine};
+use crate::machine::{self, Machine, Role};
 use crate::net::{self, Network};
 use crate::overlay::{self, NewRoot};
 use crate::plan::{Plan, RootOffer};
@@ -25,50 +25,20 @@ const SYSROOT: &str = "/sysroot";
 /// Takes the machine through a whole boot. Returns only when a stage has failed.
 pub fn run() -> Result<Infallible, Box<Failure>> {
     let mut boot = Boot::begin();
-    let machine = boot.stage(Stage::Machine, machine::start)?;
-    let plan = boot.decide(&machine);
-    let network = boot.stage(Stage::Network, || net::bring_up(&plan.network))?;
-    let config =
-        boot.stage(Stage::Config, || Ok(Configuration::obtain(&plan, &machine, &network)))?;
-    let resolve = |host: &str| network.resolve(host);
-    let load =
-        |module: &str, options: &[(&str, &str)]| machine.drivers.require_with(module, options);
-    let image = boot.stage(Stage::Root, || {
-        let boot_server = network.boot_server();
-        let root_path = network.lease().root_path.as_deref();
-        let offer = RootOffer { root_path, boot_server: boot_server.as_deref() };
-        root::attach(&plan.root(offer, config.settings())?, &resolve, &load)
-    })?;
-    let new_root = boot.stage(Stage::Overlay, || {
-        overlay::mount(image, &plan.overlay(), Path::new(SYSROOT), &load)
-    })?;
-    let mut config = config.or_from_root(new_root.path(), &resolve);
-    boot.stage(Stage::Directives, || {
-        let _waiting = new_root.waiting();
-        handover::bind_api_mounts(&new_root)?;
-        config.substitute(&mut directives::shell_of(new_root.path()));
-        // First of all files, so that PREINIT commands may have the last word on these, too.
-        network.leave_to(new_root.path(), directives::wishes(config.settings()));
-        let facts = facts(&machine, &network, &config);
-        let load_with = |module: &str, parameters: &str| {
-            // A bare parameter is a switch, and 1 is how the kernel writes it.
-            let options = words(parameters).into_iter();
-            let options: Vec<_> =
-                options.map(|word| (word.key, word.value.unwrap_or("1"))).collect();
-            machine.drivers.require_with(module, &options)
-        };
-        // Before the commands, which may want to read it.
-        if let Err(error) = directives::leave_environment(config.settings(), Path::new("/run")) {
-            log::warn!(target: "directives", "{error}");
-        }
-        let swap = directives::apply(config.settings(), &facts, new_root.path(), &load_with);
-        if let Some(swap) = swap {
-            root::attach_swap(&swap, &resolve, &load, new_root.path());
-        }
-        Ok(())
-    })?;
-    boot.note_choices(&config, &network, &new_root);
+    let machine = boot.stage(Stage::Machine, || machine::start(Role::Init))?;
+    let plan = boot.decide(&machine, Role::Init);
+    let (new_root, network) = boot.put_together(&machine, &plan, Path::new(SYSROOT))?;
     boot.last_stage(Handover::new(new_root, network, machine, &plan))
+}
+
+/// The same for the init of somebody else's initramfs, which has started us to mount the root at
+/// `target` and goes on from there; gives the path of the init to start in it.
+pub fn mount_root(target: &Path) -> Result<PathBuf, Box<Failure>> {
+    let mut boot = Boot::begin();
+    let machine = boot.stage(Stage::Machine, || machine::start(Role::RootHandler))?;
+    let plan = boot.decide(&machine, Role::RootHandler);
+    let (new_root, network) = boot.put_together(&machine, &plan, target)?;
+    boot.hand_back(Handover::new(new_root, network, machine, &plan))
 }
 
 /// A stage of the boot, in order; `break=` and the report use these names.
@@ -102,14 +72,71 @@ impl Boot {
         Self { began: Instant::now(), report, breaks: Vec::new() }
     }
 
+    /// Everything between the machine and the handover: a complete root at `sysroot`.
+    fn put_together(
+        &mut self,
+        machine: &Machine,
+        plan: &Plan,
+        sysroot: &Path,
+    ) -> Result<(NewRoot, Network), Box<Failure>> {
+        let network = self.stage(Stage::Network, || net::bring_up(&plan.network))?;
+        let config =
+            self.stage(Stage::Config, || Ok(Configuration::obtain(plan, machine, &network)))?;
+        let resolve = |host: &str| network.resolve(host);
+        let load =
+            |module: &str, options: &[(&str, &str)]| machine.drivers.require_with(module, options);
+        let image = self.stage(Stage::Root, || {
+            let boot_server = network.boot_server();
+            let root_path = network.lease().root_path.as_deref();
+            let offer = RootOffer { root_path, boot_server: boot_server.as_deref() };
+            root::attach(&plan.root(offer, config.settings())?, &resolve, &load)
+        })?;
+        let new_root =
+            self.stage(Stage::Overlay, || overlay::mount(image, &plan.overlay(), sysroot, &load))?;
+        let mut config = config.or_from_root(new_root.path(), &resolve);
+        self.stage(Stage::Directives, || {
+            let _waiting = new_root.waiting();
+            handover::bind_api_mounts(&new_root)?;
+            config.substitute(&mut directives::shell_of(new_root.path()));
+            // First of all files, so that PREINIT commands may have the last word on these, too.
+            network.leave_to(new_root.path(), directives::wishes(config.settings()));
+            let facts = facts(machine, &network, &config);
+            let load_with = |module: &str, parameters: &str| {
+                // A bare parameter is a switch, and 1 is how the kernel writes it.
+                let options = words(parameters).into_iter();
+                let options: Vec<_> =
+                    options.map(|word| (word.key, word.value.unwrap_or("1"))).collect();
+                machine.drivers.require_with(module, &options)
+            };
+            // Before the commands, which may want to read it.
+            if let Err(error) = directives::leave_environment(config.settings(), Path::new("/run"))
+            {
+                log::warn!(target: "directives", "{error}");
+            }
+            let swap = directives::apply(config.settings(), &facts, new_root.path(), &load_with);
+            if let Some(swap) = swap {
+                root::attach_swap(&swap, &resolve, &load, new_root.path());
+            }
+            Ok(())
+        })?;
+        self.note_choices(&config, &network, &new_root);
+        Ok((new_root, network))
+    }
+
     /// Makes the plan and says what of the command line has no effect.
-    fn decide(&mut self, machine: &Machine) -> Plan {
+    fn decide(&mut self, machine: &Machine, role: Role) -> Plan {
+        if machine.request.off {
+            log::warn!(target: "command line", "landfall=off: there is nobody else to boot this machine; ignored");
+        }
         let plan = Plan::decide(machine.request.clone(), &machine.identity);
         for problem in &plan.problems {
             log::warn!(target: "command line", "{problem}; ignored");
         }
-        console::set_policy(plan.policy);
-        self.breaks.clone_from(&plan.breaks);
+        if role == Role::Init {
+            console::set_policy(plan.policy);
+            // Another init has break points of its own, with the same names.
+            self.breaks.clone_from(&plan.breaks);
+        }
         plan
     }
 
@@ -140,6 +167,18 @@ impl Boot {
         ready.exec(&self.report).map_err(fail)
     }
 
+    fn hand_back(mut self, handover: Handover<'_>) -> Result<PathBuf, Box<Failure>> {
+        let began = Instant::now();
+        let fail =
+            |error| Box::new(Failure { stage: Stage::Handover, after: began.elapsed(), error });
+        let ready = handover.prepare(&mut self.report).map_err(fail)?;
+        let ready = ready.withdraw().map_err(fail)?;
+        self.report.add_stage(Stage::Handover.name(), began.elapsed());
+        self.report.seconds = rounded(self.began.elapsed());
+        self.report.warnings = console::warnings();
+        Ok(ready.hand_back(&self.report))
+    }
+
     fn note_choices(&mut self, config: &Configuration, network: &Network, root: &NewRoot) {
         let image = root.image();
         let lease = network.lease();
@@ -163,9 +202,19 @@ impl Boot {
 }
 
 impl Failure {
+    /// Of the first moments, before there is a boot.
+    pub fn before_all(error: Error) -> Self {
+        Self { stage: Stage::Machine, after: Duration::ZERO, error }
+    }
+
     /// Shows the failure screen and never returns.
     pub fn end(self) -> ! {
         console::give_up(self.stage.name(), self.after, &self.error)
+    }
+
+    /// Shows the failure, and leaves the rest to who started us.
+    pub fn show(&self) {
+        console::show_failure(self.stage.name(), self.after, &self.error);
     }
 }
 

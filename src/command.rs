@@ -1,4 +1,4 @@
-//! The binary when it is not PID 1: `landfall plan 'ip=dhcp root=…'`, `landfall version`.
+//! The binary when it is not PID 1: `landfall plan 'ip=dhcp root=…'`, `landfall mount-root /root`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -7,6 +7,7 @@ use lexopt::prelude::*;
 
 use crate::cmdline::KEYS;
 use crate::desk::{self, Output};
+use crate::handler;
 
 const HELP: &str = "\
 landfall boots machines over the network: it is PID 1 of their initramfs.
@@ -19,7 +20,13 @@ As a command:
   landfall keys                         the table of kernel parameters
   landfall version
 
-landfall help check and landfall help plan have the options, and so has --help behind a command.
+In an initramfs that has another init, its scripts ask and call:
+
+  landfall claims                       whether the root of this boot is Landfall's
+  landfall mount-root TARGET            bring up the network and mount the root
+
+landfall help COMMAND has the options of check, plan, claims and mount-root, and so has --help
+behind a command.
 ";
 
 /// Exit status: as the command says; 2 when the command line could not be understood.
@@ -39,6 +46,9 @@ pub fn main() -> ExitCode {
 
 fn run() -> Result<Output, lexopt::Error> {
     let mut parser = lexopt::Parser::from_env();
+    if handler::is_mount_helper(std::env::args_os().next().as_deref()) {
+        return handler::mount_helper(&mut parser);
+    }
     let says = |text: String| Ok(Output { text, status: ExitCode::SUCCESS });
     let Some(argument) = parser.next()? else { return Err("a command is missing".into()) };
     match argument {
@@ -63,6 +73,8 @@ fn run() -> Result<Output, lexopt::Error> {
             }
             "version" => says(version()),
             "keys" => says(keys_table()),
+            "claims" => handler::claims(&mut parser),
+            "mount-root" => handler::run(&mut parser),
             "check" => desk::check::run(&mut parser),
             "plan" => desk::plan::run(&mut parser),
             "settings" => desk::manual::run(&mut parser),
@@ -77,6 +89,7 @@ pub fn help(command: &str) -> Option<&'static str> {
     match command {
         "check" => Some(desk::check::HELP),
         "plan" => Some(desk::plan::HELP),
+        "claims" | "mount-root" => Some(handler::HELP),
         "help" | "keys" | "settings" | "version" => Some(HELP),
         _ => None,
     }
@@ -115,7 +128,7 @@ mod tests {
 
     #[test]
     fn every_command_has_help_and_none_of_it_names_a_source() {
-        for command in ["check", "plan", "settings", "keys", "version"] {
+        for command in ["check", "plan", "claims", "mount-root", "settings", "keys", "version"] {
             let text = help(command).unwrap();
             assert!(text.contains(&format!("landfall {command}")), "{command}");
             assert!(HELP.contains(&format!("  landfall {command}")), "{command}");

@@ -47,6 +47,8 @@ pub struct Handover<'a> {
 pub struct Ready {
     root: NewRoot,
     init: PathBuf,
+    /// `init=`
+    asked: Option<String>,
     arguments: Vec<OsString>,
 }
 
@@ -75,6 +77,15 @@ pub fn bind_api_mounts(root: &NewRoot) -> Result<()> {
     Ok(())
 }
 
+/// Takes [`bind_api_mounts`] back. What still runs in the root keeps what it has open.
+fn unbind_api_mounts(root: &NewRoot) {
+    for api in API_MOUNTS {
+        if let Err(error) = sys::mount::detach(&inside(root.path(), api)) {
+            log::warn!(target: "handover", "{error}");
+        }
+    }
+}
+
 impl<'a> Handover<'a> {
     pub fn new(root: NewRoot, network: Network, machine: Machine, plan: &'a Plan) -> Self {
         Self { root, network, machine, plan }
@@ -97,11 +108,52 @@ impl<'a> Handover<'a> {
             log::warn!(target: "network", "{error}; the root may be lost when the lease ends");
         }
         self.network.stop();
-        Ok(Ready { root: self.root, init, arguments: kept_arguments(std::env::args_os().skip(1)) })
+        let arguments = kept_arguments(std::env::args_os().skip(1));
+        Ok(Ready { root: self.root, init, asked: self.plan.init.clone(), arguments })
     }
 }
 
 impl Ready {
+    /// Leaves the new root as the init of another initramfs expects it: nothing of ours mounted in
+    /// it but the layers of the root, and an init where the command line says that one is.
+    pub fn withdraw(self) -> Result<Self> {
+        unbind_api_mounts(&self.root);
+        if let Some(asked) = self.asked.as_deref().filter(|asked| Path::new(asked) != self.init) {
+            let tree = Tree::open(self.root.path())?;
+            let init = self.init.to_string_lossy();
+            match tree.link(asked, &init) {
+                Ok(()) => {
+                    log::info!(target: "handover", "init={asked} is a link to {init} in the new root");
+                }
+                Err(error) => {
+                    log::warn!(target: "handover", "{error}; init={asked} may be insisted on")
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    /// Writes down what the host's init may want to know, gives the console back, and gives the
+    /// path of the init to start.
+    pub fn hand_back(self, report: &Report) -> PathBuf {
+        write_report(report);
+        let written = fs::write("/run/landfall/init", format!("{}\n", self.init.display()));
+        if let Err(error) = written.while_doing(|| "writing /run/landfall/init") {
+            log::warn!(target: "handover", "{error}");
+        }
+        console::repeat_warnings();
+        log::info!(
+            target: "handover",
+            "{} is mounted after {:.2} s ({}); its init is {}",
+            self.root.path().display(),
+            report.seconds,
+            report.one_line(),
+            self.init.display()
+        );
+        console::leave();
+        self.init
+    }
+
     /// Never returns, unless it fails; after the initramfs is gone there is no way back.
     pub fn exec(self, report: &Report) -> Result<Infallible> {
         write_report(report);

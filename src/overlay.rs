@@ -60,7 +60,11 @@ impl NewRoot {
     }
 }
 
-/// Mounts `image` and a layer for changes, one over the other, at `sysroot`, which must exist.
+/// Where the layers are mounted until the root exists. Below `/run`, which is writable and a memory
+/// file system in everybody's initramfs.
+pub const LAYERS: &str = "/run/landfall/layers";
+
+/// Mounts `image` and a layer for changes, one over the other, at `sysroot`.
 ///
 /// On `Err` nothing is left mounted.
 pub fn mount(
@@ -71,8 +75,12 @@ pub fn mount(
 ) -> Result<NewRoot> {
     load("overlay", &[])?;
     // Beside the root first, and into it when it exists.
-    let rofs = Layer::mount_image(&image, &sysroot.with_file_name("rofs"))?;
-    let cow = Layer::mount_changes(plan, &sysroot.with_file_name("cow"))?;
+    let layers = Path::new(LAYERS);
+    for folder in [layers, sysroot] {
+        fs::create_dir_all(folder).while_doing(|| format!("creating {}", folder.display()))?;
+    }
+    let rofs = Layer::mount_image(&image, &layers.join("rofs"))?;
+    let cow = Layer::mount_changes(plan, &layers.join("cow"))?;
     let upper = cow.path.join("up");
     let work = cow.path.join("work");
     make_like(&rofs.path, &upper)?;
@@ -94,6 +102,7 @@ pub fn mount(
     rofs.move_into(sysroot)?;
     cow.move_into(sysroot)?;
     root.keep();
+    remove_mount_point(layers);
     Ok(NewRoot { path: sysroot.to_owned(), image })
 }
 
@@ -137,11 +146,9 @@ impl Layer {
     fn move_into(mut self, root: &Path) -> Result<()> {
         let target = root.join(self.path.file_name().unwrap_or_default());
         create_mount_point(&target)?;
-        mount::move_to(&self.path, &target)?;
+        mount::relocate(&self.path, &target)?;
         let left = std::mem::replace(&mut self.path, target);
-        if let Err(error) = fs::remove_dir(&left) {
-            log::debug!(target: "root", "removing {}: {error}", left.display());
-        }
+        remove_mount_point(&left);
         self.keep = true;
         Ok(())
     }
@@ -158,6 +165,12 @@ impl Drop for Layer {
         {
             log::debug!(target: "root", "{error}");
         }
+    }
+}
+
+fn remove_mount_point(path: &Path) {
+    if let Err(error) = fs::remove_dir(path) {
+        log::debug!(target: "root", "removing {}: {error}", path.display());
     }
 }
 

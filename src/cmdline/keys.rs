@@ -40,6 +40,8 @@ pub struct Request {
     pub variables: Vec<(String, String)>,
     /// Values of lts.conf may run commands.
     pub substitution: bool,
+    /// `landfall=off`
+    pub off: bool,
     pub problems: Vec<Problem>,
 }
 
@@ -57,7 +59,7 @@ pub struct Key {
 pub const KEYS: &[Key] = &[
     Key {
         name: "root", value: "nbd:HOST[:PORT]:EXPORT | nbd://HOST[:PORT]/EXPORT | dhcp | /dev/nbd0[pN]",
-        manual: "Where the root image is served; PORT defaults to 10809. `dhcp`, or none: DHCP option 17.",
+        manual: "Where the root image is served; PORT defaults to 10809. `dhcp`, or none: DHCP option 17. `landfall:` may stand before it, and `landfall` alone is `dhcp`.",
         read: |request, value| { request.root = Some(root::root(value)?); Ok(()) },
     },
     Key {
@@ -94,6 +96,11 @@ pub const KEYS: &[Key] = &[
         name: "dhcpclass", value: "TEXT",
         manual: "Vendor class (DHCP option 60); default `landfall`.",
         read: |request, value| { request.vendor_class = Some(value.to_owned()); Ok(()) },
+    },
+    Key {
+        name: "landfall", value: "off",
+        manual: "In an initramfs that has another init: leave the boot to it. So does a `root=` of another kind.",
+        read: |request, value| { request.off = !switch(value)?; Ok(()) },
     },
     Key {
         name: "landfall.config", value: "URL",
@@ -239,7 +246,7 @@ fn is_variable(name: &str) -> bool {
         && name.bytes().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'_')
 }
 
-fn same_key(a: &str, b: &str) -> bool {
+pub fn same_key(a: &str, b: &str) -> bool {
     let dashes = |byte: u8| if byte == b'-' { b'_' } else { byte };
     a.len() == b.len() && a.bytes().zip(b.bytes()).all(|(a, b)| dashes(a) == dashes(b))
 }
@@ -305,7 +312,7 @@ fn first_type(value: &str) -> Result<String, String> {
     }
 }
 
-fn switch(value: &str) -> Result<bool, String> {
+pub fn switch(value: &str) -> Result<bool, String> {
     match value {
         "" | "1" | "on" | "yes" | "y" | "true" => Ok(true),
         "0" | "off" | "no" | "n" | "false" => Ok(false),

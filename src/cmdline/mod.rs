@@ -4,13 +4,18 @@
 //! Reading never fails and touches nothing: what cannot be understood becomes a [`Problem`] with
 //! its place, and the rest of the line still counts.
 
+mod claim;
 mod ip;
 mod keys;
 mod root;
 
 use std::fmt;
+use std::fs;
+use std::path::Path;
 
+pub use claim::{NotOurs, claim};
 pub use ip::IpRequest;
+use keys::same_key;
 pub use keys::{KEYS, Key, Request, distance};
 pub use root::{NbdRequest, RootRequest, nbdroot};
 
@@ -37,6 +42,33 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (byte {} of the kernel command line): {}", self.word, self.at, self.why)
     }
+}
+
+/// The command line of this boot: what the image was built with, as dracut keeps it (`/etc/cmdline`
+/// and `/etc/cmdline.d`), and behind it, so that they win, the words of the boot loader.
+///
+/// `proc` is where the kernel's `cmdline` is read from.
+pub fn of_this_boot(root: &Path, proc: &mut dyn std::io::Read) -> std::io::Result<String> {
+    let mut parts = Vec::new();
+    let mut folder: Vec<_> = fs::read_dir(root.join("etc/cmdline.d"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "conf"))
+        .collect();
+    folder.sort();
+    folder.push(root.join("etc/cmdline"));
+    for path in folder {
+        if let Ok(bytes) = fs::read(path) {
+            parts.push(String::from_utf8_lossy(&bytes).trim().to_owned());
+        }
+    }
+    let mut loaders = Vec::new();
+    proc.read_to_end(&mut loaders)?;
+    parts.push(String::from_utf8_lossy(&loaders).trim_end().to_owned());
+    parts.retain(|part| !part.is_empty());
+    Ok(parts.join(" "))
 }
 
 /// Splits a command line as the kernel's `next_arg` does (`lib/cmdline.c`).
@@ -106,6 +138,23 @@ mod tests {
             let got: Vec<_> = words(line).iter().map(|w| (w.key, w.value, w.at)).collect();
             assert_eq!(got, expected, "command line {line:?}");
         }
+    }
+
+    #[test]
+    fn the_boot_loader_has_the_last_word() {
+        let image = tempfile::tempdir().unwrap();
+        let of = |root: &Path| of_this_boot(root, &mut "quiet root=nbd:a:b\n".as_bytes()).unwrap();
+        assert_eq!(of(image.path()), "quiet root=nbd:a:b");
+        fs::create_dir_all(image.path().join("etc/cmdline.d")).unwrap();
+        for (path, text) in [
+            ("etc/cmdline.d/20-b.conf", " rd.neednet=1\n"),
+            ("etc/cmdline.d/10-a.conf", "root=UUID=x\nro\n"),
+            ("etc/cmdline.d/README", "not=this"),
+            ("etc/cmdline", "panic=5\n"),
+        ] {
+            fs::write(image.path().join(path), text).unwrap();
+        }
+        assert_eq!(of(image.path()), "root=UUID=x\nro rd.neednet=1 panic=5 quiet root=nbd:a:b");
     }
 
     proptest::proptest! {

@@ -28,8 +28,22 @@ pub struct NbdRequest {
     pub flags: Option<String>,
 }
 
+/// Whether `root=` or `netroot=` asks for a root that we bring, be it with typing errors.
+pub fn is_ours(value: &str) -> bool {
+    let ours = ["landfall:", "nbd:", "nbds:", "/dev/nbd"];
+    matches!(value, "landfall" | "dhcp" | "dhcp4")
+        || ours.iter().any(|prefix| value.starts_with(prefix))
+}
+
 /// Reads the value of `root=` or `netroot=`.
 pub fn root(value: &str) -> Result<RootRequest, String> {
+    // dracut, and boot loaders that insist on a root=, want to know whose it is.
+    let value = match value.strip_prefix("landfall:") {
+        Some("") => "dhcp",
+        Some(rest) => rest,
+        None if value == "landfall" => "dhcp",
+        None => value,
+    };
     if let Some(device) = value.strip_prefix("/dev/nbd") {
         let (number, partition) = match device.split_once('p') {
             Some((number, partition)) => (number, Some(partition)),
@@ -42,7 +56,9 @@ pub fn root(value: &str) -> Result<RootRequest, String> {
     }
     match value {
         "dhcp" | "dhcp4" => Ok(RootRequest::Dhcp),
-        _ if value.starts_with("nbd") => nbd(value).map(RootRequest::Nbd),
+        _ if value.starts_with("nbd:") || value.starts_with("nbds:") => {
+            nbd(value).map(RootRequest::Nbd)
+        }
         _ => Err("only NBD roots are served: nbd:HOST:EXPORT, nbd://HOST/EXPORT, dhcp, \
                   or /dev/nbd0 with nbdroot= or DHCP's root-path"
             .into()),
@@ -300,6 +316,10 @@ mod tests {
         assert_eq!(root("/dev/nbd0"), Ok(RootRequest::Device { partition: None }));
         assert_eq!(root("/dev/nbd0p2"), Ok(RootRequest::Device { partition: Some(2) }));
         assert_eq!(root("dhcp"), Ok(RootRequest::Dhcp));
+        assert_eq!(root("landfall"), Ok(RootRequest::Dhcp));
+        assert_eq!(root("landfall:"), Ok(RootRequest::Dhcp));
+        assert_eq!(root("landfall:/dev/nbd0"), Ok(RootRequest::Device { partition: None }));
+        assert_eq!(root("landfall:nbd:boot:x"), root("nbd:boot:x"));
         for (value, expected) in [
             ("/dev/nbdx",          "not a device"),
             ("/dev/sda1",          "only NBD"),

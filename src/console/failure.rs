@@ -32,14 +32,19 @@ pub fn set_policy(policy: Policy) {
     SHELL.store(policy.shell, Ordering::Relaxed);
 }
 
-/// Shows the failure and ends the boot as the policy says.
-pub fn give_up(stage: &str, after: Duration, error: &Error) -> ! {
+/// What was tried, why it failed, and what to look at first.
+pub fn show_failure(stage: &str, after: Duration, error: &Error) {
     sink::repeat_warnings();
     log::error!(target: "landfall", "FAILED in stage {stage} after {:.1} s", after.as_secs_f32());
     log::error!(target: "landfall", "  {error}");
     if let Some(hint) = error.hint() {
         log::error!(target: "landfall", "  hint: {hint}");
     }
+}
+
+/// Shows the failure and ends the boot as the policy says.
+pub fn give_up(stage: &str, after: Duration, error: &Error) -> ! {
+    show_failure(stage, after, error);
     if SHELL.load(Ordering::Relaxed) {
         match shell::rescue_shell("the boot failed; leaving this shell reboots") {
             Ok(()) => sys::reboot::restart(),
@@ -54,12 +59,14 @@ pub fn install_panic_hook() {
     panic::set_hook(Box::new(|info| {
         // Whatever the thread was doing, it may hold the console's lock: speak past it.
         sys::reboot::last_words(&format!("landfall: internal error: {info}"));
-        if process::id() != 1 {
-            return;
-        }
         sys::reboot::last_words(
             "landfall: this is a bug of Landfall; please report the line above",
         );
+        if process::id() != 1 {
+            // Whoever started us has plans for a failure.
+            sink::leave_if_free();
+            process::abort();
+        }
         last_end();
     }));
 }

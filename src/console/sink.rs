@@ -107,13 +107,22 @@ pub fn attach(loudness: Loudness, command_line_is_loud: bool) {
 
 /// Gives the console back as it was: the real init has its own ideas of it.
 pub fn leave() {
-    with(|state| {
-        close_lines(state);
-        if let Some(before) = &state.printk_before {
-            let level = before.split_ascii_whitespace().next().unwrap_or("7");
-            let _ = fs::write("/proc/sys/kernel/printk", level);
-        }
-    });
+    with(give_back);
+}
+
+/// [`leave`] for a thread that dies, perhaps with the console in its hands.
+pub(super) fn leave_if_free() {
+    if let Ok(mut state) = STATE.try_lock() {
+        give_back(&mut state);
+    }
+}
+
+fn give_back(state: &mut State) {
+    close_lines(state);
+    if let Some(before) = &state.printk_before {
+        let level = before.split_ascii_whitespace().next().unwrap_or("7");
+        let _ = fs::write("/proc/sys/kernel/printk", level);
+    }
 }
 
 /// All warnings so far.

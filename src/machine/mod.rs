@@ -16,12 +16,21 @@ use rustix::mount::MountAttrFlags;
 
 pub use identity::Identity;
 
-use crate::cmdline::Request;
+use crate::cmdline::{Request, of_this_boot};
 use crate::console::{self, Loudness};
 use crate::error::{Error, Result, WhileDoing};
 use crate::machine::identity::memory_kib;
 use crate::machine::modules::Drivers;
 use crate::sys;
+
+/// What we are to the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// PID 1 of the initramfs: everything is ours, to the exec of the real init.
+    Init,
+    /// A program that another init has started to mount the root, and which hands back to it.
+    RootHandler,
+}
 
 /// What the machine is, once the kernel's own file systems are there to tell.
 pub struct Machine {
@@ -33,17 +42,15 @@ pub struct Machine {
     pub memory_kib: u64,
 }
 
-/// Mounts `/proc`, `/sys`, `/dev` and `/run`, takes the consoles, and starts loading drivers for
-/// everything that is there or appears.
+/// Mounts `/proc`, `/sys`, `/dev` and `/run` where another init has not, takes the consoles, and
+/// starts loading drivers for everything that is there or appears, as far as nobody else does.
 ///
 /// # Errors
-/// A kernel without one of these file systems, or a PID 1 that may not do what a boot needs.
-pub fn start() -> Result<Machine> {
+/// A kernel without one of these file systems, or rights that do not suffice for a boot.
+pub fn start(role: Role) -> Result<Machine> {
     mount_api_filesystems()?;
     check_capabilities()?;
-    let command_line = fs::read_to_string("/proc/cmdline")
-        .while_doing(|| "reading the kernel command line from /proc/cmdline")?;
-    let command_line = command_line.trim_end().to_owned();
+    let command_line = command_line()?;
     let request = Request::read(&command_line);
     console::attach(loudness(&request), request.kernel_is_loud);
     log::info!(
@@ -56,7 +63,7 @@ pub fn start() -> Result<Machine> {
     log::debug!(target: "landfall", "command line: {command_line}");
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let drivers = Drivers::new(Path::new("/"), &release, &command_line);
-    load_in_background(&drivers);
+    load_in_background(&drivers, role == Role::RootHandler && udev_is_at_work());
     Ok(Machine {
         request,
         identity: Identity::read(Path::new("/sys")),
@@ -68,15 +75,31 @@ pub fn start() -> Result<Machine> {
     })
 }
 
+/// The command line, with what the image adds to it.
+pub fn command_line() -> Result<String> {
+    let read = || of_this_boot(Path::new("/"), &mut fs::File::open("/proc/cmdline")?);
+    read().while_doing(|| "reading the kernel command line from /proc/cmdline")
+}
+
+/// The host's udev loads what the devices ask for, by rules and blacklists of its own.
+fn udev_is_at_work() -> bool {
+    Path::new("/run/udev/control").exists()
+}
+
 /// Everything present first, then what every boot of ours needs later, so that its load time
-/// falls into the wait for the network.
-fn load_in_background(drivers: &Drivers) {
-    if let Err(error) = drivers.follow() {
+/// falls into the wait for the network. Beside udev only network devices that it has left without
+/// a driver.
+fn load_in_background(drivers: &Drivers, beside_udev: bool) {
+    if !beside_udev && let Err(error) = drivers.follow() {
         log::warn!(target: "drivers", "{error}; devices that appear later get no driver");
     }
     let drivers = drivers.clone();
     let spawned = thread::Builder::new().name("drivers".into()).spawn(move || {
-        drivers.settle_present();
+        if beside_udev {
+            drivers.settle_network();
+        } else {
+            drivers.settle_present();
+        }
         log::info!(target: "drivers", "{}", drivers.loaded_summary());
         for (module, options) in crate::root::MODULES_OF_EVERY_BOOT {
             // Whoever needs it asks again, and reports a failure where it matters.
@@ -126,12 +149,21 @@ fn mount_if_missing(
     let path = Path::new(target);
     fs::create_dir_all(path).while_doing(|| format!("creating {target}"))?;
     if is_mount_point(path)? {
+        // initramfs-tools' /run is noexec, and the running system keeps it.
+        if !attributes.contains(MountAttrFlags::MOUNT_ATTR_NOEXEC) && is_noexec(path) {
+            sys::mount::allow_programs(path)?;
+        }
         return Ok(());
     }
     // A mount without a source is shown as "none".
     let source = [("source", Some(fstype))];
     let options: Vec<_> = source.iter().chain(options).copied().collect();
     sys::mount::mount(fstype, &options, attributes, path)
+}
+
+fn is_noexec(path: &Path) -> bool {
+    rustix::fs::statvfs(path)
+        .is_ok_and(|fs| fs.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC))
 }
 
 fn is_mount_point(path: &Path) -> Result<bool> {

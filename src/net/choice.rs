@@ -43,6 +43,11 @@ impl Wants {
         }
     }
 
+    /// The root has to come from a lease, and this one does not say it.
+    pub fn lack_a_root(self, lease: &Lease) -> bool {
+        self.root && lease.root_path.is_none()
+    }
+
     /// Nothing that could still arrive would be better.
     pub fn are_met_by(self, lease: &Lease) -> bool {
         let best = if self.root { Worth::NamesRoot } else { Worth::NamesServer };

@@ -141,6 +141,18 @@ pub async fn configure(
         Lifetime::Forever => None,
     };
     kernel.set_address(link, lease, seconds).await?;
+    if let Some(old) = old
+        && (old.address, old.prefix) != (lease.address, lease.prefix)
+    {
+        if let Err(error) = kernel.remove_address(link, old.address, old.prefix).await {
+            log::debug!(target: "network", "{error}");
+        }
+        // In the same network the new one was secondary to the old, and went with it.
+        kernel.set_address(link, lease, seconds).await?;
+    }
+    if origin == Origin::Host {
+        return Ok(());
+    }
     let (before, after) = (old.map(kernel::entries).unwrap_or_default(), kernel::entries(lease));
     for entry in before.iter().filter(|entry| !after.contains(entry)) {
         if let Err(error) = kernel.remove_route(link, entry, origin).await {
@@ -152,12 +164,6 @@ pub async fn configure(
         if let Err(error) = kernel.add_route(link, entry, origin).await {
             log::warn!(target: "network", "{error}");
         }
-    }
-    if let Some(old) = old
-        && (old.address, old.prefix) != (lease.address, lease.prefix)
-        && let Err(error) = kernel.remove_address(link, old.address, old.prefix).await
-    {
-        log::debug!(target: "network", "{error}");
     }
     Ok(())
 }

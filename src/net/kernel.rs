@@ -2,16 +2,22 @@
 //! netlink, through rtnetlink. One function per intent; nothing here decides.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use futures_util::{StreamExt, TryStreamExt};
+use ipnet::Ipv4Net;
 use rtnetlink::packet_core::NetlinkPayload;
-use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::address::{AddressAttribute, CacheInfo};
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
+};
 use rtnetlink::packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
-use rtnetlink::packet_route::route::{RouteFlags, RouteMessage, RouteProtocol, RouteScope};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+    RouteType,
+};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
 
 use super::{Lease, Mac, Route};
@@ -95,6 +101,29 @@ impl Kernel {
         Ok(links.into_iter().filter_map(read).collect())
     }
 
+    /// IPv4 addresses that links have, by the number of the link, primary ones only.
+    pub async fn addresses(&self) -> Result<Vec<(u32, Ipv4Addr, u8)>> {
+        let mut request = self.0.address().get();
+        request.message_mut().header.family = AddressFamily::Inet;
+        let all: Vec<AddressMessage> = request
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|error| explain("listing the addresses", error))?;
+        Ok(all.into_iter().filter_map(read_address).collect())
+    }
+
+    /// IPv4 routes of the main table that somebody has added, by the number of the link.
+    pub async fn routes(&self) -> Result<Vec<(u32, Route)>> {
+        let request = self.0.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
+        let all: Vec<RouteMessage> = request
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|error| explain("listing the routes", error))?;
+        Ok(all.into_iter().filter_map(read_route).collect())
+    }
+
     pub async fn set_up(&self, link: &Link) -> Result<()> {
         let message = LinkUnspec::new_with_index(link.index).up().build();
         self.set(message, || format!("setting {} up", link.name)).await
@@ -168,6 +197,8 @@ impl Kernel {
 pub enum Origin {
     Dhcp,
     CommandLine,
+    /// Somebody who was there before us; the routes are his.
+    Host,
 }
 
 /// A route as it goes into the table.
@@ -203,7 +234,7 @@ fn route_message(index: u32, entry: &Entry, origin: Origin) -> RouteMessage {
     let Route { to, via } = entry.route;
     let protocol = match origin {
         Origin::Dhcp => RouteProtocol::Dhcp,
-        Origin::CommandLine => RouteProtocol::Static,
+        Origin::CommandLine | Origin::Host => RouteProtocol::Static,
     };
     let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
         .destination_prefix(to.network(), to.prefix_len())
@@ -266,6 +297,45 @@ fn read(message: LinkMessage) -> Option<Link> {
         has_carrier: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
         mtu,
     })
+}
+
+fn read_address(message: AddressMessage) -> Option<(u32, Ipv4Addr, u8)> {
+    let header = message.header;
+    if header.scope != AddressScope::Universe
+        || header.flags.contains(AddressHeaderFlags::Secondary)
+    {
+        return None;
+    }
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        // `Address` is the other end where there is one.
+        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+        _ => None,
+    });
+    Some((header.index, local?, header.prefix_len))
+}
+
+/// `None` for what the kernel adds itself, and for what is not simply a way to somewhere.
+fn read_route(message: RouteMessage) -> Option<(u32, Route)> {
+    let RouteHeader { table, protocol, kind, destination_prefix_length, address_family, .. } =
+        message.header;
+    if address_family != AddressFamily::Inet
+        || table != RouteHeader::RT_TABLE_MAIN
+        || protocol == RouteProtocol::Kernel
+        || kind != RouteType::Unicast
+    {
+        return None;
+    }
+    let (mut to, mut via, mut link) = (Ipv4Addr::UNSPECIFIED, None, None);
+    for attribute in message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => to = address,
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => via = Some(address),
+            RouteAttribute::Oif(index) => link = Some(index),
+            _ => {}
+        }
+    }
+    let to = Ipv4Net::new(to, destination_prefix_length).ok()?;
+    Some((link?, Route { to, via }))
 }
 
 /// Only the errno is kept: the rest of a netlink error repeats our own request.

@@ -25,6 +25,15 @@ pub fn may_boot(choice: &LinkChoice, link: &Link, sys: &Path) -> bool {
     }
 }
 
+/// The same on a machine where somebody has been at work: of any links, those he has `adopted` as
+/// the machine's are meant, because a second address would be a second machine.
+pub fn takes_part(choice: &LinkChoice, link: &Link, sys: &Path, adopted: &[u32]) -> bool {
+    match choice {
+        LinkChoice::Any if !adopted.is_empty() => adopted.contains(&link.index),
+        _ => may_boot(choice, link, sys),
+    }
+}
+
 /// A radio looks like Ethernet, but needs a password before it has carrier.
 fn is_wireless(name: &str, sys: &Path) -> bool {
     let folder = sys.join("class/net").join(name);

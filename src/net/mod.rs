@@ -6,6 +6,7 @@
 //!            kernel    links, addresses, routes: what netlink says and is told
 //!            link      which links take part; what to tell the operator about the others
 //!            dhcp/     a client per link with carrier, all at the same time
+//!            adopt     links that somebody configured before us
 //!            port      how far each link has got
 //!            choice    which of the leases
 //!            held      the chosen link, and the renewal of its lease
@@ -17,8 +18,10 @@
 //!
 //! It waits for ever, visibly, for what may still come: a driver, a cable, a server. It fails for
 //! what only a person can mend. It never gives a lease back, never runs a program, and speaks IPv4
-//! only. Links that lose are set down again unless somebody else had set them up.
+//! only. Links that lose are set down again unless somebody else had set them up, and an address that
+//! somebody else has given a link stays the machine's.
 
+mod adopt;
 mod choice;
 mod dhcp;
 mod dice;
@@ -47,6 +50,7 @@ use crate::directives::View;
 use crate::error::Result;
 use dns::Resolver;
 use keep::{Kept, Port};
+use kernel::Origin;
 use worker::Worker;
 
 /// A configured link. Its lease is renewed in the background until [`Network::stop`].
@@ -54,7 +58,9 @@ use worker::Worker;
 pub struct Network {
     link: String,
     mac: Mac,
+    /// Of a link that stays as it was found: static.
     plan: NetworkPlan,
+    origin: Origin,
     lease: Lease,
     worker: Worker,
 }
@@ -63,10 +69,16 @@ pub struct Network {
 /// netlink, or a static address that the kernel refuses.
 pub fn bring_up(plan: &NetworkPlan) -> Result<Network> {
     let (worker, settled) = Worker::start(plan)?;
+    let mut plan = plan.clone();
+    if settled.origin == Origin::Host {
+        let Lease { address, prefix, .. } = settled.lease;
+        plan.addressing = Addressing::Static { address, prefix, gateway: settled.lease.gateway() };
+    }
     let network = Network {
         link: settled.link.name,
         mac: settled.link.mac,
-        plan: plan.clone(),
+        plan,
+        origin: settled.origin,
         lease: settled.lease,
         worker,
     };
@@ -167,8 +179,10 @@ impl Network {
         if let Some(gateway) = self.lease.gateway() {
             text = format!("{text} through {gateway}");
         }
-        if !self.is_dhcp() {
-            return format!("{text}, as ip= says");
+        match self.origin {
+            Origin::CommandLine => return format!("{text}, as ip= says"),
+            Origin::Host => return format!("{text}, as it was found"),
+            Origin::Dhcp => {}
         }
         text = match self.lease.lease_seconds {
             Some(seconds) => format!("{text}, lease of {seconds} s"),

@@ -18,6 +18,8 @@ pub struct Port {
     pub client: Option<(u64, AbortOnDrop)>,
     /// When what failed is due again: setting it up, or its configuration.
     pub again_at: Option<Instant>,
+    /// When the link is used as it was found, unless a server has answered.
+    pub as_found_at: Option<Instant>,
     /// The operator knows that it could not be set up.
     pub has_failed: bool,
 }
@@ -26,7 +28,7 @@ pub struct Port {
 pub enum Stage {
     NoCarrier,
     Asking { since: Instant, sent: u32, trouble: Option<String>, promised: Option<Worth> },
-    Leased { since: Instant, lease: Box<Lease> },
+    Leased { since: Instant, lease: Box<Lease>, as_found: bool },
 }
 
 impl Stage {
@@ -55,13 +57,25 @@ impl Port {
         }
     }
 
+    /// It is used with what somebody else has given it, and nobody is asked any more.
+    pub fn leave_as_found(&mut self, lease: &Lease) {
+        self.client = None;
+        self.as_found_at = None;
+        self.progress =
+            Stage::Leased { since: Instant::now(), lease: Box::new(lease.clone()), as_found: true };
+    }
+
+    pub fn is_as_found(&self) -> bool {
+        matches!(self.progress, Stage::Leased { as_found: true, .. })
+    }
+
     pub fn standing(&self, wants: Wants, is_static: bool) -> Standing {
         match &self.progress {
             Stage::NoCarrier => Standing::NoCarrier,
             Stage::Asking { promised, .. } => Standing::Trying { promised: *promised },
-            Stage::Leased { since, lease } => Standing::Leased {
+            Stage::Leased { since, lease, as_found } => Standing::Leased {
                 worth: wants.worth(lease),
-                best: is_static || wants.are_met_by(lease),
+                best: is_static || *as_found || wants.are_met_by(lease),
                 age: since.elapsed(),
             },
         }

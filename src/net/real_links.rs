@@ -318,3 +318,77 @@ fn the_running_system_finds_its_files() {
         assert!(interfaces.contains("iface eth0 inet manual") && !interfaces.contains("dhcp"));
     });
 }
+
+/// What another init does to a link before it starts us.
+fn configured_before_us(address: &str) {
+    run(&format!("ip addr add {address}/24 dev eth0"));
+    run("ip link set eth0 up");
+    run("ip route add default via 10.5.0.1 dev eth0");
+    run("ip route add 10.9.0.0/16 via 10.5.0.7 dev eth0");
+    wait_until("carrier on eth0", || run("ip link show dev eth0").contains("LOWER_UP"));
+}
+
+/// An operator may be logged in through that address.
+#[test]
+#[ignore = "needs network namespaces and dnsmasq"]
+fn an_address_that_is_there_is_kept_and_its_lease_is_got() {
+    isolated("an_address_that_is_there_is_kept_and_its_lease_is_got", |lab| {
+        let _server = lab.dnsmasq("s0", &["--dhcp-range=10.5.0.50,10.5.0.99,255.255.255.0,2m"]);
+        let _other = lab.dnsmasq("s1", &[OTHER_POOL, "--dhcp-boot=/pxelinux.0"]);
+        configured_before_us("10.5.0.77");
+        let network = dhcp();
+        assert_eq!((network.link(), network.is_dhcp()), ("eth0", true), "no second identity");
+        let shown = addresses("eth0");
+        assert_eq!(shown.len(), 1, "{shown:?}");
+        assert!(shown[0].0 == "10.5.0.77/24" && shown[0].1 <= 150, "{shown:?}");
+        assert!(!is_up("eth1"));
+        // What somebody has added on purpose stays.
+        assert!(
+            routes().contains(&"10.9.0.0/16 via 10.5.0.7 dev eth0".to_owned()),
+            "{:?}",
+            routes()
+        );
+        let defaults = routes().into_iter().filter(|route| route.starts_with("default"));
+        assert_eq!(defaults.collect::<Vec<_>>(), ["default via 10.5.0.1 dev eth0 proto dhcp"]);
+        network.make_permanent().unwrap();
+        network.stop();
+        assert_eq!(addresses("eth0"), [("10.5.0.77/24".to_owned(), FOREVER)]);
+    });
+}
+
+/// A rack with addresses by hand has no DHCP server at all.
+#[test]
+#[ignore = "needs network namespaces"]
+fn an_address_that_is_there_is_enough_when_nobody_answers() {
+    isolated("an_address_that_is_there_is_enough_when_nobody_answers", |_| {
+        configured_before_us("10.5.0.77");
+        let before = routes();
+        let network = dhcp();
+        assert_eq!((network.link(), network.is_dhcp()), ("eth0", false));
+        assert_eq!(network.lease().gateway(), Some([10, 5, 0, 1].into()));
+        network.make_permanent().unwrap();
+        network.stop();
+        assert_eq!(addresses("eth0"), [("10.5.0.77/24".to_owned(), FOREVER)]);
+        assert_eq!(routes(), before);
+    });
+}
+
+/// A second address would be a second machine to everybody who logs it.
+#[test]
+#[ignore = "needs network namespaces and dnsmasq"]
+fn an_address_that_the_server_refuses_is_replaced() {
+    isolated("an_address_that_the_server_refuses_is_replaced", |lab| {
+        let _server = lab.dnsmasq("s0", &[POOL]);
+        configured_before_us("10.5.0.77");
+        let network = dhcp();
+        let shown = addresses("eth0");
+        assert_eq!(shown.len(), 1, "{shown:?}");
+        assert_eq!(shown[0].0, "10.5.0.50/24");
+        assert!(
+            routes().contains(&"default via 10.5.0.1 dev eth0 proto dhcp".to_owned()),
+            "{:?}",
+            routes()
+        );
+        network.stop();
+    });
+}

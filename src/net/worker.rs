@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
+use super::adopt::{self, Found};
 use super::choice::{self, Verdict, Wants};
 use super::dhcp::{self, Identity, News, Report, who};
 use super::held::{Held, Lifetime, configure};
@@ -32,6 +33,7 @@ const QUEUE: usize = 256;
 pub struct Settled {
     pub link: Link,
     pub lease: Lease,
+    pub origin: Origin,
 }
 
 /// The thread, as seen from outside.
@@ -109,7 +111,8 @@ async fn work(
         Ok(held) => held,
         Err(error) => return drop(settle.send(Err(error))),
     };
-    let settled = Settled { link: held.port.link.clone(), lease: held.lease.clone() };
+    let (link, lease) = (held.port.link.clone(), held.lease.clone());
+    let settled = Settled { link, lease, origin: held.origin };
     // Nobody is listening only when the boot has failed elsewhere.
     let _ = settle.send(Ok(settled));
     held.keep(&desk.kernel, &mut inbox).await;
@@ -124,6 +127,8 @@ struct Desk {
     ports: BTreeMap<u32, Port>,
     /// Links that take no part, for messages.
     others: BTreeMap<u32, Link>,
+    /// Links that were configured before us.
+    found: BTreeMap<u32, Found>,
     runs: u64,
 }
 
@@ -135,8 +140,12 @@ impl Desk {
             async move { _ = changes.send(Event::Kernel(change)).await }
         })?;
         let wants = Wants::of(&plan);
+        let found = find(&kernel).await.unwrap_or_else(|error| {
+            log::debug!(target: "network", "{error}");
+            BTreeMap::new()
+        });
         let (ports, others) = (BTreeMap::new(), BTreeMap::new());
-        let mut desk = Self { plan, wants, kernel, outbox, ports, others, runs: 0 };
+        let mut desk = Self { plan, wants, kernel, outbox, ports, others, found, runs: 0 };
         desk.list().await?;
         Ok(desk)
     }
@@ -222,7 +231,8 @@ impl Desk {
 
     async fn link_changed(&mut self, link: Link) {
         let index = link.index;
-        if !link::may_boot(&self.plan.link, &link, Path::new("/sys")) {
+        let adopted: Vec<u32> = self.found.keys().copied().collect();
+        if !link::takes_part(&self.plan.link, &link, Path::new("/sys"), &adopted) {
             self.ports.remove(&index);
             self.others.insert(index, link);
             return;
@@ -233,6 +243,7 @@ impl Desk {
             progress: Stage::NoCarrier,
             client: None,
             again_at: None,
+            as_found_at: None,
             has_failed: false,
         });
         port.link = link;
@@ -269,6 +280,7 @@ impl Desk {
     }
 
     async fn try_again(&mut self) {
+        self.settle_for_what_was_found();
         let due = |port: &Port| port.again_at.is_some_and(|at| Instant::now() >= at);
         let indices: Vec<u32> =
             self.ports.iter().filter(|(_, port)| due(port)).map(|(index, _)| *index).collect();
@@ -286,16 +298,43 @@ impl Desk {
         }
     }
 
+    /// Nobody answers on a link that has an address: it stays as it is.
+    fn settle_for_what_was_found(&mut self) {
+        for (index, port) in &mut self.ports {
+            let Some(Found { lease, .. }) = self.found.get(index) else { continue };
+            // Without a root there is nothing to go on with: somebody has to answer.
+            if self.wants.lack_a_root(lease) {
+                continue;
+            }
+            let silent = matches!(port.progress, Stage::Asking { promised: None, .. });
+            if silent && port.as_found_at.is_some_and(|at| Instant::now() >= at) {
+                log::warn!(
+                    target: "network",
+                    "{}: no DHCP server answers; it keeps {} as it was found, and nobody renews that",
+                    port.link.name,
+                    lease.address
+                );
+                port.leave_as_found(lease);
+            }
+        }
+    }
+
     /// Carrier: now is the moment.
     fn begin(&mut self, port: &mut Port) {
         let since = Instant::now();
+        let found = self.found.get(&port.link.index);
         match self.plan.addressing {
             Addressing::Static { address, prefix, gateway } => {
                 let lease = Box::new(Lease::typed(address, prefix, gateway));
-                port.progress = Stage::Leased { since, lease };
+                port.progress = Stage::Leased { since, lease, as_found: false };
+            }
+            Addressing::Dhcp { .. } if let Some(found) = found.filter(|found| found.by_hand) => {
+                port.leave_as_found(&found.lease);
             }
             Addressing::Dhcp { request } => {
                 port.progress = Stage::asking(since);
+                port.as_found_at = found.map(|_| since + adopt::PATIENCE);
+                let request = found.map(|found| found.lease.address).or(request);
                 self.runs = self.runs.saturating_add(1);
                 let (index, run, outbox) = (port.link.index, self.runs, self.outbox.clone());
                 let tell = move |report| {
@@ -342,7 +381,7 @@ impl Desk {
                     Stage::Leased { since, .. } => since,
                     Stage::NoCarrier | Stage::Asking { .. } => Instant::now(),
                 };
-                port.progress = Stage::Leased { since, lease };
+                port.progress = Stage::Leased { since, lease, as_found: false };
             }
             Report::News(News::Expired) => {
                 port.progress = Stage::asking(Instant::now());
@@ -355,11 +394,18 @@ impl Desk {
         let Stage::Leased { lease, .. } = &port.progress else { return Ok(None) };
         let lease = (**lease).clone();
         let origin = match self.plan.addressing {
+            _ if port.is_as_found() => Origin::Host,
             Addressing::Dhcp { .. } => Origin::Dhcp,
             Addressing::Static { .. } => Origin::CommandLine,
         };
+        // Its routes stay: those that the lease does not have were added on purpose.
+        let before = self
+            .found
+            .get(&port.link.index)
+            .map(|found| Lease { routes: Vec::new(), ..found.lease.clone() });
         if let Err(error) =
-            configure(&self.kernel, &port.link, None, &lease, origin, Lifetime::OfLease).await
+            configure(&self.kernel, &port.link, before.as_ref(), &lease, origin, Lifetime::OfLease)
+                .await
         {
             if origin == Origin::CommandLine && !error.is_transient() {
                 return Err(error);
@@ -392,6 +438,19 @@ impl Desk {
             }
         }
     }
+}
+
+/// Links that somebody has configured before us.
+async fn find(kernel: &Kernel) -> Result<BTreeMap<u32, Found>> {
+    let (links, addresses) = (kernel.links().await?, kernel.addresses().await?);
+    let routes = kernel.routes().await?;
+    let found = adopt::found(&links, &addresses, &routes, Path::new("/run"));
+    for link in &links {
+        if let Some(Found { lease: Lease { address, prefix, .. }, .. }) = found.get(&link.index) {
+            log::info!(target: "network", "{} has {address}/{prefix} already", link.name);
+        }
+    }
+    Ok(found)
 }
 
 fn identity(plan: &NetworkPlan, link: &Link) -> Identity {

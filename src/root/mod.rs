@@ -160,6 +160,19 @@ pub fn attach(plan: &RootPlan, resolve: Resolve<'_>, load: Load<'_>) -> Result<R
     Ok(image)
 }
 
+/// Gives back the device of a root that nobody has mounted; one that is not ours stays.
+pub fn release() {
+    let backend = fs::read_to_string(format!("/sys/block/nbd{NBD_INDEX}/backend"));
+    let is_ours = backend.is_ok_and(|backend| device::is_our_identifier(backend.trim()));
+    if is_ours
+        && device::is_connected(NBD_INDEX).unwrap_or(false)
+        && !device::is_mounted(NBD_INDEX)
+        && let Err(error) = device::disconnect(NBD_INDEX)
+    {
+        log::debug!(target: "root", "{error}");
+    }
+}
+
 /// Connects, and finds the root in the image; again when the server goes away in between.
 fn look(
     export: &NbdExport,

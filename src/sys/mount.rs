@@ -1,13 +1,17 @@
 //! Mounts, with the kernel's own words where it has some.
 
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::CWD;
+use linux_raw_sys::general::{AT_EMPTY_PATH, AT_RECURSIVE, MS_PRIVATE, mount_attr};
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_bind_recursive,
-    mount_change, mount_move, move_mount, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
+    fsopen, mount_change, mount_move, move_mount, open_tree, unmount,
 };
 
 use crate::error::{Cause, Error, Result, WhileDoing};
@@ -64,10 +68,86 @@ fn kernels_words(context: &impl std::os::fd::AsFd) -> Option<String> {
     last.filter(|line| !line.is_empty())
 }
 
+/// A new file system of type `fstype` that is mounted nowhere: only who has the descriptor sees
+/// it, and it ends with the descriptor.
+pub fn detached(fstype: &str) -> Result<OwnedFd> {
+    let mount = || {
+        let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_create(&context)?;
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, inert())
+    };
+    mount().while_doing(|| format!("opening a {fstype} of our own"))
+}
+
 /// Makes the tree below `source` visible at `target` as well, with everything mounted in it.
+///
+/// The two have nothing to do with each other afterwards: were they peers, as a bind below a
+/// shared mount is, unmounting the copy would unmount what is in the original too.
 pub fn bind_tree(source: &Path, target: &Path) -> Result<()> {
-    mount_bind_recursive(source, target)
-        .while_doing(|| format!("binding {} to {}", source.display(), target.display()))
+    let bind = || -> io::Result<()> {
+        let tree = clone_of(source, OpenTreeFlags::AT_RECURSIVE)?;
+        let private = mount_attr { propagation: MS_PRIVATE.into(), ..NOTHING };
+        change(&tree, AT_EMPTY_PATH | AT_RECURSIVE, private)?;
+        Ok(attach(&tree, target)?)
+    };
+    bind().while_doing(|| format!("binding {} to {}", source.display(), target.display()))
+}
+
+/// Moves what is mounted at `source` to `target`, be the mounts around them shared or not: the
+/// kernel refuses to move a mount out of a shared one, so it is a copy that moves. What else is
+/// mounted in it stays behind.
+pub fn relocate(source: &Path, target: &Path) -> Result<()> {
+    let copy = clone_of(source, OpenTreeFlags::empty()).and_then(|tree| attach(&tree, target));
+    copy.while_doing(|| format!("moving the mount {} to {}", source.display(), target.display()))?;
+    detach(source)
+}
+
+fn clone_of(source: &Path, how: OpenTreeFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | how;
+    open_tree(CWD, source, flags)
+}
+
+fn attach(tree: &OwnedFd, target: &Path) -> rustix::io::Result<()> {
+    move_mount(tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+/// Whether `path` is where something is mounted (statx(2), Linux 5.8). Not where it is not there.
+pub fn is_mounted(path: &Path) -> bool {
+    rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::empty())
+        .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// Lets programs on the mount at `target` be executed. initramfs-tools mounts `/run` without.
+pub fn allow_programs(target: &Path) -> Result<()> {
+    let doing = || format!("allowing programs on {}", target.display());
+    let tree = rustix::fs::open(
+        target,
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .while_doing(doing)?;
+    let noexec = MountAttrFlags::MOUNT_ATTR_NOEXEC.bits().into();
+    change(&tree, AT_EMPTY_PATH, mount_attr { attr_clr: noexec, ..NOTHING }).while_doing(doing)
+}
+
+const NOTHING: mount_attr = mount_attr { attr_set: 0, attr_clr: 0, propagation: 0, userns_fd: 0 };
+
+/// mount_setattr(2), Linux 5.12, which rustix does not have.
+fn change(mount: &OwnedFd, flags: u32, change: mount_attr) -> io::Result<()> {
+    const HERE: &CStr = c"";
+    // SAFETY: the path ends with a zero and `change` is a `mount_attr` of the size that is passed;
+    // both live until the call returns, and the kernel only reads them.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_fd().as_raw_fd(),
+            HERE.as_ptr(),
+            flags,
+            std::ptr::from_ref(&change),
+            size_of::<mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 pub fn move_to(source: &Path, target: &Path) -> Result<()> {

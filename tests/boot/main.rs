@@ -4,15 +4,19 @@
 //! suffer if it were not kept.
 
 mod aarch64;
+mod became;
 mod config;
 mod dhcp;
+mod dracut;
 mod drivers;
 mod failures;
 mod formats;
+mod hosts;
 mod leftovers;
 mod power_on;
 mod promise;
 mod ram;
+mod role;
 mod root;
 mod seed;
 mod shutdown;

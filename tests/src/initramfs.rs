@@ -1,7 +1,7 @@
 //! Initramfs images for the tests: made by the product's builder, and sometimes damaged.
 
 use std::fs;
-use std::io::{Cursor, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -19,7 +19,22 @@ pub struct Initramfs {
     config: Option<String>,
     rescue_shell: bool,
     without: Vec<String>,
+    additions: Vec<Addition>,
     ballast_mib: usize,
+}
+
+/// A file that is put over the image: path, mode, and where its contents come from.
+#[derive(Clone, Debug)]
+struct Addition {
+    path: String,
+    mode: u32,
+    from: Contents,
+}
+
+#[derive(Clone, Debug)]
+enum Contents {
+    Text(String),
+    Copy(PathBuf),
 }
 
 impl Initramfs {
@@ -33,6 +48,7 @@ impl Initramfs {
             config: None,
             rescue_shell: false,
             without: Vec::new(),
+            additions: Vec::new(),
             ballast_mib: 0,
         }
     }
@@ -62,6 +78,21 @@ impl Initramfs {
     /// Takes a module out again, as if somebody had packed the image without it.
     pub fn without_module(mut self, name: &str) -> Self {
         self.without.push(format!("{name}.ko"));
+        self
+    }
+
+    /// Puts an executable text into the image, in place of what is there.
+    pub fn script(self, path: &str, text: &str) -> Self {
+        self.add(path, 0o755, Contents::Text(text.to_owned()))
+    }
+
+    /// Puts a program of the host into the image, in place of what is there.
+    pub fn program(self, path: &str, from: &Path) -> Self {
+        self.add(path, 0o755, Contents::Copy(from.to_owned()))
+    }
+
+    fn add(mut self, path: &str, mode: u32, from: Contents) -> Self {
+        self.additions.push(Addition { path: path.to_owned(), mode, from });
         self
     }
 
@@ -109,11 +140,10 @@ impl Initramfs {
             fs::write(path, leave_out(&image, &self.without)?)?;
         }
         if self.ballast_mib > 0 {
-            // The kernel unpacks one archive after the other.
-            let mut image = fs::OpenOptions::new().append(true).open(path)?;
-            let length = image.metadata()?.len();
-            image.write_all(&vec![0; (length.next_multiple_of(4) - length).try_into()?])?;
-            image.write_all(&ballast(self.ballast_mib))?;
+            append(path, &ballast(self.ballast_mib))?;
+        }
+        if !self.additions.is_empty() {
+            append(path, &additions(&self.additions)?)?;
         }
         Ok(())
     }
@@ -162,31 +192,61 @@ fn blank_lines(dep: &mut [u8], modules: &[String]) {
     }
 }
 
+/// Puts an archive behind those of an image: the kernel unpacks one after the other, and what comes
+/// later takes the place of what was there.
+fn append(image: &Path, archive: &[u8]) -> Result<()> {
+    let mut image = fs::OpenOptions::new().append(true).open(image)?;
+    let length = image.metadata()?.len();
+    image.write_all(&vec![0; (length.next_multiple_of(4) - length).try_into()?])?;
+    Ok(image.write_all(archive)?)
+}
+
 /// A cpio archive with one file of pseudo-random bytes.
 fn ballast(mib: usize) -> Vec<u8> {
-    let mut archive = Cursor::new(Vec::with_capacity((mib << 20) + 512));
-    let mut entry = |name: &str, mode: u32, content: &mut dyn Iterator<Item = u8>, size: usize| {
-        let fields = [1, mode, 0, 0, 1, 0, size as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
-        let mut bytes = b"070701".to_vec();
-        for field in fields {
-            bytes.extend_from_slice(format!("{field:08X}").as_bytes());
-        }
-        bytes.extend_from_slice(name.as_bytes());
-        bytes.push(0);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes.extend(content.take(size));
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        archive.write_all(&bytes)
-    };
     let mut state = 1_u32;
-    let mut noise = std::iter::from_fn(|| {
+    let noise = std::iter::from_fn(|| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         Some((state >> 24) as u8)
     });
-    // Writing into memory does not fail.
-    let _ = entry("ballast", 0o100_644, &mut noise, mib << 20);
-    let _ = entry("TRAILER!!!", 0, &mut std::iter::empty(), 0);
-    archive.into_inner()
+    let noise: Vec<u8> = noise.take(mib << 20).collect();
+    let mut archive = entry("ballast", 0o100_644, &noise);
+    archive.extend(entry("TRAILER!!!", 0, &[]));
+    archive
+}
+
+/// A cpio archive with these files and the folders that they are in.
+fn additions(files: &[Addition]) -> Result<Vec<u8>> {
+    let mut archive = Vec::new();
+    for Addition { path, mode, from } in files {
+        let mut folders: Vec<_> = Path::new(path).ancestors().skip(1).collect();
+        folders.pop();
+        for folder in folders.iter().rev() {
+            archive.extend(entry(&folder.to_string_lossy(), 0o040_755, &[]));
+        }
+        let contents = match from {
+            Contents::Text(text) => text.clone().into_bytes(),
+            Contents::Copy(file) => fs::read(file).with_context(|| file.display().to_string())?,
+        };
+        archive.extend(entry(path, 0o100_000 | mode, &contents));
+    }
+    archive.extend(entry("TRAILER!!!", 0, &[]));
+    Ok(archive)
+}
+
+/// One entry of a cpio archive (format "newc").
+fn entry(name: &str, mode: u32, contents: &[u8]) -> Vec<u8> {
+    let (size, name_size) = (contents.len() as u32, name.len() as u32 + 1);
+    let fields = [1, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name_size, 0];
+    let mut bytes = b"070701".to_vec();
+    for field in fields {
+        bytes.extend_from_slice(format!("{field:08X}").as_bytes());
+    }
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.push(0);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes.extend_from_slice(contents);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
 }
 
 #[cfg(test)]

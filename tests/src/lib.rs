@@ -19,6 +19,8 @@ mod daemon;
 #[cfg(feature = "harness")]
 mod disk;
 #[cfg(feature = "harness")]
+mod host;
+#[cfg(feature = "harness")]
 mod initramfs;
 #[cfg(feature = "harness")]
 mod kernel;
@@ -52,6 +54,7 @@ pub use self::{
     console::Console,
     daemon::Daemon,
     disk::{Disk, Table},
+    host::Host,
     initramfs::Initramfs,
     kernel::{Arch, Kernel},
     lab::{Lab, SERVER},

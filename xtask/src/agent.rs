@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use landfall_tests::Arch;
 use landfall_tests::workshop::{self, workspace};
 
-use crate::say;
+use crate::{musl, say};
 
 /// What a release binary may weigh: it is sent over the network at each boot of each machine. Of it,
 /// check and plan are an eighth; they stay, so that an operator has what the node has.
@@ -35,11 +35,17 @@ pub fn build_for(arch: Arch) -> Result<u64> {
 
 /// Builds the image builder as packages have it, static too: one serves all releases of Debian.
 pub fn build_image_builder() -> Result<()> {
-    say::step("building landfall-initramfs (release, static)", || {
-        let target = Arch::Amd64.target();
-        cargo("build", &["-p", "landfall-initramfs", "--release", "--target", target])
+    build_image_builder_for(Arch::Amd64)
+}
+
+pub fn build_image_builder_for(arch: Arch) -> Result<()> {
+    let flags = musl::cflags(arch)?;
+    let name = arch.debian();
+    say::step(&format!("building landfall-initramfs for {name} (release, static)"), || {
+        let package = ["-p", "landfall-initramfs", "--release", "--target", arch.target()];
+        say::run(cargo_command("build", &package).env(flags.0, flags.1))
     })?;
-    keep("landfall-initramfs", Arch::Amd64).map(drop)
+    keep("landfall-initramfs", arch).map(drop)
 }
 
 /// Builds the probe and puts it into the workshop.
@@ -57,12 +63,25 @@ pub fn build_probe_for(arch: Arch) -> Result<()> {
 
 /// Runs cargo on the workspace as pinned by its lock file.
 pub fn cargo(verb: &str, arguments: &[&str]) -> Result<()> {
+    say::run(&mut cargo_command(verb, arguments))
+}
+
+/// What cargo says about the workspace.
+pub fn cargo_output(arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let output = command.current_dir(workspace()).args(arguments).arg("--locked").output()?;
+    let problem = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "cargo {}: {problem}", arguments.join(" "));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn cargo_command(verb: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace()).args([verb, "--quiet", "--locked"]).args(arguments);
     if arguments.contains(&"--release") {
         command.env("RUSTFLAGS", paths_left_out());
     }
-    say::run(&mut command)
+    command
 }
 
 /// The host's target, as rustc calls it.

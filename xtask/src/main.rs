@@ -8,13 +8,17 @@ mod deb;
 mod debian;
 mod demo;
 mod desk;
+mod dist;
 mod fuzz;
+mod hosts;
 mod image;
 mod kernels;
 mod manual;
 mod mirror;
+mod musl;
 mod namespace;
 mod needs;
+mod notices;
 mod packages;
 mod say;
 mod stages;
@@ -55,10 +59,17 @@ enum Verb {
     },
     /// Makes what boot tests need, and runs none.
     Prepare,
+    /// Makes Debians with initramfs generators and our packages, and the images they generate.
+    Hosts {
+        /// Only those with this word in their name (`trixie`, `bookworm-initramfs-tools`).
+        word: Option<String>,
+    },
     /// Builds an initramfs for Debian kernels.
     Image(image::Options),
     /// Builds Debian packages, and has lintian look at them.
-    Deb,
+    Deb(deb::Options),
+    /// Builds a release: a tarball for both architectures, and its checksum.
+    Dist,
     /// Writes the manual pages and completions in man/ anew.
     Manual,
     /// Looks for texts that break a promise of the parsers.
@@ -93,9 +104,11 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Demo { pxe, exit, prepared: false } => demo::prepare_and_run(pxe, exit),
         Verb::Demo { pxe, exit, prepared: true } => demo::run(pxe, exit),
         Verb::Test { word } => test::run(word.as_deref()),
-        Verb::Prepare => test::prepare().map(drop),
+        Verb::Prepare => test::prepare(None).map(drop),
+        Verb::Hosts { word } => agent::build().and_then(|_| hosts::prepare(word.as_deref())),
         Verb::Image(options) => image::run(&options),
-        Verb::Deb => deb::run().map(drop),
+        Verb::Deb(options) => deb::run(&options),
+        Verb::Dist => dist::run(),
         Verb::Manual => manual::run(),
         Verb::Fuzz(options) => fuzz::run(&options),
         Verb::Bench { prepared: false } => bench::prepare_and_run(),

@@ -52,6 +52,7 @@ const TESTS: &[Need] = &[
     ("mkswap", "util-linux"),
     ("nft", "nftables"),
     ("strace", "strace"),
+    ("shellcheck", "shellcheck"),
     ("sbsign", "sbsigntool"),
     ("openssl", "openssl"),
     // Oracles for the manual page and for the shell's grammar.
@@ -76,10 +77,10 @@ pub fn image() -> Result<()> {
     rust_targets(&["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"])
 }
 
-/// For Debian packages.
+/// For Debian packages and tarballs.
 pub fn packages() -> Result<()> {
-    install(&missing(&[BUILD, PACKAGES]))?;
-    rust_targets(&["x86_64-unknown-linux-musl"])
+    install(&missing(&[BUILD, KERNELS, PACKAGES]))?;
+    rust_targets(&["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"])
 }
 
 /// For machines with the demo's servers.
@@ -100,8 +101,17 @@ pub fn fuzz() -> Result<()> {
 
 /// For everything that the tests do.
 pub fn tests() -> Result<()> {
-    let mut packages =
-        missing(&[BUILD, FUZZ, KERNELS, MACHINES, FIRMWARE, DEMO, TESTS, ordinary_user()]);
+    let mut packages = missing(&[
+        BUILD,
+        FUZZ,
+        KERNELS,
+        MACHINES,
+        FIRMWARE,
+        DEMO,
+        TESTS,
+        PACKAGES,
+        ordinary_user(),
+    ]);
     if !is_static(Path::new("/bin/busybox")) {
         packages.push("busybox-static");
     }

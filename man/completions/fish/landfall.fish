@@ -32,6 +32,8 @@ complete -c landfall -n "__fish_landfall_needs_command" -f -a "plan" -d 'what a 
 complete -c landfall -n "__fish_landfall_needs_command" -f -a "settings" -d 'the table of settings; as the manual page lts.conf(5)'
 complete -c landfall -n "__fish_landfall_needs_command" -f -a "keys" -d 'the table of kernel parameters'
 complete -c landfall -n "__fish_landfall_needs_command" -f -a "version" -d ''
+complete -c landfall -n "__fish_landfall_needs_command" -f -a "claims" -d 'whether the root of this boot is Landfall\'s'
+complete -c landfall -n "__fish_landfall_needs_command" -f -a "mount-root" -d 'bring up the network and mount the root'
 complete -c landfall -n "__fish_landfall_using_subcommand check" -l format -d 'json: one object, described below' -r -f -a "text\t''
 json\t''"
 complete -c landfall -n "__fish_landfall_using_subcommand check" -l strict -d 'a warning counts, too'
@@ -56,3 +58,8 @@ complete -c landfall -n "__fish_landfall_using_subcommand settings" -l man -d ''
 complete -c landfall -n "__fish_landfall_using_subcommand settings" -s h -l help -d 'Print help'
 complete -c landfall -n "__fish_landfall_using_subcommand keys" -s h -l help -d 'Print help'
 complete -c landfall -n "__fish_landfall_using_subcommand version" -s h -l help -d 'Print help'
+complete -c landfall -n "__fish_landfall_using_subcommand claims" -l cmdline -d 'as if this were the kernel command line' -r -f
+complete -c landfall -n "__fish_landfall_using_subcommand claims" -l verbose -d 'say on standard error why it is not'
+complete -c landfall -n "__fish_landfall_using_subcommand claims" -s h -l help -d 'Print help'
+complete -c landfall -n "__fish_landfall_using_subcommand mount-root" -l print-init -d 'print that path too'
+complete -c landfall -n "__fish_landfall_using_subcommand mount-root" -s h -l help -d 'Print help'

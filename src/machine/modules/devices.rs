@@ -63,33 +63,52 @@ pub fn added(event: &[u8]) -> Option<Device> {
 /// `0000:00:03.0 [8086:100e]`, `virtio0 [1af4:0001]`, `1-1:1.0 [0bda:8152]`.
 pub fn unclaimed_network(sys: &Path) -> Vec<String> {
     let mut unclaimed = Vec::new();
+    for (bus, name) in without_driver(sys) {
+        let device = sys.join("bus").join(bus).join("devices").join(&name);
+        let read = |file: &str| attribute(&device, file).unwrap_or_default();
+        let hex = |file: &str| read(file).trim_start_matches("0x").to_owned();
+        let id = match bus {
+            // `name` is an interface; the numbers are its device's.
+            "usb" => fs::canonicalize(&device).ok().and_then(|path| {
+                let device = path.parent()?;
+                let (vendor, product) =
+                    (attribute(device, "idVendor")?, attribute(device, "idProduct")?);
+                Some(format!("{vendor}:{product}"))
+            }),
+            "pci" | "virtio" => Some(format!("{}:{}", hex("vendor"), hex("device"))),
+            _ => None,
+        };
+        unclaimed.push(match id {
+            Some(id) => format!("{name} [{id}]"),
+            None => name,
+        });
+    }
+    unclaimed
+}
+
+/// The same devices, for who looks for their drivers.
+pub fn driverless_network(sys: &Path) -> Vec<Device> {
+    let found = without_driver(sys).into_iter().filter_map(|(bus, name)| {
+        let folder = sys.join("bus").join(bus).join("devices").join(&name);
+        attribute(&folder, "modalias").map(|modalias| Device { name, modalias })
+    });
+    found.collect()
+}
+
+/// Network devices that no driver has claimed: bus and name.
+fn without_driver(sys: &Path) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
     for bus in ["pci", "usb", "virtio", "vmbus", "xen"] {
         let directory = sys.join("bus").join(bus).join("devices");
         for name in names_in(&directory) {
             let device = directory.join(&name);
             let read = |file: &str| attribute(&device, file).unwrap_or_default();
-            if device.join("driver").exists() || !is_wired_network(bus, &read) {
-                continue;
+            if !device.join("driver").exists() && is_wired_network(bus, &read) {
+                found.push((bus, name));
             }
-            let hex = |file: &str| read(file).trim_start_matches("0x").to_owned();
-            let id = match bus {
-                // `name` is an interface; the numbers are its device's.
-                "usb" => fs::canonicalize(&device).ok().and_then(|path| {
-                    let device = path.parent()?;
-                    let (vendor, product) =
-                        (attribute(device, "idVendor")?, attribute(device, "idProduct")?);
-                    Some(format!("{vendor}:{product}"))
-                }),
-                "pci" | "virtio" => Some(format!("{}:{}", hex("vendor"), hex("device"))),
-                _ => None,
-            };
-            unclaimed.push(match id {
-                Some(id) => format!("{name} [{id}]"),
-                None => name,
-            });
         }
     }
-    unclaimed
+    found
 }
 
 /// `read` gives an attribute of the device, empty when there is none.

@@ -138,6 +138,15 @@ impl Drivers {
         self.wait_until_idle();
     }
 
+    /// Loads drivers of the network devices that have none, and of nothing else: for machines on
+    /// which udev loads them, and has not these.
+    pub fn settle_network(&self) {
+        for device in devices::driverless_network(&self.shared.sys) {
+            self.load_for(&device);
+        }
+        self.wait_until_idle();
+    }
+
     /// Loads drivers for devices that appear from now on, in a thread of its own. Call it before
     /// [`Self::settle_present`], or what appears between the two is missed.
     pub fn follow(&self) -> Result<()> {

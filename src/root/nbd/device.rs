@@ -35,6 +35,7 @@ use netlink_packet_generic::ctrl::nlas::GenlCtrlAttrs;
 use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
 use netlink_packet_generic::{GenlFamily, GenlMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_GENERIC};
+use rustix::fs::{Mode, OFlags};
 
 use super::client::Connection;
 use super::negotiate::Export;
@@ -112,7 +113,21 @@ pub fn is_connected(index: u32) -> Result<bool> {
 
 /// Who the kernel lets reconfigure the device.
 pub fn backend_identifier(export: &str) -> String {
-    format!("landfall:{export}")
+    format!("{OURS}{export}")
+}
+
+/// What begins the identifier of every device of ours.
+const OURS: &str = "landfall:";
+
+pub fn is_our_identifier(identifier: &str) -> bool {
+    identifier.starts_with(OURS)
+}
+
+/// Whether the device is mounted, in whichever namespace: who mounts it claims it for himself.
+pub fn is_mounted(index: u32) -> bool {
+    let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(format!("/dev/nbd{index}"), flags, Mode::empty());
+    opened.is_err_and(|errno| errno == rustix::io::Errno::BUSY)
 }
 
 /// The smallest sectors that both sides can do.

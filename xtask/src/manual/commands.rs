@@ -37,7 +37,8 @@ pub fn all() -> Result<Vec<Command>> {
     let mut commands: Vec<Command> = Vec::new();
     let mut rest = overview()?.lines().peekable();
     while let Some(line) = rest.next() {
-        let Some(name) = line.strip_prefix("  ").and_then(usage_of) else { continue };
+        // Without blanks in front it is prose.
+        let Some(name) = usage_of(line).filter(|_| line.starts_with(' ')) else { continue };
         let (usage, about) = cells(line);
         let mut about = about.to_owned();
         while let Some(more) = rest.next_if(|line| line.starts_with("         ")) {
@@ -51,8 +52,8 @@ pub fn all() -> Result<Vec<Command>> {
             options: flags(own, name),
             usages: own
                 .lines()
+                .filter(|line| usage_of(line) == Some(name) && !line.contains(':'))
                 .map(|line| cells(line).0)
-                .filter(|usage| usage_of(usage) == Some(name) && !usage.contains(':'))
                 .collect(),
         });
     }
@@ -110,7 +111,7 @@ fn flags<'a>(text: &'a str, command: &str) -> Vec<Flag<'a>> {
     let mut ours = true;
     for line in text.lines() {
         // Headings name a command with a colon.
-        if let Some(name) = usage_of(line.trim_start()) {
+        if let Some(name) = usage_of(line) {
             ours = name == command;
         }
         if !ours {
@@ -139,8 +140,10 @@ fn flags<'a>(text: &'a str, command: &str) -> Vec<Flag<'a>> {
     flags
 }
 
-/// `landfall check: …` and `landfall check FILE…` are about check.
+/// `landfall check: …` and `  landfall check FILE…` are about check; prose is further to the right,
+/// and may begin in the same way.
 fn usage_of(line: &str) -> Option<&str> {
+    let line = line.strip_prefix("  ").unwrap_or(line);
     let name = line.strip_prefix("landfall ")?.split(' ').next()?.trim_end_matches(':');
     let is_name = !name.is_empty() && name.bytes().all(|c| c.is_ascii_lowercase() || c == b'-');
     is_name.then_some(name)
@@ -180,6 +183,7 @@ mod tests {
             ("plan",       "landfall plan: what\n  --a A  b",                    "a=A"),
             ("claims",     shared,                                             "verbose= cmdline=TEXT odd="),
             ("mount-root", shared,                                             "print-init="),
+            ("plan",       "  landfall plan\n    landfall check is\n  --a  b",   "a="),
         ];
         for (command, text, expected) in cases {
             let got = flags(text, command);
