@@ -38,7 +38,8 @@ impl Became {
         for link in state.links.iter().filter(|link| link.name != "lo") {
             say(format!("link {}", link.mac), format!("{} {:?}", link.up, link.addresses));
         }
-        for route in &state.routes {
+        // networkd adds one to each gateway, as soon as it has had its own answer from DHCP.
+        for route in state.routes.iter().filter(|route| !route.to.ends_with("/32")) {
             say(format!("route {}", route.to), format!("{:?} {}", route.via, route.link));
         }
         for entry in &state.environment {

@@ -69,9 +69,22 @@ pub fn becomes_the_same(test: &str, host: Host, mode: &str, known: &[(&str, &str
     site.boot(host.image(mode)?)?.is_like(&own, known)
 }
 
-const AS_INIT: &[(&str, &str)] = &[];
+/// In what such a machine differs from one with our image, by [`Became`]'s names, and why.
+const AS_INIT: &[(&str, &str)] = &[(
+    "mount /dev",
+    "the kernel sizes it by the memory that is free while the compressed image is there",
+)];
 
-const AS_HANDLER: &[(&str, &str)] = &[];
+const AS_HANDLER: &[(&str, &str)] = &[
+    ("mount /dev", "their init mounts it, as \"udev\""),
+    ("mount /run", "their init mounts it, with a tenth of the memory (initramfs.runsize=)"),
+    ("environment PATH", "their init exports its own"),
+    ("environment PWD", "their shell exports it"),
+    ("environment drop_caps", "their init leaves it for the next one"),
+    ("environment init", "their init leaves it for the next one"),
+    ("environment rootmnt", "their init leaves it for the next one"),
+    ("file /run/landfall/init", "their init may want to know what to start"),
+];
 
 #[test]
 #[ignore = "boots a virtual machine"]
