@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use landfall_tests::Node;
+use landfall_tests::protocol::{Mount, State};
 use serde_json::Value;
 
 /// Facts by name, each as a text; what depends on time and chance is left out.
@@ -24,16 +25,8 @@ impl Became {
         let mut facts = BTreeMap::new();
         let mut say = |name: String, value: String| facts.insert(name, without_link_name(&value));
 
-        // The last one on a target is the one that is seen.
-        for mount in &state.mounts {
-            // Of a service while it runs.
-            if !mount.target.starts_with("/run/credentials/") {
-                let mut options = mount.options.clone();
-                options.sort();
-                options.dedup();
-                let value = format!("{} {} {}", mount.fstype, mount.source, options.join(","));
-                say(format!("mount {}", mount.target), value);
-            }
+        for (target, mount) in mounts(&state) {
+            say(format!("mount {target}"), mount);
         }
         for link in state.links.iter().filter(|link| link.name != "lo") {
             say(format!("link {}", link.mac), format!("{} {:?}", link.up, link.addresses));
@@ -93,6 +86,24 @@ impl Became {
         ensure!(faults.is_empty(), "of ours, and of theirs:\n{}", faults.join("\n"));
         Ok(())
     }
+}
+
+/// What is mounted, by its target: the last one is the one that is seen.
+pub fn mounts(state: &State) -> BTreeMap<String, String> {
+    // Those of a service are there while it runs.
+    let lasting = |mount: &&Mount| !mount.target.starts_with("/run/credentials/");
+    let about = |mount: &Mount| {
+        let mut options = mount.options.clone();
+        // The kernel sizes it by the memory that is free beside the compressed image.
+        if mount.fstype == "devtmpfs" {
+            options.retain(|o| !o.starts_with("size=") && !o.starts_with("nr_inodes="));
+        }
+        options.sort();
+        options.dedup();
+        format!("{} {} {}", mount.fstype, mount.source, options.join(","))
+    };
+    let mounts = state.mounts.iter().filter(lasting);
+    mounts.map(|mount| (mount.target.clone(), about(mount))).collect()
 }
 
 fn without_link_name(text: &str) -> String {

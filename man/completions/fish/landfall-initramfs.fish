@@ -28,6 +28,7 @@ complete -c landfall-initramfs -n "__fish_landfall_initramfs_needs_command" -s h
 complete -c landfall-initramfs -n "__fish_landfall_initramfs_needs_command" -s V -l version -d 'Print version'
 complete -c landfall-initramfs -n "__fish_landfall_initramfs_needs_command" -f -a "build" -d 'Packs the agent and a kernel\'s modules into one image'
 complete -c landfall-initramfs -n "__fish_landfall_initramfs_needs_command" -f -a "list" -d 'Tells what build would take, for hooks that copy it into an image of their own'
+complete -c landfall-initramfs -n "__fish_landfall_initramfs_needs_command" -f -a "uki" -d 'Makes one file of a kernel, an image and a command line, which UEFI firmware starts by itself'
 complete -c landfall-initramfs -n "__fish_landfall_initramfs_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c landfall-initramfs -n "__fish_landfall_initramfs_using_subcommand build" -l kernel -d 'A version, a lib/modules/VERSION directory, or the root of an unpacked kernel package' -r -F
 complete -c landfall-initramfs -n "__fish_landfall_initramfs_using_subcommand build" -l drivers -d 'Only these network drivers, names or globs, instead of all Ethernet' -r
@@ -48,6 +49,13 @@ complete -c landfall-initramfs -n "__fish_landfall_initramfs_using_subcommand li
 complete -c landfall-initramfs -n "__fish_landfall_initramfs_using_subcommand list" -l firmware -d 'Look for firmware here before /lib/firmware; repeatable' -r -F
 complete -c landfall-initramfs -n "__fish_landfall_initramfs_using_subcommand list" -l verbose -d 'Name on standard error the firmware that is not on this system, by driver'
 complete -c landfall-initramfs -n "__fish_landfall_initramfs_using_subcommand list" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c landfall-initramfs -n "__fish_landfall_initramfs_using_subcommand help; and not __fish_seen_subcommand_from build list help" -f -a "build" -d 'Packs the agent and a kernel\'s modules into one image'
-complete -c landfall-initramfs -n "__fish_landfall_initramfs_using_subcommand help; and not __fish_seen_subcommand_from build list help" -f -a "list" -d 'Tells what build would take, for hooks that copy it into an image of their own'
-complete -c landfall-initramfs -n "__fish_landfall_initramfs_using_subcommand help; and not __fish_seen_subcommand_from build list help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c landfall-initramfs -n "__fish_landfall_initramfs_using_subcommand uki" -l kernel -d 'The kernel (vmlinuz)' -r -F
+complete -c landfall-initramfs -n "__fish_landfall_initramfs_using_subcommand uki" -l initramfs -d 'An image of build, or of another generator; repeatable, the first is unpacked first' -r -F
+complete -c landfall-initramfs -n "__fish_landfall_initramfs_using_subcommand uki" -l cmdline -d 'The kernel\'s command line' -r
+complete -c landfall-initramfs -n "__fish_landfall_initramfs_using_subcommand uki" -l stub -d 'systemd\'s stub [default: that of the package systemd-boot-efi for the kernel\'s architecture]' -r -F
+complete -c landfall-initramfs -n "__fish_landfall_initramfs_using_subcommand uki" -l output -d 'The file to write; one that exists is replaced at the end' -r -F
+complete -c landfall-initramfs -n "__fish_landfall_initramfs_using_subcommand uki" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c landfall-initramfs -n "__fish_landfall_initramfs_using_subcommand help; and not __fish_seen_subcommand_from build list uki help" -f -a "build" -d 'Packs the agent and a kernel\'s modules into one image'
+complete -c landfall-initramfs -n "__fish_landfall_initramfs_using_subcommand help; and not __fish_seen_subcommand_from build list uki help" -f -a "list" -d 'Tells what build would take, for hooks that copy it into an image of their own'
+complete -c landfall-initramfs -n "__fish_landfall_initramfs_using_subcommand help; and not __fish_seen_subcommand_from build list uki help" -f -a "uki" -d 'Makes one file of a kernel, an image and a command line, which UEFI firmware starts by itself'
+complete -c landfall-initramfs -n "__fish_landfall_initramfs_using_subcommand help; and not __fish_seen_subcommand_from build list uki help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
