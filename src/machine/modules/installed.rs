@@ -45,10 +45,8 @@ impl Installed {
         for line in &configuration.ignored {
             log::debug!(target: "drivers", "modprobe.d: not obeyed: {line}");
         }
-        // mkinitcpio leaves only depmod's binary files in its images; our hook puts the texts here.
-        let kept = directory.join("landfall");
         let index = if directory.is_dir() {
-            Index::read(if kept.is_dir() { &kept } else { &directory })
+            Index::read(&directory)
                 .map(|index| configured(index, &configuration))
                 .map_err(|error| log::warn!(target: "drivers", "{error}"))
                 .ok()

@@ -399,14 +399,7 @@ mod tests {
             ("proc/filesystems", "nodev\tsysfs\n\terofs\n"),
         ]);
         let without = image(&[("proc/filesystems", "")]);
-        let of_mkinitcpio = image(&[
-            ("lib/modules/6.1/modules.dep.bin", "for kmod"),
-            ("lib/modules/6.1/landfall/modules.dep", ""),
-            ("lib/modules/6.1/landfall/modules.builtin", "kernel/fs/ext4/ext4.ko\n"),
-        ]);
         let cases = [
-            (&of_mkinitcpio, "6.1", "ext4",     None),
-            (&of_mkinitcpio, "6.1", "nbd",      Some("loading nbd: refused: module nbd is not in this image, built for kernel 6.1")),
             (&with_modules, "6.1",  "ext4",      None),
             (&with_modules, "6.1",  "loop",      None), // built in, by the look of /sys
             (&with_modules, "6.1",  "fs-erofs",  None), // or of /proc/filesystems
