@@ -15,12 +15,9 @@ use crate::{ROOT, usual_dhcp, usual_root};
 const BOOKWORM: Host = Host { suite: "bookworm", generator: "dracut" };
 const TRIXIE: Host = Host { suite: "trixie", generator: "dracut" };
 
-/// In what such a machine differs from one with our image, by `Became`'s names, and why.
-const AS_INIT: &[(&str, &str)] = &[(
-    "mount /dev",
-    "the kernel sizes it by the memory that is free while the compressed image is there",
-)];
+const AS_INIT: &[(&str, &str)] = &[];
 
+/// In what such a machine differs from one with our image, by `Became`'s names, and why.
 const WITH_SYSTEMD: &[(&str, &str)] = &[
     ("arguments", "the initramfs' systemd hands its state on to the root's"),
     ("environment ", "systemd clears it, and makes it anew"),
