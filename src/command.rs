@@ -85,7 +85,7 @@ fn run() -> Result<Output, lexopt::Error> {
 }
 
 /// What there is to be said about a command; none if there is no such command.
-fn help(command: &str) -> Option<&'static str> {
+pub fn help(command: &str) -> Option<&'static str> {
     match command {
         "check" => Some(desk::check::HELP),
         "plan" => Some(desk::plan::HELP),

@@ -1,10 +1,6 @@
 //! Finds the firmware files that modules name.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result};
 
 /// Where the builder's own system has firmware, in the kernel's order of search.
 const SYSTEM: [&str; 4] =
@@ -25,32 +21,28 @@ impl Firmware {
         Self { directories }
     }
 
-    /// The file and its name below `/lib/firmware`, perhaps with the ending of a compression;
-    /// `None` when no directory has it.
-    pub fn find(&self, name: &str) -> Result<Option<(String, Vec<u8>)>> {
+    /// The file's name below `/lib/firmware`, perhaps with the ending of a compression, and where
+    /// it is; `None` when no directory has it.
+    pub fn find(&self, name: &str) -> Option<(String, PathBuf)> {
         // A module is code of its distributor; still, nothing outside of the directories is meant.
         if Path::new(name).is_absolute() || name.split('/').any(|part| part == "..") {
-            return Ok(None);
+            return None;
         }
-        for directory in &self.directories {
-            for ending in ENDINGS {
+        let candidates = self.directories.iter().flat_map(|directory| {
+            ENDINGS.iter().map(move |ending| {
                 let name = format!("{name}{ending}");
                 let path = directory.join(&name);
-                match fs::read(&path) {
-                    Ok(content) => return Ok(Some((name, content))),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => {
-                        return Err(error).with_context(|| format!("reading {}", path.display()));
-                    }
-                }
-            }
-        }
-        Ok(None)
+                (name, path)
+            })
+        });
+        candidates.into_iter().find(|(_, path)| path.is_file())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -77,8 +69,8 @@ mod tests {
             ("/etc/passwd",       None),
         ];
         for (name, expected) in cases {
-            let got = firmware.find(name).unwrap();
-            let got = got.as_ref().map(|(name, content)| (&**name, std::str::from_utf8(content).unwrap()));
+            let got = firmware.find(name).map(|(name, path)| (name, fs::read_to_string(path).unwrap()));
+            let got = got.as_ref().map(|(name, content)| (&**name, &**content));
             assert_eq!(got, expected, "{name}");
         }
     }

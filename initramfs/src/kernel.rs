@@ -51,7 +51,12 @@ impl Kernel {
 
     /// The module's file, decompressed.
     pub fn image_of(&self, module: &Module) -> Result<Vec<u8>> {
-        plain(&self.directory.join(&module.path))
+        plain(&self.path_of(module))
+    }
+
+    /// Where the module's file is, perhaps compressed.
+    pub fn path_of(&self, module: &Module) -> PathBuf {
+        self.directory.join(&module.path)
     }
 }
 

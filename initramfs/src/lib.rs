@@ -6,14 +6,17 @@
 //! them takes the kernel a quarter of the time.
 //!
 //! `kernel` finds a kernel's modules, `selection` chooses among them, `firmware` looks up what they
-//! ask for, `cpio` writes; this file puts the parts together.
+//! ask for, `cpio` writes; this file puts the parts together. `list` tells others what was chosen.
 
+pub mod arguments;
 mod cpio;
 mod elf;
 mod firmware;
 mod kernel;
+mod list;
 mod selection;
 mod summary;
+mod uki;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -24,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
-use landfall::machine::modules::{Index, Softdep};
+use landfall::machine::modules::{Index, Module, Softdep};
 
 use crate::cpio::Archive;
 use crate::elf::{ModuleInfo, machine_name, require_static, without_debug_data, without_signature};
@@ -32,7 +35,9 @@ use crate::firmware::Firmware;
 use crate::kernel::{Kernel, alias_lines};
 use crate::selection::{Request, Selection, choose, dependencies, plain_path};
 
+pub use crate::list::{FirmwareFiles, List};
 pub use crate::summary::Summary;
+pub use crate::uki::{Uki, unify};
 
 /// zstd's highest without `--ultra`.
 pub const DEFAULT_LEVEL: i32 = 19;
@@ -173,18 +178,7 @@ fn add_modules(
 ) -> Result<BTreeMap<String, ModuleInfo>> {
     let mut infos = BTreeMap::new();
     for module in selection.modules.iter().filter_map(|name| kernel.index.module(name)) {
-        let doing = || format!("reading {}", module.path.display());
-        let mut image = kernel.image_of(module)?;
-        let info = ModuleInfo::read(&image).with_context(doing)?;
-        if info.release != kernel.release {
-            bail!(
-                "{} was built for Linux {}, but its directory is that of {}: the agent would not \
-                 find it",
-                module.path.display(),
-                info.release,
-                kernel.release
-            );
-        }
+        let (mut image, info) = read_module(kernel, module)?;
         if signatures == Signatures::Strip {
             image = without_debug_data(without_signature(&image))
                 .with_context(|| format!("stripping {}", module.path.display()))?;
@@ -195,6 +189,23 @@ fn add_modules(
         infos.insert(module.name.clone(), info);
     }
     Ok(infos)
+}
+
+/// A module's file, decompressed, and what it says about itself.
+fn read_module(kernel: &Kernel, module: &Module) -> Result<(Vec<u8>, ModuleInfo)> {
+    let image = kernel.image_of(module)?;
+    let info =
+        ModuleInfo::read(&image).with_context(|| format!("reading {}", module.path.display()))?;
+    if info.release != kernel.release {
+        bail!(
+            "{} was built for Linux {}, but its directory is that of {}: the agent would not \
+             find it",
+            module.path.display(),
+            info.release,
+            kernel.release
+        );
+    }
+    Ok((image, info))
 }
 
 /// depmod's files, for the modules of this image only.
@@ -264,8 +275,10 @@ fn add_firmware(
 ) -> Result<()> {
     for (module, info) in infos {
         for name in &info.firmware {
-            match firmware.find(name)? {
-                Some((name, content)) => {
+            match firmware.find(name) {
+                Some((name, path)) => {
+                    let content =
+                        fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
                     summary.firmware.insert(name.clone(), content.len() as u64);
                     archive.file(&format!("lib/firmware/{name}"), 0o644, content)?;
                 }

@@ -1,9 +1,11 @@
-//! Whole images from made-up kernels: what is in them, and that it is always the same.
+//! Whole images from made-up kernels: what is in them, that it is always the same, and that hooks
+//! are told the same.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use landfall_initramfs::{Build, Signatures, build};
 
@@ -239,4 +241,93 @@ fn a_tree_under_a_wrong_version_is_refused() {
     fs::rename(modules.join("6.1.0"), modules.join("6.1.1")).unwrap();
     let error = build(&full(root.path())).unwrap_err().to_string();
     assert!(error.contains("built for Linux 6.1.0, but its directory is that of 6.1.1"), "{error}");
+}
+
+fn list(words: &[&str], kernel: &Path) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_landfall-initramfs"))
+        .arg("list")
+        .args(words)
+        .arg("--kernel")
+        .arg(kernel)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// An image that a hook makes must boot where our own does.
+#[test]
+fn a_hook_is_told_to_copy_what_an_image_has() {
+    let root = package(0..MODULES.len());
+    let directory = root.path().join("lib/modules/6.1.0").canonicalize().unwrap();
+    // Modules of distributions are compressed, and hooks copy them as they are.
+    let igb = directory.join("kernel/drivers/net/ethernet/intel/igb/igb.ko");
+    let file = fs::File::create(igb.with_extension("ko.gz")).unwrap();
+    let mut packer = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+    std::io::Write::write_all(&mut packer, &fs::read(&igb).unwrap()).unwrap();
+    packer.finish().unwrap();
+    fs::remove_file(&igb).unwrap();
+
+    let (status, out, err) = list(&["modules"], root.path());
+    assert_eq!((status, &*err), (Some(0), ""));
+    let paths: Vec<_> = out.lines().map(PathBuf::from).collect();
+    assert!(paths.iter().all(|path| path.is_absolute() && path.is_file()), "{out}");
+
+    build(&full(root.path())).unwrap();
+    let image = unpack(&root.path().join("image"));
+    let packed = |path: &String| path.ends_with(".ko");
+    let mut in_image: Vec<_> = image.keys().filter(|path| packed(path)).cloned().collect();
+    let mut listed: Vec<_> = paths
+        .iter()
+        .map(|path| path.strip_prefix(&directory).unwrap().display().to_string())
+        .map(|path| format!("lib/modules/6.1.0/{}", path.trim_end_matches(".gz")))
+        .collect();
+    in_image.sort();
+    listed.sort();
+    assert_eq!(listed, in_image);
+    assert!(out.contains("igb.ko.gz\n"), "{out}");
+
+    let firmware = root.path().join("firmware");
+    let firmware = firmware.to_str().unwrap();
+    let (status, out, err) = list(&["firmware", "--firmware", firmware, "--verbose"], root.path());
+    assert_eq!((status, out, &*err), (Some(0), format!("{firmware}/intel/igb.bin.xz\n"), ""));
+    let (status, out, err) = list(&["firmware", "--verbose"], root.path());
+    assert_eq!((status, &*out), (Some(0), ""));
+    assert_eq!(err, "landfall-initramfs: no intel/igb.bin for igb\n");
+}
+
+#[test]
+fn a_hook_is_told_soft_dependencies_of_the_modules_it_copies_only() {
+    let root = package(0..MODULES.len());
+    let directory = root.path().join("lib/modules/6.1.0/kernel/net");
+    fs::create_dir_all(&directory).unwrap();
+    for name in ["tls", "tg3"] {
+        let module = elf(RELOCATABLE, X86_64, b"vermagic=6.1.0 SMP", false);
+        fs::write(directory.join(name).with_extension("ko"), module).unwrap();
+    }
+    let (status, out, err) = list(&["softdeps"], root.path());
+    assert_eq!((status, &*err), (Some(0), ""));
+    // tg3 is not where network drivers are, so it is not chosen.
+    assert!(out.starts_with("softdep tls pre: ") && out.lines().count() == 1, "{out}");
+    let (_, out, _) = list(&["softdeps", "--modules", "tg3"], root.path());
+    assert!(out.contains("softdep tg3 pre: broadcom\n") && out.lines().count() == 2, "{out}");
+}
+
+/// `update-initramfs` must fail when the image would not boot, and tell which package to look at.
+#[test]
+#[rustfmt::skip]
+fn a_hook_is_told_by_name_what_is_missing() {
+    let root = package(1..MODULES.len());
+    let good = package(0..MODULES.len());
+    let cases: [(&[&str], &Path, &str); 4] = [
+        (&["modules"],                       root.path(),              "this kernel has no nbd, neither as a module nor built in"),
+        (&["firmware"],                      root.path(),              "this kernel has no nbd, neither as a module nor built in"),
+        (&["modules", "--drivers", "igc"],   good.path(),              "did you mean \"igb\"?"),
+        (&["modules"],                       Path::new("9.9.9-none"),  "there is no kernel 9.9.9-none in /lib/modules"),
+    ];
+    for (words, kernel, expected) in cases {
+        let (status, out, err) = list(words, kernel);
+        assert_eq!((status, &*out), (Some(1), ""), "{words:?}");
+        assert!(err.contains(expected), "{err}, expected {expected}");
+    }
 }

@@ -1,4 +1,4 @@
-//! Who this machine is, apart from its network: SMBIOS, architecture, memory.
+//! Who this machine is, apart from its network: SMBIOS or device tree, architecture, memory.
 
 use std::fs;
 use std::path::Path;
@@ -13,17 +13,21 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads `class/dmi/id` below `sys` (normally `/sys`).
+    /// Reads `class/dmi/id` below `sys` (normally `/sys`), and what a board without SMBIOS has
+    /// instead: a device tree, whose root may have a serial number, but no UUID.
     pub fn read(sys: &Path) -> Self {
-        let field = |name: &str| {
-            fs::read_to_string(sys.join("class/dmi/id").join(name))
-                .map(|text| text.trim().to_owned())
+        let field = |path: &str| {
+            fs::read_to_string(sys.join(path))
+                // A device tree's strings end as C's do.
+                .map(|text| text.trim_end_matches('\0').trim().to_owned())
                 .ok()
                 .filter(|text| !text.is_empty())
         };
+        let serial = |path: &str| field(path).filter(|serial| !is_dummy(serial));
         Self {
-            uuid: field("product_uuid").as_deref().and_then(uuid_as_stored),
-            serial: field("product_serial").filter(|serial| !is_dummy(serial)),
+            uuid: field("class/dmi/id/product_uuid").as_deref().and_then(uuid_as_stored),
+            serial: serial("class/dmi/id/product_serial")
+                .or_else(|| serial("firmware/devicetree/base/serial-number")),
         }
     }
 
@@ -94,6 +98,34 @@ mod tests {
         assert_eq!(uuid[8..], [0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff]);
         let identity = Identity { uuid: Some(uuid), serial: None };
         assert_eq!(identity.uuid_text().as_deref(), Some(text));
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn a_machine_is_known_by_its_firmware_or_by_its_device_tree() {
+        const UUID: &str = "class/dmi/id/product_uuid";
+        const SERIAL: &str = "class/dmi/id/product_serial";
+        const TREE: &str = "firmware/devicetree/base/serial-number";
+        const WRITTEN: &str = "00112233-4455-6677-8899-aabbccddeeff";
+        let cases: [(&[(&str, &str)], Option<&str>, Option<&str>); 6] = [
+            (&[(UUID, "00112233-4455-6677-8899-AABBCCDDEEFF\n"), (SERIAL, "CZ1234\n")], Some(WRITTEN), Some("CZ1234")),
+            (&[(TREE, "10000000abcdef01\0")], None, Some("10000000abcdef01")), // a board
+            (&[(SERIAL, "CZ1234\n"), (TREE, "1\0")], None, Some("CZ1234")),    // U-Boot with both
+            (&[(SERIAL, "Not Specified\n"), (TREE, "77\0")], None, Some("77")),
+            (&[(TREE, "\0")], None, None),
+            (&[], None, None),                                                 // QEMU's virt machine
+        ];
+        for (files, uuid, serial) in cases {
+            let sys = tempfile::tempdir().unwrap();
+            for (path, text) in files {
+                let path = sys.path().join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            let identity = Identity::read(sys.path());
+            assert_eq!(identity.uuid_text().as_deref(), uuid, "{files:?}");
+            assert_eq!(identity.serial.as_deref(), serial, "{files:?}");
+        }
     }
 
     #[test]

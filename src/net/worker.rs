@@ -471,7 +471,9 @@ fn architecture(sys: &Path) -> Option<u16> {
         ("x86_64", true, Ok("32")) => Some(0x0006),
         ("x86_64", true, _) => Some(0x0007),
         ("x86_64", false, _) => Some(0x0000),
-        ("aarch64", ..) => Some(0x000b),
+        ("aarch64", true, _) => Some(0x000b),
+        // U-Boot, as the one that fetches a kernel on boards without UEFI.
+        ("aarch64", false, _) => Some(0x0016),
         _ => None,
     }
 }

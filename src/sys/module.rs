@@ -55,7 +55,8 @@ fn outcome(result: Result<(), Errno>, path: &Path) -> Result<()> {
              must not be built with --unsigned",
         ),
         Errno::PERM => error.with_hint(
-            "module_blacklist= or kernel lockdown forbids it; the kernel log says which",
+            "this kernel is locked down (under Secure Boot the image must not be built with \
+             --unsigned), or module_blacklist= forbids it; the kernel log says which",
         ),
         Errno::NOENT => {
             error.with_hint("a symbol or firmware it needs is missing; the kernel log names it")

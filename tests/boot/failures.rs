@@ -20,14 +20,19 @@ fn fails_and_reboots(vm: Vm<'_>, stage: &str, words: &[&str]) -> Result<()> {
 #[test]
 #[ignore = "boots a virtual machine"]
 fn a_root_without_an_init_is_said_to_have_none() -> Result<()> {
-    let lab = Lab::new("fails-no-init")?;
+    fails_without_an_init("fails-no-init", Kernel::V6_12)
+}
+
+pub fn fails_without_an_init(test: &str, kernel: Kernel) -> Result<()> {
+    let lab = Lab::new(test)?;
     let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
     // The shell too is an init of last resort.
-    let image = ProbeRoot::new(&lab)?.without("sbin/init")?.without("bin/sh")?.pack()?;
+    let tree = ProbeRoot::for_machine(&lab, kernel.arch())?;
+    let image = tree.without("sbin/init")?.without("bin/sh")?.pack()?;
     let _nbd = Nbd::new(&lab, NbdKind::NbdServer).export("root", &image).start()?;
 
     fails_and_reboots(
-        usual_vm(&lab, Kernel::V6_12, "")?,
+        usual_vm(&lab, kernel, "")?,
         "handover",
         &["looking for an init in the root image: ", "/sbin/init: not there"],
     )

@@ -3,12 +3,17 @@
 //! About half of the tests break something. Names are promises; a test's comment says who would
 //! suffer if it were not kept.
 
+mod aarch64;
+mod became;
 mod config;
 mod dhcp;
+mod dracut;
 mod drivers;
 mod failures;
 mod formats;
+mod hosts;
 mod leftovers;
+mod power_on;
 mod promise;
 mod ram;
 mod role;
@@ -16,6 +21,7 @@ mod root;
 mod seed;
 mod shutdown;
 mod static_address;
+mod uki;
 mod variables;
 
 use anyhow::{Context, Result};

@@ -25,14 +25,18 @@ fn needs_nobody(node: &Node<'_>, server: &mut Nbd, digest: &TreeDigest) -> Resul
 #[test]
 #[ignore = "boots a virtual machine"]
 fn a_copied_root_outlives_its_server() -> Result<()> {
-    let lab = Lab::new("ram-copy")?;
-    let tree = ProbeRoot::new(&lab)?.payload_mib(24)?;
+    outlives_its_server("ram-copy", Kernel::V6_1)
+}
+
+pub fn outlives_its_server(test: &str, kernel: Kernel) -> Result<()> {
+    let lab = Lab::new(test)?;
+    let tree = ProbeRoot::for_machine(&lab, kernel.arch())?.payload_mib(24)?;
     let digest = tree.digest()?;
     let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
     let image = tree.pack()?;
     let mut nbd = Nbd::new(&lab, NbdKind::NbdServer).export("root", &image).start()?;
 
-    let machine = usual_vm(&lab, Kernel::V6_1, "landfall.ram=copy")?.boot()?;
+    let machine = usual_vm(&lab, kernel, "landfall.ram=copy")?.boot()?;
     let node = machine.node()?;
     machine.line("root: \"root\" from 10.77.0.1:10809 copied to RAM: ")?;
     needs_nobody(&node, &mut nbd, &digest)?;

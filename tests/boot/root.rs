@@ -9,9 +9,9 @@ use landfall_tests::{Kernel, Lab, Nbd, NbdKind, ProbeRoot, SERVER, checksum};
 use crate::{usual_dhcp, usual_root, usual_vm};
 
 /// The whole of a streamed boot, as the running system sees it.
-fn streams_from(test: &str, kind: NbdKind, kernel: Kernel) -> Result<()> {
+pub fn streams_from(test: &str, kind: NbdKind, kernel: Kernel) -> Result<()> {
     let lab = Lab::new(test)?;
-    let tree = ProbeRoot::new(&lab)?.payload_mib(2)?;
+    let tree = ProbeRoot::for_machine(&lab, kernel.arch())?.payload_mib(2)?;
     let digest = tree.digest()?;
     let image = tree.pack()?;
     let served = checksum::file(&image)?;

@@ -12,8 +12,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::console::Console;
+use crate::kernel::Kernel;
 use crate::sys;
-use crate::vm::Kernel;
 use crate::workshop;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use landfall_initramfs::{Build, Signatures};
 
-use crate::vm::Kernel;
+use crate::kernel::Kernel;
 use crate::workshop;
 
 #[derive(Clone, Debug)]
@@ -104,7 +104,7 @@ impl Initramfs {
 
     /// The image's path; built unless one with the same contents is there.
     pub fn build(&self) -> Result<PathBuf> {
-        let agent = workshop::agent()?;
+        let agent = workshop::program("landfall", self.kernel.arch())?;
         // By the sources of the builder too: it is part of what is tested.
         let builder = ["initramfs/src", "src/machine/modules"];
         let inputs = (
@@ -129,7 +129,9 @@ impl Initramfs {
         let mut image = Build::new(self.kernel.tree()?, agent, path);
         image.drivers.clone_from(&self.drivers);
         image.config = config;
-        image.rescue_shell = self.rescue_shell.then(|| PathBuf::from("/bin/busybox"));
+        if self.rescue_shell {
+            image.rescue_shell = Some(self.kernel.arch().busybox()?);
+        }
         image.signatures = self.signatures;
         image.level = 3;
         landfall_initramfs::build(&image)?;

@@ -1,18 +1,23 @@
 //! One test's world: a network namespace with a bridge, and a folder for what happened in it.
 
 use std::cell::Cell;
-use std::fs;
+use std::fs::{self, File};
 use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{self, Command};
 
 use anyhow::{Context, Result, bail};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::vm::{Kernel, Vm};
+use crate::kernel::Kernel;
+use crate::vm::Vm;
 
 /// Address of every server of a lab; machines get theirs from 10.77.0.0/24.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+
+/// The network namespace of the calling thread.
+const OWN_NETWORK: &str = "/proc/thread-self/ns/net";
 
 pub struct Lab {
     folder: PathBuf,
@@ -45,6 +50,34 @@ impl Lab {
             ip(&format!("address add {address}/24 dev {name}"))?;
         }
         ip(&format!("link set {name} up"))
+    }
+
+    /// Lets `start` start servers on another host of the wire `br0`, which is what its only card is
+    /// called there: two servers on one host would want the same port.
+    pub fn on_another_host<T>(
+        &self,
+        address: Ipv4Addr,
+        start: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let here = File::open(OWN_NETWORK)?;
+        let cable = format!("host{}", address.octets()[3]);
+        ip(&format!("link add {cable} type veth peer name {cable}-far"))?;
+        ip(&format!("link set dev {cable} master br0 up"))?;
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let there = File::open(OWN_NETWORK)?;
+        setns(&here, CloneFlags::CLONE_NEWNET)?;
+        let result = (|| {
+            // By this process's descriptor, since the namespace has no name.
+            let there_as_path = format!("/proc/{}/fd/{}", process::id(), there.as_raw_fd());
+            ip(&format!("link set {cable}-far netns {there_as_path}"))?;
+            setns(&there, CloneFlags::CLONE_NEWNET)?;
+            ip("link set lo up")?;
+            ip(&format!("link set {cable}-far name br0 up"))?;
+            ip(&format!("address add {address}/24 dev br0"))?;
+            start()
+        })();
+        setns(&here, CloneFlags::CLONE_NEWNET)?;
+        result
     }
 
     pub fn vm(&self, kernel: Kernel) -> Vm<'_> {

@@ -19,11 +19,17 @@ mod daemon;
 #[cfg(feature = "harness")]
 mod disk;
 #[cfg(feature = "harness")]
+mod host;
+#[cfg(feature = "harness")]
 mod initramfs;
+#[cfg(feature = "harness")]
+mod kernel;
 #[cfg(feature = "harness")]
 mod lab;
 #[cfg(feature = "harness")]
 mod machine;
+#[cfg(feature = "harness")]
+mod netboot;
 #[cfg(feature = "harness")]
 mod node;
 #[cfg(feature = "harness")]
@@ -48,11 +54,14 @@ pub use self::{
     console::Console,
     daemon::Daemon,
     disk::{Disk, Table},
+    host::Host,
     initramfs::Initramfs,
+    kernel::{Arch, Kernel},
     lab::{Lab, SERVER},
     machine::Machine,
+    netboot::{BootFolder, example},
     node::Node,
     root::{Format, ProbeRoot},
-    servers::{Dnsmasq, Nbd, NbdKind, nginx, tftpd},
-    vm::{Kernel, Nic, Vm},
+    servers::{Dnsmasq, Leases, Nbd, NbdKind, dhcpd, kea, leased, nginx, tftpd},
+    vm::{Firmware, Nic, Vm},
 };

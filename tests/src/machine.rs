@@ -62,13 +62,20 @@ impl Machine {
     pub fn node_within(&self, within: Duration) -> Result<Node<'_>> {
         let mut seen = 0;
         let hello = self.console.wait("the probe", within, |heard| {
-            if let Some(line) = heard.control.pop_front() {
-                return Some(serde_json::from_str::<Hello>(&line).context(line));
+            while let Some(line) = heard.control.pop_front() {
+                // UEFI firmware has a console on this port, too, and clears the screen without the
+                // end of a line.
+                if let Some(hello) = line.find('{').and_then(|at| line.get(at..)) {
+                    return Some(serde_json::from_str::<Hello>(hello).context(line.clone()));
+                }
             }
             let fresh = &heard.lines[seen..];
             seen = heard.lines.len();
             let fatal = |line: &&String| {
-                line.contains("FAILED in stage") || line.contains("Kernel panic - not syncing")
+                let ends = ["FAILED in stage", "Kernel panic - not syncing"];
+                // Firmware that has found nothing to start.
+                let nothing = ["No bootable device", "UEFI Interactive Shell"];
+                ends.iter().chain(&nothing).any(|text| line.contains(text))
             };
             let line = fresh.iter().find(fatal)?;
             let tail = heard.tail();

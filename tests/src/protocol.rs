@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::checksum::TreeDigest;
 
 /// The second serial port, as the guest sees it. Built into Debian's kernels, so that it works
-/// with any initramfs, and independent of the network under test.
-pub const PORT: &str = "/dev/ttyS1";
+/// with any initramfs, and independent of the network under test. On arm64 the console is a port
+/// of another kind, with names of its own.
+pub const PORT: &str = if cfg!(target_arch = "aarch64") { "/dev/ttyS0" } else { "/dev/ttyS1" };
 
 /// Said once, as soon as the probe runs: as PID 1, or as a service after `multi-user.target`.
 #[derive(Clone, Debug, Serialize, Deserialize)]

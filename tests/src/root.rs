@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::checksum::{self, TreeDigest};
 use crate::disk::write_table;
+use crate::kernel::Arch;
 use crate::lab::{Lab, run};
 use crate::workshop;
 
@@ -35,6 +36,10 @@ pub struct ProbeRoot {
 
 impl ProbeRoot {
     pub fn new(lab: &Lab) -> Result<Self> {
+        Self::for_machine(lab, Arch::Amd64)
+    }
+
+    pub fn for_machine(lab: &Lab, arch: Arch) -> Result<Self> {
         let tree = lab.file("root.tree");
         for folder in [
             "bin", "dev", "etc", "home", "mnt", "proc", "root", "run", "sbin", "srv", "sys", "tmp",
@@ -43,8 +48,8 @@ impl ProbeRoot {
             fs::create_dir_all(tree.join(folder))?;
         }
         let root = Self { tree, image: lab.file("root.img") };
-        root.copy(&workshop::probe()?, "sbin/init")?;
-        root.copy(Path::new("/bin/busybox"), "bin/busybox").context("package busybox-static")?;
+        root.copy(&workshop::program("probe", arch)?, "sbin/init")?;
+        root.copy(&arch.busybox()?, "bin/busybox").context("package busybox-static")?;
         for tool in ["sh", "cat", "cp", "echo", "env", "ln", "mkdir", "sed", "sleep", "touch"] {
             symlink("busybox", root.tree.join("bin").join(tool))?;
         }
@@ -55,7 +60,7 @@ impl ProbeRoot {
             .file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
     }
 
-    pub fn file(self, path: &str, text: &str) -> Result<Self> {
+    pub fn file(self, path: &str, text: impl AsRef<[u8]>) -> Result<Self> {
         let target = self.tree.join(path);
         fs::create_dir_all(target.parent().context("a file needs a folder")?)?;
         fs::write(&target, text).with_context(|| target.display().to_string())?;

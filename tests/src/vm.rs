@@ -10,41 +10,41 @@ use anyhow::{Context, Result};
 
 use crate::accel::Accel;
 use crate::console::Console;
+use crate::kernel::Kernel;
 use crate::lab::Lab;
 use crate::machine::Machine;
-use crate::{sys, workshop};
+use crate::sys;
 
-/// Debian's kernels of two releases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kernel {
-    V6_1,
-    V6_12,
+/// What looks for something to boot on a machine that has nothing but network cards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// SeaBIOS, which starts the PXE ROM of the first card; in QEMU that is an iPXE.
+    Bios,
+    /// OVMF, with its own driver for the card and its own PXE and HTTP boot.
+    Uefi,
+    /// The same, set to boot from web servers only.
+    UefiHttp,
+    /// OVMF with Secure Boot: it starts what Debian's snake oil key has signed.
+    SecureUefi,
 }
 
-impl Kernel {
-    pub const ALL: [Self; 2] = [Self::V6_1, Self::V6_12];
+impl Firmware {
+    /// Those that start anything.
+    pub const ALL: [Self; 2] = [Self::Bios, Self::Uefi];
 
-    pub fn series(self) -> &'static str {
+    /// OVMF's code, and its store of variables: one in which nobody has written yet, or one with
+    /// the key in it.
+    fn ovmf(self) -> Option<[&'static str; 2]> {
         match self {
-            Self::V6_1 => "6.1",
-            Self::V6_12 => "6.12",
+            Self::Bios => None,
+            Self::Uefi | Self::UefiHttp => {
+                Some(["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"])
+            }
+            Self::SecureUefi => Some([
+                "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
+                "/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd",
+            ]),
         }
-    }
-
-    /// The unpacked package, with `lib/modules/RELEASE` below.
-    pub fn tree(self) -> Result<PathBuf> {
-        workshop::prepared(&format!("kernels/{}", self.series()))
-    }
-
-    pub fn vmlinuz(self) -> Result<PathBuf> {
-        workshop::prepared(&format!("kernels/{}/vmlinuz", self.series()))
-    }
-
-    /// As `uname -r` says.
-    pub fn release(self) -> Result<String> {
-        let image = fs::read_link(self.vmlinuz()?)?;
-        let name = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(name.trim_start_matches("vmlinuz-").to_owned())
     }
 }
 
@@ -61,6 +61,7 @@ const FIRST_MAC: &str = "52:54:00:77:00:01";
 pub struct Vm<'lab> {
     lab: &'lab Lab,
     kernel: Kernel,
+    firmware: Option<Firmware>,
     initramfs: Option<PathBuf>,
     cmdline: String,
     memory_mib: u32,
@@ -87,6 +88,7 @@ impl<'lab> Vm<'lab> {
         Self {
             lab,
             kernel,
+            firmware: None,
             initramfs: None,
             cmdline: String::new(),
             memory_mib: 512,
@@ -101,6 +103,13 @@ impl<'lab> Vm<'lab> {
 
     pub fn initramfs(mut self, image: impl Into<PathBuf>) -> Self {
         self.initramfs = Some(image.into());
+        self
+    }
+
+    /// Starts the machine as one is started by its switch: kernel, initramfs and command line come
+    /// from wherever its firmware finds them, and those given here count for nothing.
+    pub fn firmware(mut self, firmware: Firmware) -> Self {
+        self.firmware = Some(firmware);
         self
     }
 
@@ -158,37 +167,39 @@ impl<'lab> Vm<'lab> {
 
     /// Switches the machine on.
     pub fn boot(self) -> Result<Machine> {
-        let initramfs = self.initramfs.as_ref().context("this machine has no initramfs")?;
         // The control port is a socket without a path: gone with the namespace, and paths of
         // sockets may not be longer than 107 bytes.
         let address = format!("landfall-{}", std::process::id());
         let listener =
             UnixListener::bind_addr(&SocketAddr::from_abstract_name(address.as_bytes())?)?;
 
-        let mut command = Command::new("qemu-system-x86_64");
+        let arch = self.kernel.arch();
+        let mut command = Command::new(arch.qemu());
         command
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-            .args(["-machine", "q35", "-m", &self.memory_mib.to_string()])
+            .args(["-m", &self.memory_mib.to_string()])
             .args(["-smp", if self.accel == Accel::Counted { "1" } else { "2" }])
-            .args(self.accel.arguments())
-            // Without it a boot on a busy host may end at "IO-APIC + timer doesn't work".
-            .args(["-append", &format!("console=ttyS0 no_timer_check {}", self.cmdline)])
-            .arg("-kernel")
-            .arg(self.kernel.vmlinuz()?)
-            .arg("-initrd")
-            .arg(initramfs)
+            .args(arch.board(self.accel))
             .args(["-serial", if self.console == Output::Terminal { "mon:stdio" } else { "stdio" }])
             .args(["-chardev", &format!("socket,id=control,abstract=on,path={address}")])
-            .args(["-serial", "chardev:control"]);
+            .args(arch.control_port());
+        self.add_firmware(&mut command)?;
         for (number, nic) in self.nics.iter().enumerate() {
             let tap = self.lab.tap(&nic.wire)?;
             let (model, mac) = (self.nic_model, &nic.mac);
+            let (rom, order) = match self.firmware {
+                Some(Firmware::Bios) => ("", format!(",bootindex={number}")),
+                // Without its ROM the card is the firmware's to drive, as in most servers.
+                Some(_) => (",romfile=", format!(",bootindex={number}")),
+                None => (",romfile=", String::new()),
+            };
             // A fixed slot for each card, so that its name in the running system is known.
+            let slot = number + 3;
             command
                 .args(["-netdev"])
                 .arg(format!("tap,id=net{number},ifname={tap},script=no,downscript=no"))
                 .args(["-device"])
-                .arg(format!("{model},netdev=net{number},mac={mac},addr={},romfile=", number + 3));
+                .arg(format!("{model},netdev=net{number},mac={mac},addr={slot}{rom}{order}"));
         }
         for (number, disk) in self.disks.iter().enumerate() {
             command
@@ -209,11 +220,64 @@ impl<'lab> Vm<'lab> {
         command.stderr(File::create(&errors)?);
         let mut qemu = sys::bind_to_this_thread(&mut command)
             .spawn()
-            .context("starting qemu-system-x86_64")?;
+            .with_context(|| format!("starting {}", arch.qemu()))?;
         if let Some(output) = qemu.stdout.take() {
             let log = File::create(self.lab.file("machine.console.log"))?;
             console.follow_console(output, log, self.console == Output::Echo);
         }
         Machine::new(qemu, console, &listener, &errors)
+    }
+
+    /// What the machine runs first.
+    fn add_firmware(&self, command: &mut Command) -> Result<()> {
+        match self.firmware {
+            // QEMU's own choice. Without graphics it, and hence the card's ROM, speaks on the first
+            // serial port; OVMF does so anyway.
+            Some(Firmware::Bios) => {
+                command.args(["-machine", "graphics=off"]);
+            }
+            Some(firmware) => {
+                let [code, pristine] = firmware.ovmf().context("this firmware is not OVMF")?;
+                let variables = self.lab.file("machine.vars.img");
+                fs::copy(pristine, &variables)
+                    .with_context(|| format!("{pristine}: package ovmf"))?;
+                command
+                    .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={code}")])
+                    .arg("-drive")
+                    .arg(format!("if=pflash,format=raw,file={}", variables.display()));
+                if self.accel != Accel::Kvm {
+                    // From 2024 on OVMF has no network without random numbers, and the processor
+                    // that is emulated by default has none to give.
+                    command.args(["-cpu", "qemu64,+rdrand"]);
+                }
+                if firmware == Firmware::UefiHttp {
+                    for family in ["IPv4PXE", "IPv6PXE", "IPv6"] {
+                        let off = format!("name=opt/org.tianocore/{family}Support,string=n");
+                        command.args(["-fw_cfg", &off]);
+                    }
+                }
+                if firmware == Firmware::SecureUefi {
+                    // Only the firmware itself, in its own mode of the processor, may write the
+                    // variables; and it does not implement suspending to memory in it.
+                    command
+                        .args(["-machine", "smm=on"])
+                        .args(["-global", "driver=cfi.pflash01,property=secure,value=on"])
+                        .args(["-global", "ICH9-LPC.disable_s3=1"]);
+                }
+            }
+            None => {
+                let initramfs = self.initramfs.as_ref().context("this machine has no initramfs")?;
+                command
+                    .args([
+                        "-append",
+                        &format!("{} {}", self.kernel.arch().cmdline(), self.cmdline),
+                    ])
+                    .arg("-kernel")
+                    .arg(self.kernel.vmlinuz()?)
+                    .arg("-initrd")
+                    .arg(initramfs);
+            }
+        }
+        Ok(())
     }
 }

@@ -1,9 +1,12 @@
 //! Where prepared things lie: `target/landfall` of the workspace, filled by `cargo xtask`.
 //!
 //! ```text
-//! bin/         landfall and probe, static
-//! kernels/     6.1/ and 6.12/: unpacked Debian kernel packages, each with a link `vmlinuz`
+//! bin/         landfall and probe, static; arm64/ has them for that architecture, and a busybox
+//! kernels/     6.1/, 6.12/ and 6.12-arm64/: unpacked Debian kernel packages, each with a link
+//!              `vmlinuz`
+//! stubs/       systemd's EFI stubs of the same releases, in folders of the same names
 //! roots/       Debian root images
+//! packages/    boot loaders and DHCP servers of Debian, unpacked together with their libraries
 //! initramfs/   images built for the tests, named by what went into them
 //! labs/        one folder for each test: console and server logs, its root images
 //! ```
@@ -12,10 +15,13 @@ use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{FlockOperation, flock};
+
+use crate::kernel::Arch;
 
 pub fn dir() -> PathBuf {
     workspace().join("target/landfall")
@@ -30,16 +36,42 @@ pub fn workspace() -> PathBuf {
 
 /// The static agent: the very bytes that ship.
 pub fn agent() -> Result<PathBuf> {
-    prepared("bin/landfall")
+    program("landfall", Arch::Amd64)
 }
 
 pub fn probe() -> Result<PathBuf> {
-    prepared("bin/probe")
+    program("probe", Arch::Amd64)
+}
+
+/// A static program for the machines.
+pub fn program(name: &str, arch: Arch) -> Result<PathBuf> {
+    let path = place_of_program(name, arch);
+    prepared(&path.to_string_lossy())
+}
+
+/// Where it is kept, below [`dir`].
+pub fn place_of_program(name: &str, arch: Arch) -> PathBuf {
+    match arch {
+        Arch::Amd64 => Path::new("bin").join(name),
+        Arch::Arm64 => Path::new("bin/arm64").join(name),
+    }
 }
 
 /// A Debian root by the name of its recipe: `networkd`, `ifupdown`.
 pub fn debian(name: &str) -> Result<PathBuf> {
     prepared(&format!("roots/{name}.squashfs"))
+}
+
+/// A file of the boot loaders' and servers' packages, by its path without the first slash.
+pub fn packaged(path: &str) -> Result<PathBuf> {
+    prepared(&format!("packages/{path}"))
+}
+
+/// A program of those packages, with its own libraries and nothing of the host.
+pub fn packaged_program(path: &str) -> Result<Command> {
+    let mut command = Command::new(packaged("usr/lib64/ld-linux-x86-64.so.2")?);
+    command.arg("--library-path").arg(packaged("usr/lib/x86_64-linux-gnu")?).arg(packaged(path)?);
+    Ok(command)
 }
 
 pub(crate) fn prepared(name: &str) -> Result<PathBuf> {

@@ -6,52 +6,82 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use landfall_tests::Arch;
 use landfall_tests::workshop::{self, workspace};
 
-use crate::say;
+use crate::{musl, say};
 
 /// What a release binary may weigh: it is sent over the network at each boot of each machine. Of it,
 /// check and plan are an eighth; they stay, so that an operator has what the node has.
 const BUDGET: u64 = 17 * (1 << 20) / 4;
 
-const TARGET: &str = "x86_64-unknown-linux-musl";
-
 /// Builds the release binary of the agent and puts it into the workshop; its size in bytes.
 pub fn build() -> Result<u64> {
-    say::step("building the agent (release, static)", || {
-        cargo("build", &["-p", "landfall", "--bin", "landfall", "--release", "--target", TARGET])
+    build_for(Arch::Amd64)
+}
+
+pub fn build_for(arch: Arch) -> Result<u64> {
+    let name = arch.debian();
+    say::step(&format!("building the agent for {name} (release, static)"), || {
+        let package = ["-p", "landfall", "--bin", "landfall"];
+        cargo("build", &[&package[..], &["--release", "--target", arch.target()]].concat())
     })?;
-    let size = keep("landfall")?;
-    ensure!(size <= BUDGET, "the agent has {size} bytes; its budget is {BUDGET}");
-    eprintln!("xtask: the agent has {size} bytes, {} % of its budget", size * 100 / BUDGET);
+    let size = keep("landfall", arch)?;
+    ensure!(size <= BUDGET, "the agent for {name} has {size} bytes; its budget is {BUDGET}");
+    let share = size * 100 / BUDGET;
+    eprintln!("xtask: the agent for {name} has {size} bytes, {share} % of its budget");
     Ok(size)
+}
+
+/// Builds the image builder as packages have it, static too: one serves all releases of Debian.
+pub fn build_image_builder() -> Result<()> {
+    build_image_builder_for(Arch::Amd64)
+}
+
+pub fn build_image_builder_for(arch: Arch) -> Result<()> {
+    let flags = musl::cflags(arch)?;
+    let name = arch.debian();
+    say::step(&format!("building landfall-initramfs for {name} (release, static)"), || {
+        let package = ["-p", "landfall-initramfs", "--release", "--target", arch.target()];
+        say::run(cargo_command("build", &package).env(flags.0, flags.1))
+    })?;
+    keep("landfall-initramfs", arch).map(drop)
 }
 
 /// Builds the probe and puts it into the workshop.
 pub fn build_probe() -> Result<()> {
-    say::step("building the probe", || {
-        let package = ["-p", "landfall-tests", "--bin", "probe", "--no-default-features"];
-        cargo("build", &[&package[..], &["--release", "--target", TARGET]].concat())
-    })?;
-    keep("probe").map(drop)
+    build_probe_for(Arch::Amd64)
 }
 
-/// The other architecture must at least compile and link; unoptimised, because nobody runs it.
-pub fn link_for_aarch64() -> Result<()> {
-    say::step("linking the agent for aarch64", || {
-        let target = ["--target", "aarch64-unknown-linux-musl"];
-        cargo("build", &[&["-p", "landfall", "--bin", "landfall"], &target[..]].concat())
-    })
+pub fn build_probe_for(arch: Arch) -> Result<()> {
+    say::step(&format!("building the probe for {}", arch.debian()), || {
+        let package = ["-p", "landfall-tests", "--bin", "probe", "--no-default-features"];
+        cargo("build", &[&package[..], &["--release", "--target", arch.target()]].concat())
+    })?;
+    keep("probe", arch).map(drop)
 }
 
 /// Runs cargo on the workspace as pinned by its lock file.
 pub fn cargo(verb: &str, arguments: &[&str]) -> Result<()> {
+    say::run(&mut cargo_command(verb, arguments))
+}
+
+/// What cargo says about the workspace.
+pub fn cargo_output(arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let output = command.current_dir(workspace()).args(arguments).arg("--locked").output()?;
+    let problem = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "cargo {}: {problem}", arguments.join(" "));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn cargo_command(verb: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace()).args([verb, "--quiet", "--locked"]).args(arguments);
     if arguments.contains(&"--release") {
         command.env("RUSTFLAGS", paths_left_out());
     }
-    say::run(&mut command)
+    command
 }
 
 /// The host's target, as rustc calls it.
@@ -77,12 +107,12 @@ fn paths_left_out() -> String {
 
 /// Copies a built program to the workshop. The copy of an unchanged program is left alone: what
 /// is made of it is recognised by its time.
-fn keep(program: &str) -> Result<u64> {
+fn keep(program: &str, arch: Arch) -> Result<u64> {
     let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let target = workspace().join(target.unwrap_or_else(|| "target".into()));
-    let built = target.join(TARGET).join("release").join(program);
+    let built = target.join(arch.target()).join("release").join(program);
     let bytes = fs::read(&built).with_context(|| built.display().to_string())?;
-    let kept = workshop::dir().join("bin").join(program);
+    let kept = workshop::dir().join(workshop::place_of_program(program, arch));
     if fs::read(&kept).ok().as_ref() != Some(&bytes) {
         fs::create_dir_all(kept.parent().context("a folder")?)?;
         fs::copy(&built, &kept)?;

@@ -21,7 +21,7 @@ pub fn prepare_and_run() -> Result<()> {
     needs::tests()?;
     agent::build()?;
     agent::build_probe()?;
-    for kernel in Kernel::ALL {
+    for kernel in Kernel::AMD64 {
         kernels::prepare(kernel)?;
     }
     namespace::run_self(&["bench", "--prepared"])
@@ -29,7 +29,7 @@ pub fn prepare_and_run() -> Result<()> {
 
 pub fn run() -> Result<()> {
     println!("agent        {:>10} bytes", fs::metadata(workshop::agent()?)?.len());
-    for kernel in Kernel::ALL {
+    for kernel in Kernel::AMD64 {
         for (signatures, name) in [(Signatures::Strip, "unsigned"), (Signatures::Keep, "signed")] {
             let image = Initramfs::new(kernel).signatures(signatures).build()?;
             let size = fs::metadata(&image)?.len();
@@ -42,7 +42,7 @@ pub fn run() -> Result<()> {
     let _dhcp = Dnsmasq::new().tftp(&tftp).start(&lab)?;
     let image = ProbeRoot::new(&lab)?.payload_mib(PAYLOAD_MIB)?.pack()?;
     let _root = Nbd::new(&lab, NbdKind::NbdServer).export("root", &image).start()?;
-    for kernel in Kernel::ALL {
+    for kernel in Kernel::AMD64 {
         boot(&lab, kernel, Accel::Counted, "")?;
         boot(&lab, kernel, Accel::best(), "")?;
     }

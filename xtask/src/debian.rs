@@ -29,6 +29,13 @@ const COMMON: &str = "systemd,systemd-sysv,udev,dbus,libpam-systemd,kmod,procps,
 /// What mmdebstrap shall believe, whatever else apt trusts on this host.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
+/// Nobody reads manuals in there, and smaller roots boot sooner.
+pub const WITHOUT_MANUALS: [&str; 3] = [
+    "--dpkgopt=path-exclude=/usr/share/doc/*",
+    "--dpkgopt=path-exclude=/usr/share/man/*",
+    "--dpkgopt=path-exclude=/usr/share/locale/*",
+];
+
 /// Folders of modules, and modules without their ending, that the running system asks for: the
 /// initramfs brings only what leads to the root.
 const MODULES: &[&str] = &[
@@ -207,26 +214,34 @@ pub fn prepare_networkd() -> Result<()> {
     NETWORKD.prepare()
 }
 
+/// The line of sources.list for a release.
+pub fn source(suite: &str) -> Result<String> {
+    Ok(format!("deb [signed-by={KEYRING}] {} {suite} main", mirror::find()?))
+}
+
+/// Makes `link` lead to `made`, beside it, and removes what it led to: of no use to anybody.
+pub fn point(link: &Path, made: &Path) -> Result<()> {
+    if let Ok(before) = fs::read_link(link)
+        && Some(before.as_os_str()) != made.file_name()
+    {
+        let before = made.with_file_name(before);
+        let _ = if before.is_dir() { fs::remove_dir_all(before) } else { fs::remove_file(before) };
+    }
+    let _ = fs::remove_file(link);
+    Ok(symlink(made.file_name().context("a name")?, link)?)
+}
+
 impl Recipe {
     /// Leaves `roots/NAME.squashfs`, a link to the image made of exactly these inputs.
     fn prepare(&self) -> Result<()> {
-        let releases = Kernel::ALL.map(|kernel| kernel.release().ok());
+        let releases = Kernel::AMD64.map(|kernel| kernel.release().ok());
         let probe = workshop::fingerprint(&workshop::probe()?)?;
         let inputs = (self, FILES, LINKS, COMMON, MODULES, releases, probe);
         let what = format!("making a Debian root with {}", self.name);
         let image = workshop::once("roots", &format!("{}.img", self.name), &inputs, |path| {
             say::step(&what, || self.make(path))
         })?;
-        // The one before is of no use to anybody.
-        let link = image.with_file_name(format!("{}.squashfs", self.name));
-        if let Ok(before) = fs::read_link(&link)
-            && Some(before.as_os_str()) != image.file_name()
-        {
-            let _ = fs::remove_file(image.with_file_name(before));
-        }
-        let _ = fs::remove_file(&link);
-        symlink(image.file_name().context("a name")?, &link)?;
-        Ok(())
+        point(&image.with_file_name(format!("{}.squashfs", self.name)), &image)
     }
 
     fn make(&self, image: &Path) -> Result<()> {
@@ -250,12 +265,7 @@ impl Recipe {
         command
             .args(["--quiet", "--variant=minbase"])
             .arg(format!("--include={COMMON},{}", self.packages))
-            // Nobody reads manuals in there, and smaller roots boot sooner.
-            .args([
-                "--dpkgopt=path-exclude=/usr/share/doc/*",
-                "--dpkgopt=path-exclude=/usr/share/man/*",
-            ])
-            .args(["--dpkgopt=path-exclude=/usr/share/locale/*"])
+            .args(WITHOUT_MANUALS)
             .arg(format!("--customize-hook=echo root:{PASSWORD} | chroot \"$1\" chpasswd"))
             // One set of host keys in an image that many machines boot would be no secret.
             .arg("--customize-hook=rm -f \"$1\"/etc/ssh/ssh_host_*")
@@ -263,7 +273,7 @@ impl Recipe {
             .arg(format!("--customize-hook={depmod}"))
             .arg(self.suite)
             .arg(&root_tar)
-            .arg(format!("deb [signed-by={KEYRING}] {} {} main", mirror::find()?, self.suite));
+            .arg(source(self.suite)?);
         say::run_quietly(&mut command)?;
         say::run_quietly(
             Command::new("mksquashfs")
@@ -291,7 +301,7 @@ impl Recipe {
             symlink(target, place(tree, path)?)?;
         }
         fs::copy(workshop::probe()?, place(tree, PROBE)?)?;
-        for kernel in Kernel::ALL {
+        for kernel in Kernel::AMD64 {
             // The demo needs only one of them.
             if let Ok(package) = kernel.tree() {
                 copy_modules(&package, &kernel.release()?, tree)?;

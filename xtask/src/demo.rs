@@ -1,17 +1,25 @@
 //! `cargo xtask demo`: what Landfall does, on this terminal.
 //!
 //! A machine with nothing but a network card, a Debian served by nbd-server, a configuration
-//! served by dnsmasq: all real, all in a network namespace of its own.
+//! served by dnsmasq: all real, all in a network namespace of its own. By itself QEMU is the boot
+//! loader; with `--pxe` there is a real one, found by real firmware.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use landfall_tests::{Dnsmasq, Initramfs, Kernel, Lab, Nbd, NbdKind, Node, SERVER, workshop};
+use landfall_tests::{
+    BootFolder, Daemon, Dnsmasq, Firmware, Initramfs, Kernel, Lab, Nbd, NbdKind, Node, SERVER, Vm,
+    example, workshop,
+};
 
 use crate::stages::Report;
-use crate::{agent, debian, kernels, namespace, needs, say};
+use crate::{agent, debian, kernels, namespace, needs, packages, say};
 
 const CONFIGURATION: &str = include_str!("demo-lts.conf");
+
+/// The root's name in the examples of `initramfs/`.
+const EXPORT: &str = "/opt/ltsp/amd64";
 
 const KERNEL: Kernel = Kernel::V6_12;
 
@@ -21,37 +29,50 @@ const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A full Debian without KVM takes less than a minute; this is for hosts that are busy.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-pub fn prepare_and_run(exit: bool) -> Result<()> {
+/// What `--pxe` names.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum Pxe {
+    /// SeaBIOS, and iPXE in the card.
+    Bios,
+    /// OVMF.
+    Uefi,
+}
+
+pub fn prepare_and_run(pxe: Option<Pxe>, exit: bool) -> Result<()> {
     needs::demo()?;
     workshop::tidy()?;
     agent::build()?;
     agent::build_probe()?;
     kernels::prepare(KERNEL)?;
     debian::prepare_networkd()?;
-    let arguments: &[&str] =
-        if exit { &["demo", "--prepared", "--exit"] } else { &["demo", "--prepared"] };
-    namespace::run_self(arguments)
+    let mut arguments = vec!["demo", "--prepared"];
+    if let Some(pxe) = pxe {
+        needs::firmware()?;
+        packages::prepare()?;
+        arguments.extend(match pxe {
+            Pxe::Bios => ["--pxe", "bios"],
+            Pxe::Uefi => ["--pxe", "uefi"],
+        });
+    }
+    if exit {
+        arguments.push("--exit");
+    }
+    namespace::run_self(&arguments)
 }
 
-pub fn run(exit: bool) -> Result<()> {
+pub fn run(pxe: Option<Pxe>, exit: bool) -> Result<()> {
     let lab = Lab::new("demo")?;
     let initramfs = say::step("building the initramfs", || Initramfs::new(KERNEL).build())?;
-    let tftp = lab.served("tftp", &[("ltsp/amd64/lts.conf", CONFIGURATION)])?;
-    let _dhcp_and_tftp = Dnsmasq::new().tftp(&tftp).start(&lab)?;
     let _root = Nbd::new(&lab, NbdKind::NbdServer)
-        .export("debian", &workshop::debian("networkd")?)
+        .export(EXPORT, &workshop::debian("networkd")?)
         .start()?;
-    eprintln!(
-        "xtask: dnsmasq gives addresses and {}/ltsp/amd64/lts.conf, nbd-server the root {SERVER}:debian",
-        tftp.display()
-    );
-    let vm = lab
-        .vm(KERNEL)
-        .initramfs(&initramfs)
-        .memory_mib(1024)
-        .cmdline(&format!("root=nbd:{SERVER}:debian panic=30"));
+    let vm = lab.vm(KERNEL).memory_mib(1024);
+    let (vm, _dhcp_and_tftp) = match pxe {
+        Some(pxe) => from_power_on(&lab, vm, pxe, &initramfs)?,
+        None => from_the_kernel(&lab, vm, &initramfs)?,
+    };
     if exit {
-        return unattended(vm.echo());
+        return unattended(vm.echo(), pxe.is_some());
     }
 
     eprintln!(
@@ -70,14 +91,65 @@ pub fn run(exit: bool) -> Result<()> {
     machine.gone(FOR_EVER)
 }
 
-fn unattended(vm: landfall_tests::Vm<'_>) -> Result<()> {
+/// QEMU loads kernel and initramfs.
+fn from_the_kernel<'lab>(lab: &Lab, vm: Vm<'lab>, initramfs: &Path) -> Result<(Vm<'lab>, Daemon)> {
+    let tftp = lab.served("tftp", &[("ltsp/amd64/lts.conf", CONFIGURATION)])?;
+    let server = Dnsmasq::new().tftp(&tftp).start(lab)?;
+    eprintln!(
+        "xtask: dnsmasq gives addresses and {}/ltsp/amd64/lts.conf, nbd-server the root \
+         {SERVER}:{EXPORT}",
+        tftp.display()
+    );
+    let words = format!("root=nbd:{SERVER}:{EXPORT} panic=30");
+    Ok((vm.initramfs(initramfs).cmdline(&words), server))
+}
+
+/// The machine knows nothing: dnsmasq and GRUB, by the examples of `initramfs/`, tell it all.
+fn from_power_on<'lab>(
+    lab: &Lab,
+    vm: Vm<'lab>,
+    pxe: Pxe,
+    initramfs: &Path,
+) -> Result<(Vm<'lab>, Daemon)> {
+    let (console, emulated) = ("console=ttyS0,115200", "console=ttyS0,115200 no_timer_check");
+    let folder = BootFolder::new(lab, KERNEL, initramfs, CONFIGURATION)?
+        .grub(&example("grub.cfg", &[(console, emulated)])?)?;
+    let place = folder.path().display().to_string();
+    let all = example("dnsmasq.conf", &[("/srv/tftp", &place)])?;
+    // As its comments say: the lines for GRUB instead of those for iPXE.
+    let lines = all.lines().filter(|line| !line.starts_with("dhcp-boot="));
+    let lines = lines.map(|line| match line.strip_prefix('#') {
+        Some(for_grub) if line.contains("/grub/") => for_grub,
+        _ => line,
+    });
+    let configuration = lines.flat_map(|line| [line, "\n"]).collect::<String>();
+    let server = Dnsmasq::configured(lab, &configuration)?;
+    eprintln!(
+        "xtask: dnsmasq gives addresses, GRUB, kernel, initramfs and lts.conf from {place}, \
+         nbd-server the root {SERVER}:{EXPORT}"
+    );
+    let firmware = match pxe {
+        Pxe::Bios => Firmware::Bios,
+        Pxe::Uefi => Firmware::Uefi,
+    };
+    Ok((vm.firmware(firmware), server))
+}
+
+fn unattended(vm: Vm<'_>, from_power_on: bool) -> Result<()> {
     let mut machine = vm.boot()?;
     let table = {
         let node = machine.node_within(PATIENCE)?;
+        // The kernel's clock starts with the kernel.
+        let age = machine.age().as_secs_f64();
+        let before_kernel = if from_power_on { age - node.hello.uptime_seconds } else { 0.0 };
         check(&node)?;
         let report = Report::of(&node)?;
         node.begin(&["systemctl", "poweroff"])?;
-        report.table(node.hello.uptime_seconds)
+        let mut table = report.table(node.hello.uptime_seconds + before_kernel);
+        if from_power_on {
+            table += &format!("{:<16} {before_kernel:>7.2}\n", "before kernel");
+        }
+        table
     };
     machine.ended_by("Power down", Duration::from_secs(120))?;
     println!("\nEvery directive took effect, and the machine switched itself off.\n\n{table}");

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use landfall_initramfs::{Build, Signatures};
-use landfall_tests::{Kernel, workshop};
+use landfall_tests::{Arch, Kernel, workshop};
 
 use crate::{agent, kernels, needs, say};
 
 #[derive(clap::Args)]
 pub struct Options {
-    /// 6.1 or 6.12 for Debian's current kernel of that series, else an installed release or the
+    /// 6.1, 6.12 or 6.12-arm64 for Debian's current kernel of that series, else an installed release or the
     /// folder of an unpacked package.
     #[arg(long, value_name = "VERSION", default_values = ["6.1", "6.12"])]
     kernel: Vec<String>,
@@ -31,7 +31,6 @@ pub struct Options {
 
 pub fn run(options: &Options) -> Result<()> {
     needs::image()?;
-    agent::build()?;
     let folder = workshop::dir().join("images");
     fs::create_dir_all(&folder)?;
     for version in &options.kernel {
@@ -40,10 +39,13 @@ pub fn run(options: &Options) -> Result<()> {
             Some(kernel) => kernels::prepare(kernel)?,
             None => PathBuf::from(version),
         };
+        // A tree of somebody's own is a PC's until they name an agent to landfall-initramfs.
+        let arch = known.map_or(Arch::Amd64, Kernel::arch);
+        agent::build_for(arch)?;
         let label = version.trim_matches('/').replace('/', "-");
         let output = folder.join(format!("initramfs-{label}.img"));
         let summary = say::step(&format!("building {}", output.display()), || {
-            let mut image = Build::new(&tree, workshop::agent()?, &output);
+            let mut image = Build::new(&tree, workshop::program("landfall", arch)?, &output);
             image.drivers.clone_from(&options.drivers);
             image.config.clone_from(&options.config);
             image.rescue_shell.clone_from(&options.rescue_shell);

@@ -1,22 +1,20 @@
-//! Debian's kernels of two releases, unpacked and never installed.
+//! Debian's kernels, unpacked and never installed.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
-use landfall_tests::{Kernel, workshop};
+use landfall_tests::{Arch, Kernel, workshop};
 
-use crate::{mirror, say};
-
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+use crate::apt::Apt;
+use crate::say;
 
 /// The release whose standard kernel this is.
 fn suite(kernel: Kernel) -> &'static str {
     match kernel {
         Kernel::V6_1 => "bookworm",
-        Kernel::V6_12 => "trixie",
+        Kernel::V6_12 | Kernel::Arm64 => "trixie",
     }
 }
 
@@ -27,16 +25,43 @@ pub fn prepare(kernel: Kernel) -> Result<PathBuf> {
         return Ok(tree);
     }
     say::step(&format!("fetching Debian's kernel {}", kernel.series()), || {
-        let package = download(suite(kernel))?;
+        let apt = Apt::of(suite(kernel), kernel.arch())?;
+        let standard = format!("linux-image-{}", kernel.arch().debian());
         let unpacked = tree.with_extension("unfinished");
-        let _ = fs::remove_dir_all(&unpacked);
-        fs::create_dir_all(&unpacked)?;
-        say::run_quietly(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&unpacked))?;
+        apt.unpack(&apt.first_dependency(&standard)?, &unpacked)?;
         arrange(&unpacked)?;
         let _ = fs::remove_dir_all(&tree);
         fs::rename(&unpacked, &tree)?;
-        fs::remove_file(package)?;
         Ok(tree)
+    })
+}
+
+/// What starts the kernel in a unified kernel image; its package would put a boot loader on the
+/// host.
+pub fn prepare_stub(kernel: Kernel) -> Result<()> {
+    let folder = workshop::dir().join("stubs").join(kernel.series());
+    if folder.exists() {
+        return Ok(());
+    }
+    say::step(&format!("fetching systemd's EFI stub for kernel {}", kernel.series()), || {
+        let unpacked = folder.with_extension("unfinished");
+        Apt::of(suite(kernel), kernel.arch())?.unpack("systemd-boot-efi", &unpacked)?;
+        fs::rename(unpacked.join("usr/lib/systemd/boot/efi"), &folder)?;
+        Ok(fs::remove_dir_all(&unpacked)?)
+    })
+}
+
+/// A shell for machines of an architecture that the host does not run.
+pub fn prepare_busybox(arch: Arch) -> Result<()> {
+    let busybox = workshop::dir().join(workshop::place_of_program("busybox", arch));
+    if busybox.exists() {
+        return Ok(());
+    }
+    say::step(&format!("fetching a static busybox for {}", arch.debian()), || {
+        let unpacked = busybox.with_extension("unfinished");
+        Apt::of("trixie", arch)?.unpack("busybox-static", &unpacked)?;
+        fs::rename(unpacked.join("usr/bin/busybox"), &busybox)?;
+        Ok(fs::remove_dir_all(&unpacked)?)
     })
 }
 
@@ -53,49 +78,4 @@ fn arrange(tree: &Path) -> Result<()> {
         symlink("usr/lib", tree.join("lib"))?;
     }
     Ok(())
-}
-
-/// Downloads the package behind `linux-image-amd64` of a release, whatever release the host runs:
-/// with apt, but with sources, lists and cache of our own. The host's proxy settings stay in force.
-fn download(suite: &str) -> Result<PathBuf> {
-    let home = workshop::dir().join("apt").join(suite);
-    for folder in ["state/lists/partial", "cache/archives/partial", "empty.d"] {
-        fs::create_dir_all(home.join(folder))?;
-    }
-    fs::write(home.join("status"), "")?;
-    let sources = format!("deb [signed-by={KEYRING}] {} {suite} main\n", mirror::find()?);
-    fs::write(home.join("sources.list"), sources)?;
-
-    let path = |name: &str| home.join(name).display().to_string();
-    let options = [
-        format!("Dir::State={}", path("state")),
-        format!("Dir::State::status={}", path("status")),
-        format!("Dir::Cache={}", path("cache")),
-        format!("Dir::Etc::SourceList={}", path("sources.list")),
-        format!("Dir::Etc::SourceParts={}", path("empty.d")),
-        "Dir::Etc::Preferences=/dev/null".to_owned(),
-        format!("Dir::Etc::PreferencesParts={}", path("empty.d")),
-        // Our folders need not be readable for apt's own user.
-        "APT::Sandbox::User=root".to_owned(),
-        "APT::Architecture=amd64".to_owned(),
-        "Acquire::Languages=none".to_owned(),
-    ];
-    let apt = |program: &str, arguments: &[&str]| {
-        let mut command = Command::new(program);
-        for option in &options {
-            command.args(["-o", option]);
-        }
-        say::run_quietly(command.current_dir(&home).args(arguments))
-    };
-    apt("apt-get", &["-q", "update"])?;
-    let depends = apt("apt-cache", &["depends", "linux-image-amd64"])?;
-    let name = depends
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Depends: "))
-        .with_context(|| format!("linux-image-amd64 of {suite} depends on nothing:\n{depends}"))?;
-    apt("apt-get", &["-q", "download", name])?;
-    let package = fs::read_dir(&home)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"));
-    package.with_context(|| format!("apt downloaded no {name}"))
 }

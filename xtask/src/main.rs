@@ -2,16 +2,24 @@
 //! and keeps what it made under `target/landfall`, so that a second run is quick.
 
 mod agent;
+mod apt;
 mod bench;
+mod deb;
 mod debian;
 mod demo;
 mod desk;
+mod dist;
 mod fuzz;
+mod hosts;
 mod image;
 mod kernels;
+mod manual;
 mod mirror;
+mod musl;
 mod namespace;
 mod needs;
+mod notices;
+mod packages;
 mod say;
 mod stages;
 mod test;
@@ -32,6 +40,10 @@ struct Arguments {
 enum Verb {
     /// Boots a machine without a disk on this terminal, from real servers into a real Debian.
     Demo {
+        /// From power-on: the machine's firmware, a BIOS if nothing is said, finds a boot loader by
+        /// DHCP, and that the rest.
+        #[arg(long, value_name = "FIRMWARE", num_args = 0..=1, default_missing_value = "bios")]
+        pxe: Option<demo::Pxe>,
         /// Unattended: waits for multi-user.target, looks whether the configuration took effect,
         /// switches off, and tells how long each stage took.
         #[arg(long)]
@@ -47,8 +59,19 @@ enum Verb {
     },
     /// Makes what boot tests need, and runs none.
     Prepare,
+    /// Makes Debians with initramfs generators and our packages, and the images they generate.
+    Hosts {
+        /// Only those with this word in their name (`trixie`, `bookworm-initramfs-tools`).
+        word: Option<String>,
+    },
     /// Builds an initramfs for Debian kernels.
     Image(image::Options),
+    /// Builds Debian packages, and has lintian look at them.
+    Deb(deb::Options),
+    /// Builds a release: a tarball for both architectures, and its checksum.
+    Dist,
+    /// Writes the manual pages and completions in man/ anew.
+    Manual,
     /// Looks for texts that break a promise of the parsers.
     Fuzz(fuzz::Options),
     /// Measures sizes, check and plan of a large file, and a boot: seconds and instructions to the
@@ -78,11 +101,15 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> Result<()> {
     match verb {
-        Verb::Demo { exit, prepared: false } => demo::prepare_and_run(exit),
-        Verb::Demo { exit, prepared: true } => demo::run(exit),
+        Verb::Demo { pxe, exit, prepared: false } => demo::prepare_and_run(pxe, exit),
+        Verb::Demo { pxe, exit, prepared: true } => demo::run(pxe, exit),
         Verb::Test { word } => test::run(word.as_deref()),
-        Verb::Prepare => test::prepare().map(drop),
+        Verb::Prepare => test::prepare(None).map(drop),
+        Verb::Hosts { word } => agent::build().and_then(|_| hosts::prepare(word.as_deref())),
         Verb::Image(options) => image::run(&options),
+        Verb::Deb(options) => deb::run(&options),
+        Verb::Dist => dist::run(),
+        Verb::Manual => manual::run(),
         Verb::Fuzz(options) => fuzz::run(&options),
         Verb::Bench { prepared: false } => bench::prepare_and_run(),
         Verb::Bench { prepared: true } => bench::run(),

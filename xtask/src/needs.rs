@@ -31,9 +31,17 @@ const MACHINES: &[Need] = &[
 const KERNELS: &[Need] =
     &[("/usr/share/keyrings/debian-archive-trixie-stable.gpg", "debian-archive-keyring")];
 
+/// Both only wait for a machine to read them. Boot loaders and DHCP servers are a matter of
+/// `packages.rs`.
+const FIRMWARE: &[Need] = &[
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
+    ("/usr/lib/ipxe/qemu/efi-virtio.rom", "ipxe-qemu"),
+];
+
 const DEMO: &[Need] = &[("dnsmasq", "dnsmasq-base"), ("nbd-server", "nbd-server")];
 
 const TESTS: &[Need] = &[
+    ("qemu-system-aarch64", "qemu-system-arm"),
     ("qemu-nbd", "qemu-utils"),
     ("nbdkit", "nbdkit"),
     ("nginx", "nginx-light"),
@@ -44,10 +52,20 @@ const TESTS: &[Need] = &[
     ("mkswap", "util-linux"),
     ("nft", "nftables"),
     ("strace", "strace"),
+    ("shellcheck", "shellcheck"),
+    ("sbsign", "sbsigntool"),
+    ("openssl", "openssl"),
     // Oracles for the manual page and for the shell's grammar.
     ("groff", "groff-base"),
     ("dash", "dash"),
     ("bash", "bash"),
+];
+
+const PACKAGES: &[Need] = &[
+    ("dpkg-deb", "dpkg"),
+    ("dpkg-gencontrol", "dpkg-dev"),
+    ("dh", "debhelper"),
+    ("lintian", "lintian"),
 ];
 
 /// An ordinary user's namespace has more than one user only through this.
@@ -56,13 +74,24 @@ const ORDINARY_USER: &[Need] = &[("newuidmap", "uidmap")];
 /// For compiling the agent and building images for Debian's kernels.
 pub fn image() -> Result<()> {
     install(&missing(&[BUILD, KERNELS]))?;
-    rust_targets(&["x86_64-unknown-linux-musl"])
+    rust_targets(&["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"])
+}
+
+/// For Debian packages and tarballs.
+pub fn packages() -> Result<()> {
+    install(&missing(&[BUILD, KERNELS, PACKAGES]))?;
+    rust_targets(&["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"])
 }
 
 /// For machines with the demo's servers.
 pub fn demo() -> Result<()> {
     install(&missing(&[BUILD, KERNELS, MACHINES, DEMO, ordinary_user()]))?;
     rust_targets(&["x86_64-unknown-linux-musl"])
+}
+
+/// For the demo from power-on.
+pub fn firmware() -> Result<()> {
+    install(&missing(&[FIRMWARE]))
 }
 
 /// For the fuzzers: clang compiles libFuzzer too, and brings the C++ library along.
@@ -72,7 +101,17 @@ pub fn fuzz() -> Result<()> {
 
 /// For everything that the tests do.
 pub fn tests() -> Result<()> {
-    let mut packages = missing(&[BUILD, FUZZ, KERNELS, MACHINES, DEMO, TESTS, ordinary_user()]);
+    let mut packages = missing(&[
+        BUILD,
+        FUZZ,
+        KERNELS,
+        MACHINES,
+        FIRMWARE,
+        DEMO,
+        TESTS,
+        PACKAGES,
+        ordinary_user(),
+    ]);
     if !is_static(Path::new("/bin/busybox")) {
         packages.push("busybox-static");
     }

@@ -5,12 +5,21 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::Result;
-use landfall_tests::{Accel, Kernel, workshop};
+use landfall_tests::{Accel, Arch, Kernel, workshop};
 
-use crate::{agent, debian, fuzz, kernels, namespace, needs, say};
+use crate::{agent, debian, fuzz, hosts, kernels, namespace, needs, packages, say};
 
 /// For each target; long enough for what a change of a grammar breaks at once.
 const SECONDS_OF_FUZZING: u32 = 10;
+
+/// Modules of `tests/boot` that start images of hosts.
+const HOSTS: &[&str] = &["hosts::", "dracut::"];
+
+/// Those that start machines of the other architecture.
+const ARM64: &[&str] = &["aarch64::"];
+
+/// Modules of this program with tests that need programs of both architectures.
+const PACKAGES: &[&str] = &["deb::", "dist::", "notices::"];
 
 pub fn run(word: Option<&str>) -> Result<()> {
     let started = Instant::now();
@@ -22,9 +31,11 @@ pub fn run(word: Option<&str>) -> Result<()> {
     say::step("unit tests against real servers and the real kernel", || real_tests(word))?;
     if word.is_none() {
         fuzz::look(SECONDS_OF_FUZZING)?;
-        agent::link_for_aarch64()?;
     }
-    let size = prepare()?;
+    let size = prepare(word)?;
+    if has_tests(word, PACKAGES)? {
+        say::step("tests of packages and of the release", || package_tests(word))?;
+    }
     let accel = say::step("asking whether KVM works here", || Ok(Accel::best()))?;
     let boots = Instant::now();
     say::step(&format!("boot tests, on {}", accel.name()), || boot_tests(word, accel))?;
@@ -36,16 +47,56 @@ pub fn run(word: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Makes everything that boot tests need, as far as it is not there; the agent's size in bytes.
-pub fn prepare() -> Result<u64> {
+/// Makes everything that tests with this word need, as far as it is not there; the agent's size in
+/// bytes.
+pub fn prepare(word: Option<&str>) -> Result<u64> {
     needs::tests()?;
     let size = agent::build()?;
     agent::build_probe()?;
-    for kernel in Kernel::ALL {
+    for kernel in Kernel::AMD64 {
         kernels::prepare(kernel)?;
+        kernels::prepare_stub(kernel)?;
     }
     debian::prepare()?;
+    // The rest costs minutes, and most words are about none of it.
+    if has_tests(word, ARM64)? {
+        agent::build_for(Arch::Arm64)?;
+        agent::build_probe_for(Arch::Arm64)?;
+        kernels::prepare_busybox(Arch::Arm64)?;
+        kernels::prepare(Kernel::Arm64)?;
+    }
+    if has_tests(word, HOSTS)? {
+        hosts::prepare(None)?;
+    }
+    if has_tests(word, PACKAGES)? {
+        for arch in [Arch::Amd64, Arch::Arm64] {
+            agent::build_for(arch)?;
+            agent::build_image_builder_for(arch)?;
+        }
+    }
+    packages::prepare()?;
     Ok(size)
+}
+
+/// Whether these modules have a test with this word, among those that boot machines or look at
+/// packages.
+fn has_tests(word: Option<&str>, modules: &[&str]) -> Result<bool> {
+    let Some(word) = word else { return Ok(true) };
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .current_dir(workshop::workspace())
+        .args(["test", "--quiet", "--locked", "-p", "landfall-tests", "-p", "xtask"])
+        .args(["--test", "boot", "--bin", "xtask", word])
+        .args(["--", "--ignored", "--list", "--format", "terse"]);
+    let tests = say::run_quietly(&mut command)?;
+    Ok(tests.lines().any(|test| modules.iter().any(|module| test.starts_with(module))))
+}
+
+/// Those of this program that need what has been prepared.
+fn package_tests(word: Option<&str>) -> Result<()> {
+    let arguments = ["-p", "xtask", "--bin", "xtask"];
+    let ignored = ["--", "--ignored"];
+    agent::cargo("test", &[&arguments[..], &filter(word), &ignored].concat())
 }
 
 /// Behind the package selection, this lets only matching tests run.

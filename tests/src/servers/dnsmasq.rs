@@ -1,5 +1,6 @@
 //! dnsmasq: DHCP always, TFTP and DNS when asked.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -37,6 +38,22 @@ impl Dnsmasq {
             leases: "10.77.0.50,10.77.0.99,1h".to_owned(),
             sockets: vec![Socket::Udp(67)],
         }
+    }
+
+    /// Started with nothing but a configuration, as an operator writes it; it gives no thought to
+    /// an address before it offers it, and writes its leases into the lab.
+    pub fn configured(lab: &Lab, configuration: &str) -> Result<Daemon> {
+        let file = lab.file("dnsmasq.conf");
+        fs::write(&file, configuration)?;
+        let mut command = Command::new("dnsmasq");
+        command
+            .args(["--no-daemon", "--no-ping", "--bind-interfaces", "--interface=br0"])
+            .arg(format!("--conf-file={}", file.display()))
+            .arg(format!("--dhcp-leasefile={}", lab.file("dnsmasq.leases").display()));
+        let mut daemon = Daemon::start(command, &lab.file("dnsmasq-configured.log"))?;
+        daemon.wait_for(Socket::Udp(67))?;
+        daemon.wait_for(Socket::Udp(69))?;
+        Ok(daemon)
     }
 
     /// First and last address and the time, as `dhcp-range` takes them.

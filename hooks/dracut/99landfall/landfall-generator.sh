@@ -1,0 +1,70 @@
+#!/bin/sh
+# A generator for systemd in an initramfs: if the root is Landfall's, it is Landfall that mounts
+# /sysroot. Knows nothing of dracut, so other initramfs generators can install it as well.
+#
+# A mount unit of that name, because everything else in an initramfs that does something before or
+# behind the root is ordered by it. In the early directory, because systemd-fstab-generator makes a
+# unit for any root=, and adds a wait and a check of the file system to those below /dev.
+# With a drop-in, because dracut's own nbd-generator writes to the early directory, too, and
+# generators run at the same time: whoever is last, the drop-in says who mounts, and how.
+set -eu
+
+normal=$1
+early=$2
+
+status=0
+/usr/bin/landfall claims || status=$?
+case $status in
+0) ;;
+1) exit 0 ;;
+*) exit "$status" ;;
+esac
+
+mkdir -p "$normal/initrd-root-fs.target.requires" "$early/sysroot.mount.d"
+
+# By a rename, so that nobody ever sees half of it.
+cat > "$early/.sysroot.mount.landfall" <<- END
+	[Unit]
+	Description=Root from the Network (Landfall)
+	Documentation=man:landfall(1)
+	Before=initrd-root-fs.target
+
+	[Mount]
+	What=landfall
+	Where=/sysroot
+	Type=landfall
+END
+mv "$early/.sysroot.mount.landfall" "$early/sysroot.mount"
+
+# Cards have their final names when dracut's queue is done, and their addresses when somebody has
+# asked for a network and waits for it. Landfall knows itself how long to wait for what.
+cat > "$early/sysroot.mount.d/landfall.conf" <<- END
+	[Unit]
+	After=dracut-initqueue.service dracut-pre-mount.service network-online.target
+
+	[Mount]
+	What=landfall
+	Type=landfall
+	Options=
+	TimeoutSec=infinity
+END
+ln -sf ../sysroot.mount "$normal/initrd-root-fs.target.requires/sysroot.mount"
+
+# Two of them on one card take each other's addresses away. With rd.neednet=1 theirs comes first,
+# and Landfall adopts it.
+neednet=no
+read -r line < /proc/cmdline || :
+set -f
+for word in $line; do
+	case $word in
+	rd.neednet | rd.neednet=1 | rd.neednet=yes) neednet=yes ;;
+	rd.neednet=*) neednet=no ;;
+	esac
+done
+if [ "$neednet" = no ]; then
+	for unit in systemd-networkd.service systemd-networkd.socket \
+		systemd-networkd-wait-online.service nm-initrd.service nm-wait-online-initrd.service \
+		cm-initrd.service cm-wait-online-initrd.service; do
+		ln -sf /dev/null "$early/$unit"
+	done
+fi

@@ -1,0 +1,220 @@
+//! Images of dracut with our package: as `/init`, as root handler with systemd in the image and
+//! without it, beside dracut's own modules for networks, and without the package again.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use landfall_tests::{Format, Host, Lab, Nbd, NbdKind, ProbeRoot};
+
+use crate::hosts::becomes_the_same;
+use crate::{ROOT, usual_dhcp, usual_root};
+
+const BOOKWORM: Host = Host { suite: "bookworm", generator: "dracut" };
+const TRIXIE: Host = Host { suite: "trixie", generator: "dracut" };
+
+const AS_INIT: &[(&str, &str)] = &[];
+
+const AS_HANDLER: &[(&str, &str)] = &[];
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn bookworm_with_landfall_as_init_of_dracut_becomes_what_our_image_gives() -> Result<()> {
+    becomes_the_same("dracut-bookworm-init", BOOKWORM, "init", AS_INIT)
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn bookworm_with_landfall_as_root_of_dracut_becomes_what_our_image_gives() -> Result<()> {
+    becomes_the_same("dracut-bookworm-handler", BOOKWORM, "handler-alone", AS_HANDLER)
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn bookworm_with_landfall_beside_dracuts_network_becomes_what_our_image_gives() -> Result<()> {
+    becomes_the_same("dracut-bookworm-network", BOOKWORM, "handler", AS_HANDLER)
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn bookworm_with_landfall_in_dracut_without_systemd_becomes_what_our_image_gives() -> Result<()> {
+    becomes_the_same("dracut-bookworm-nosystemd", BOOKWORM, "handler-nosystemd", AS_HANDLER)
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn trixie_with_landfall_as_init_of_dracut_becomes_what_our_image_gives() -> Result<()> {
+    becomes_the_same("dracut-trixie-init", TRIXIE, "init", AS_INIT)
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn trixie_with_landfall_as_root_of_dracut_becomes_what_our_image_gives() -> Result<()> {
+    becomes_the_same("dracut-trixie-handler", TRIXIE, "handler-alone", AS_HANDLER)
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn trixie_with_landfall_beside_dracuts_network_becomes_what_our_image_gives() -> Result<()> {
+    becomes_the_same("dracut-trixie-network", TRIXIE, "handler", AS_HANDLER)
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn trixie_with_landfall_in_dracut_without_systemd_becomes_what_our_image_gives() -> Result<()> {
+    becomes_the_same("dracut-trixie-nosystemd", TRIXIE, "handler-nosystemd", AS_HANDLER)
+}
+
+/// The machine in the next rack, which got the package from the same configuration management, and
+/// so its owner: it boots from its disk, and without the package its image has what it had.
+fn boots_from_its_disk_all_the_same(test: &str, host: Host) -> Result<()> {
+    assert_eq!(files(host, "removed")?, files(host, "plain")?);
+
+    let lab = Lab::new(test)?;
+    // systemd goes nowhere where there is no such file.
+    let root = ProbeRoot::new(&lab)?.file("etc/os-release", "ID=probe\n")?;
+    let disk = root.pack_as(Format::Ext4)?;
+    let uuid = "6f1b1c5e-98a5-4a9f-8a53-6d2f0c5a7d10";
+    let status = Command::new("tune2fs").args(["-U", uuid]).arg(&disk).output()?.status;
+    ensure!(status.success(), "tune2fs: {status}");
+
+    let images = ["removed", "init", "handler", "init-nosystemd", "handler-nosystemd"];
+    let mut became = Vec::new();
+    for image in images {
+        let vm = lab.vm(host.kernel()?).initramfs(host.image(image)?).memory_mib(1024);
+        let words = format!("root=UUID={uuid} ro panic=5 rd.emergency=reboot rd.shell=0");
+        let machine = vm.disk(&disk).cmdline(&words).boot()?;
+        let node = machine.node()?;
+        let state = node.state()?;
+        assert_eq!(node.mount("/")?.fstype, "ext4", "{image}");
+        assert!(!node.exists("/run/landfall")?, "{image}");
+        let mut mounts = state.mounts;
+        mounts.sort_by(|a, b| a.target.cmp(&b.target));
+        became.push((mounts, state.environment, state.arguments));
+    }
+    assert_eq!(became[1], became[0], "as init");
+    assert_eq!(became[2], became[0], "as root handler");
+    assert_eq!(became[3], became[4], "without systemd");
+    Ok(())
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn bookworm_with_dracut_boots_from_its_disk_with_the_package_and_without_it_again() -> Result<()> {
+    boots_from_its_disk_all_the_same("dracut-bookworm-disk", BOOKWORM)
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn trixie_with_dracut_boots_from_its_disk_with_the_package_and_without_it_again() -> Result<()> {
+    boots_from_its_disk_all_the_same("dracut-trixie-disk", TRIXIE)
+}
+
+/// The names of what is in an image.
+fn files(host: Host, image: &str) -> Result<BTreeSet<String>> {
+    Ok(host.text(&format!("{image}.files"))?.lines().map(str::to_owned).collect())
+}
+
+/// The way out when Landfall itself is the trouble: everything is as if it were not installed.
+fn off_is_off(test: &str, host: Host) -> Result<()> {
+    let lab = Lab::new(test)?;
+    for image in ["init-nosystemd", "handler-nosystemd", "handler-alone"] {
+        let words = format!("{ROOT} landfall=off rd.shell=0 rd.emergency=reboot");
+        let vm = lab.vm(host.kernel()?).initramfs(host.image(image)?).memory_mib(1024);
+        let mut machine = vm.cmdline(&words).boot()?;
+        // So says a dracut that has no module for networks.
+        machine.line("Don't know how to handle 'root=nbd:10.77.0.1:root'")?;
+        machine.gone(Duration::from_secs(60))?;
+        machine.never_said("network: ")?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn bookworm_with_landfall_off_is_left_to_dracut() -> Result<()> {
+    off_is_off("dracut-bookworm-off", BOOKWORM)
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn trixie_with_landfall_off_is_left_to_dracut() -> Result<()> {
+    off_is_off("dracut-trixie-off", TRIXIE)
+}
+
+/// Unlocking over ssh, or with Tang, needs the network before the root is anybody's turn, and says
+/// so with `rd.neednet=1`. A second identity would get a second address.
+fn adopts_the_network_of_dracut(test: &str, host: Host, image: &str) -> Result<()> {
+    let lab = Lab::new(test)?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
+    let root = ProbeRoot::new(&lab)?.file("etc/os-release", "ID=probe\n")?.pack()?;
+    let _nbd = Nbd::new(&lab, NbdKind::NbdServer).export("root", &root).start()?;
+    let vm = lab.vm(host.kernel()?).initramfs(host.image(image)?).memory_mib(1024);
+    let machine = vm.cmdline(&format!("{ROOT} ip=dhcp rd.neednet=1")).boot()?;
+    let node = machine.node()?;
+    assert_eq!(node.mount("/")?.fstype, "overlay");
+
+    let state = node.state()?;
+    let links: Vec<_> =
+        state.links.iter().filter(|link| link.name != "lo" && !link.addresses.is_empty()).collect();
+    let [link] = links[..] else { bail!("not one link with an address: {links:?}") };
+    let [address] = &link.addresses[..] else { bail!("not one address: {link:?}") };
+    let ip = address.split('/').next().unwrap_or_default();
+    let log = fs::read_to_string(lab.file("dnsmasq.log"))?;
+    let leases: Vec<_> = log.lines().filter(|line| line.contains("DHCPACK(")).collect();
+    assert!(leases.iter().all(|line| line.contains(ip)), "{leases:#?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn bookworm_keeps_the_network_that_dracut_brought_up() -> Result<()> {
+    adopts_the_network_of_dracut("dracut-bookworm-neednet", BOOKWORM, "handler")
+}
+
+/// By another of dracut's ways to a network: dhclient and shell scripts.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn bookworm_keeps_the_network_that_dracut_brought_up_without_systemd() -> Result<()> {
+    adopts_the_network_of_dracut("dracut-bookworm-legacy", BOOKWORM, "handler-nosystemd")
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn trixie_keeps_the_network_that_dracut_brought_up() -> Result<()> {
+    adopts_the_network_of_dracut("dracut-trixie-neednet", TRIXIE, "handler")
+}
+
+/// What cannot be mounted ends where the operators of dracut expect it.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn a_root_that_is_not_there_ends_in_the_emergency_of_dracut() -> Result<()> {
+    let lab = Lab::new("dracut-emergency")?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
+    let _nbd = usual_root(&lab)?;
+    for image in ["handler", "handler-nosystemd"] {
+        let vm = lab.vm(TRIXIE.kernel()?).initramfs(TRIXIE.image(image)?).memory_mib(1024);
+        let words = "root=nbd:10.77.0.1:focal rd.shell=0 rd.emergency=reboot";
+        let mut machine = vm.cmdline(words).boot()?;
+        machine.failed_in("root", &["for export \"focal\": refused: unknown export"])?;
+        machine.line("Boot has failed. To debug this issue add \"rd.shell rd.debug\"")?;
+        machine.ended_by("Restarting system", Duration::from_secs(60))?;
+    }
+    Ok(())
+}
+
+/// An image that cannot boot must not take the place of one that does, and whoever reads the last
+/// lines of an upgrade must learn why.
+#[test]
+#[ignore = "needs the hosts of cargo xtask test"]
+fn a_kernel_without_nbd_fails_the_generation_of_dracut_by_name() -> Result<()> {
+    for host in [BOOKWORM, TRIXIE] {
+        assert_ne!(host.text("no-nbd.status")?.trim(), "0", "{host:?}");
+        let log = host.text("no-nbd.log")?;
+        assert!(log.contains("this kernel has no nbd"), "{log}");
+        assert!(log.contains("installkernel failed in module landfall"), "{log}");
+    }
+    Ok(())
+}
