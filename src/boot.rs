@@ -27,7 +27,7 @@ pub fn run() -> Result<Infallible, Box<Failure>> {
     let mut boot = Boot::begin();
     let machine = boot.stage(Stage::Machine, || machine::start(Role::Init))?;
     let plan = boot.decide(&machine, Role::Init);
-    let (new_root, network) = boot.put_together(&machine, &plan, Path::new(SYSROOT))?;
+    let (new_root, network) = boot.put_together(&machine, &plan, Role::Init, Path::new(SYSROOT))?;
     boot.last_stage(Handover::new(new_root, network, machine, &plan))
 }
 
@@ -36,8 +36,12 @@ pub fn run() -> Result<Infallible, Box<Failure>> {
 pub fn mount_root(target: &Path) -> Result<PathBuf, Box<Failure>> {
     let mut boot = Boot::begin();
     let machine = boot.stage(Stage::Machine, || machine::start(Role::RootHandler))?;
+    if machine.request.off {
+        let doing = format!("mounting the root at {}", target.display());
+        return Err(Box::new(Failure::before_all(Error::refused(doing, "landfall=off"))));
+    }
     let plan = boot.decide(&machine, Role::RootHandler);
-    let (new_root, network) = boot.put_together(&machine, &plan, target)?;
+    let (new_root, network) = boot.put_together(&machine, &plan, Role::RootHandler, target)?;
     boot.hand_back(Handover::new(new_root, network, machine, &plan))
 }
 
@@ -77,6 +81,7 @@ impl Boot {
         &mut self,
         machine: &Machine,
         plan: &Plan,
+        role: Role,
         sysroot: &Path,
     ) -> Result<(NewRoot, Network), Box<Failure>> {
         let network = self.stage(Stage::Network, || net::bring_up(&plan.network))?;
@@ -115,7 +120,12 @@ impl Boot {
             }
             let swap = directives::apply(config.settings(), &facts, new_root.path(), &load_with);
             if let Some(swap) = swap {
-                root::attach_swap(&swap, &resolve, &load, new_root.path());
+                // By the path that stays: a host moves its own /dev, and ours over it goes.
+                let through = match role {
+                    Role::Init => new_root.path(),
+                    Role::RootHandler => Path::new("/"),
+                };
+                root::attach_swap(&swap, &resolve, &load, through);
             }
             Ok(())
         })?;
@@ -125,7 +135,7 @@ impl Boot {
 
     /// Makes the plan and says what of the command line has no effect.
     fn decide(&mut self, machine: &Machine, role: Role) -> Plan {
-        if machine.request.off {
+        if machine.request.off && role == Role::Init {
             log::warn!(target: "command line", "landfall=off: there is nobody else to boot this machine; ignored");
         }
         let plan = Plan::decide(machine.request.clone(), &machine.identity);

@@ -30,6 +30,8 @@ pub fn may_boot(choice: &LinkChoice, link: &Link, sys: &Path) -> bool {
 pub fn takes_part(choice: &LinkChoice, link: &Link, sys: &Path, adopted: &[u32]) -> bool {
     match choice {
         LinkChoice::Any if !adopted.is_empty() => adopted.contains(&link.index),
+        // A bond has the address of one of its ports, and the port itself no address any more.
+        LinkChoice::Mac(mac) if adopted.contains(&link.index) && link.mac == *mac => true,
         _ => may_boot(choice, link, sys),
     }
 }
@@ -187,6 +189,30 @@ mod tests {
         ];
         for (choice, link, expected) in cases {
             assert_eq!(may_boot(choice, &link, sys.path()), expected, "{choice:?} {}", link.name);
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn what_somebody_has_adopted_is_meant_unless_the_plan_names_another() {
+        let sys = Path::new("/nonexistent");
+        let any = LinkChoice::Any;
+        let named = LinkChoice::Name("eth0".into());
+        let port = || link("eth0", Shape::Port, Some(BURNT_IN));
+        let bond = || link("bond0", Shape::Composed, None);
+        let cases: [(&LinkChoice, Link, &[u32], bool); 8] = [
+            (&any,                       port(), &[],  true),
+            (&any,                       port(), &[2], true),
+            (&any,                       port(), &[7], false), // another is the machine's
+            (&any,                       bond(), &[2], true),
+            (&named,                     port(), &[7], true),
+            (&named,                     bond(), &[2], false),
+            (&LinkChoice::Mac(SET),      bond(), &[2], true),  // pxelinux names a port of it
+            (&LinkChoice::Mac(BURNT_IN), bond(), &[2], false),
+        ];
+        for (choice, link, adopted, expected) in cases {
+            let got = takes_part(choice, &link, sys, adopted);
+            assert_eq!(got, expected, "{choice:?} {} {adopted:?}", link.name);
         }
     }
 

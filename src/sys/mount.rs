@@ -87,8 +87,16 @@ pub fn bind_tree(source: &Path, target: &Path) -> Result<()> {
     let bind = || -> io::Result<()> {
         let tree = clone_of(source, OpenTreeFlags::AT_RECURSIVE)?;
         let private = mount_attr { propagation: MS_PRIVATE.into(), ..NOTHING };
-        change(&tree, AT_EMPTY_PATH | AT_RECURSIVE, private)?;
-        Ok(attach(&tree, target)?)
+        match change(&tree, AT_EMPTY_PATH | AT_RECURSIVE, private) {
+            Ok(()) => Ok(attach(&tree, target)?),
+            // Before Linux 5.12 it can only be had afterwards.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+                attach(&tree, target)?;
+                let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+                Ok(mount_change(target, private)?)
+            }
+            Err(error) => Err(error),
+        }
     };
     bind().while_doing(|| format!("binding {} to {}", source.display(), target.display()))
 }
