@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use landfall_tests::Node;
+use landfall_tests::protocol::{Mount, State};
 use serde_json::Value;
 
 /// Facts by name, each as a text; what depends on time and chance is left out.
@@ -24,21 +25,14 @@ impl Became {
         let mut facts = BTreeMap::new();
         let mut say = |name: String, value: String| facts.insert(name, without_link_name(&value));
 
-        // The last one on a target is the one that is seen.
-        for mount in &state.mounts {
-            // Of a service while it runs.
-            if !mount.target.starts_with("/run/credentials/") {
-                let mut options = mount.options.clone();
-                options.sort();
-                options.dedup();
-                let value = format!("{} {} {}", mount.fstype, mount.source, options.join(","));
-                say(format!("mount {}", mount.target), value);
-            }
+        for (target, mount) in mounts(&state) {
+            say(format!("mount {target}"), mount);
         }
         for link in state.links.iter().filter(|link| link.name != "lo") {
             say(format!("link {}", link.mac), format!("{} {:?}", link.up, link.addresses));
         }
-        for route in &state.routes {
+        // networkd adds one to each gateway, as soon as it has had its own answer from DHCP.
+        for route in state.routes.iter().filter(|route| !route.to.ends_with("/32")) {
             say(format!("route {}", route.to), format!("{:?} {}", route.via, route.link));
         }
         for entry in &state.environment {
@@ -92,6 +86,33 @@ impl Became {
         ensure!(faults.is_empty(), "of ours, and of theirs:\n{}", faults.join("\n"));
         Ok(())
     }
+}
+
+/// What is mounted, by its target: the last one is the one that is seen.
+pub fn mounts(state: &State) -> BTreeMap<String, String> {
+    // Those of a service are there while it runs.
+    let lasting = |mount: &&Mount| !mount.target.starts_with("/run/credentials/");
+    let about = |mount: &Mount| {
+        let mut options = mount.options.clone();
+        // Shares of the memory, which kernels count before and after they have freed an image.
+        if ["devtmpfs", "tmpfs"].contains(&mount.fstype.as_str()) {
+            options.retain(|o| !o.starts_with("size=") && !o.starts_with("nr_inodes="));
+            options.push(format!("{} tenths of the memory", tenths(mount, state)));
+        }
+        options.sort();
+        options.dedup();
+        format!("{} {} {}", mount.fstype, mount.source, options.join(","))
+    };
+    let mounts = state.mounts.iter().filter(lasting);
+    mounts.map(|mount| (mount.target.clone(), about(mount))).collect()
+}
+
+/// How large a file system in memory may become.
+fn tenths(mount: &Mount, state: &State) -> u64 {
+    let kib = mount.option("size").and_then(|size| size.strip_suffix('k')?.parse::<u64>().ok());
+    let total = state.memory.get("MemTotal").copied().unwrap_or(1).max(1);
+    // Half of it unless somebody says otherwise, and then the kernel does not say it either.
+    kib.map_or(5, |kib| ((kib << 10) * 10 + total / 2) / total)
 }
 
 fn without_link_name(text: &str) -> String {

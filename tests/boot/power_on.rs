@@ -1,7 +1,9 @@
 //! From power-on: a machine with nothing but a network card finds its loader, its kernel and its
 //! root, by the configurations of `initramfs/examples` and no others.
 
+use std::fs;
 use std::net::Ipv4Addr;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -253,4 +255,33 @@ fn grub_behind_a_proxy_needs_nothing_of_the_dhcp_server() -> Result<()> {
     let site =
         Site::new("power-on-proxy-uefi", Root::Probe, NOTHING)?.grub(&loader("proxy.grub.cfg")?)?;
     leads_past_a_server_that_knows_nothing(&site, Firmware::Uefi)
+}
+
+/// Whoever wants another loader removes a few number signs; then the file must still be one.
+#[test]
+#[ignore = "runs servers of the workshop"]
+fn what_the_examples_offer_in_comments_is_valid() -> Result<()> {
+    let lab = Lab::new("examples")?;
+    let cases = [
+        ("dnsmasq.conf", Command::new("dnsmasq"), &["--test", "-C"]),
+        ("dhcpd.conf", workshop::packaged_program("usr/sbin/dhcpd")?, &["-t", "-cf"]),
+    ];
+    for (name, mut command, arguments) in cases {
+        // A comment has one blank behind its sign; an alternative has none, or is indented.
+        let uncommented = |line: &str| {
+            let (before, after) = line.split_once('#')?;
+            let offered = before.trim().is_empty()
+                && (after.starts_with("    ") || !after.starts_with([' ', '\n']));
+            offered.then(|| after.to_owned())
+        };
+        let text = example(name, &[])?;
+        let lines = text.lines().map(|line| uncommented(line).unwrap_or_else(|| line.to_owned()));
+        let lines: Vec<_> = lines.collect();
+        ensure!(lines.join("\n") != text.trim_end(), "{name} offers nothing");
+        let file = lab.file(name);
+        fs::write(&file, lines.join("\n") + "\n")?;
+        let output = command.args(arguments).arg(&file).output()?;
+        ensure!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
 }

@@ -72,7 +72,10 @@ impl Machine {
             let fresh = &heard.lines[seen..];
             seen = heard.lines.len();
             let fatal = |line: &&String| {
-                line.contains("FAILED in stage") || line.contains("Kernel panic - not syncing")
+                let ends = ["FAILED in stage", "Kernel panic - not syncing"];
+                // Firmware that has found nothing to start.
+                let nothing = ["No bootable device", "UEFI Interactive Shell"];
+                ends.iter().chain(&nothing).any(|text| line.contains(text))
             };
             let line = fresh.iter().find(fatal)?;
             let tail = heard.tail();

@@ -22,7 +22,9 @@ pub enum Firmware {
     Bios,
     /// OVMF, with its own driver for the card and its own PXE and HTTP boot.
     Uefi,
-    /// The same with Secure Boot: it starts what Debian's snake oil key has signed.
+    /// The same, set to boot from web servers only.
+    UefiHttp,
+    /// OVMF with Secure Boot: it starts what Debian's snake oil key has signed.
     SecureUefi,
 }
 
@@ -35,7 +37,7 @@ impl Firmware {
     fn ovmf(self) -> Option<[&'static str; 2]> {
         match self {
             Self::Bios => None,
-            Self::Uefi => {
+            Self::Uefi | Self::UefiHttp => {
                 Some(["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"])
             }
             Self::SecureUefi => Some([
@@ -188,9 +190,7 @@ impl<'lab> Vm<'lab> {
             let (rom, order) = match self.firmware {
                 Some(Firmware::Bios) => ("", format!(",bootindex={number}")),
                 // Without its ROM the card is the firmware's to drive, as in most servers.
-                Some(Firmware::Uefi | Firmware::SecureUefi) => {
-                    (",romfile=", format!(",bootindex={number}"))
-                }
+                Some(_) => (",romfile=", format!(",bootindex={number}")),
                 None => (",romfile=", String::new()),
             };
             // A fixed slot for each card, so that its name in the running system is known.
@@ -249,6 +249,12 @@ impl<'lab> Vm<'lab> {
                     // From 2024 on OVMF has no network without random numbers, and the processor
                     // that is emulated by default has none to give.
                     command.args(["-cpu", "qemu64,+rdrand"]);
+                }
+                if firmware == Firmware::UefiHttp {
+                    for family in ["IPv4PXE", "IPv6PXE", "IPv6"] {
+                        let off = format!("name=opt/org.tianocore/{family}Support,string=n");
+                        command.args(["-fw_cfg", &off]);
+                    }
                 }
                 if firmware == Firmware::SecureUefi {
                     // Only the firmware itself, in its own mode of the processor, may write the

@@ -92,7 +92,7 @@ landfall_becomes_init() {
 
 landfall_becomes_root_handler() {
 	ln_r /usr/bin/landfall /sbin/mount.landfall
-	inst_hook cmdline 01 "${moddir:?}/landfall-claim.sh"
+	inst_hook cmdline 11 "${moddir:?}/landfall-claim.sh"
 	inst_hook cmdline 99 "$moddir/landfall-network.sh"
 	inst_hook pre-pivot 99 "$moddir/landfall-init.sh"
 	# For what landfall-claim.sh has it wait for.

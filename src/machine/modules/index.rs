@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Result, WhileDoing};
 
-use super::{Aliases, Softdep};
+use super::{Aliases, Softdep, binary};
 
 /// The modules of one kernel.
 #[derive(Clone, Debug, Default)]
@@ -66,13 +66,17 @@ pub struct Texts {
 }
 
 impl Texts {
-    /// Reads the files of `directory` (`lib/modules/VERSION`). Only `modules.dep` has to exist.
+    /// Reads the files of `directory` (`lib/modules/VERSION`). Only `modules.dep` has to exist, as
+    /// a text or in its binary form.
     pub fn read(directory: &Path) -> Result<Self> {
+        let dep = directory.join("modules.dep");
+        if !dep.exists() && dep.with_extension("dep.bin").exists() {
+            return Ok(Self::read_binary(directory));
+        }
         let optional = |name: &str| match read_text(&directory.join(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
             other => other.while_doing(|| format!("reading {}", directory.join(name).display())),
         };
-        let dep = directory.join("modules.dep");
         Ok(Self {
             dep: read_text(&dep).while_doing(|| format!("reading {}", dep.display()))?,
             alias: optional("modules.alias")?,
@@ -80,6 +84,24 @@ impl Texts {
             builtin: optional("modules.builtin")?,
             builtin_modinfo: optional("modules.builtin.modinfo")?,
         })
+    }
+
+    /// From the files that mkinitcpio leaves. Soft dependencies have no binary form.
+    fn read_binary(directory: &Path) -> Self {
+        let entries = |name: &str| {
+            binary::entries(&fs::read(directory.join(name)).unwrap_or_default()).into_iter()
+        };
+        let aliases =
+            entries("modules.alias.bin").map(|(key, module)| format!("alias {key} {module}\n"));
+        let built_in = entries("modules.builtin.alias.bin")
+            .map(|(key, module)| format!("{module}.alias={key}\0"));
+        Self {
+            dep: entries("modules.dep.bin").map(|(_, line)| line + "\n").collect(),
+            alias: aliases.collect(),
+            softdep: read_text(&directory.join("modules.softdep")).unwrap_or_default(),
+            builtin: entries("modules.builtin.bin").map(|(name, _)| name + ".ko\n").collect(),
+            builtin_modinfo: built_in.collect(),
+        }
     }
 }
 

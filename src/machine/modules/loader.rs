@@ -271,7 +271,9 @@ impl Drivers {
                 if matches!(error.cause(), Cause::Os(e) if e.raw_os_error() == Some(libc::ENODEV)) {
                     log::debug!(target: "drivers", "{} for {}: {error}", module.name, device.name);
                 } else {
-                    log::warn!(target: "drivers", "{} for {}: {error}", module.name, device.name);
+                    let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                    let (name, device) = (&module.name, &device.name);
+                    log::warn!(target: "drivers", "{name} for {device}: {error}{hint}");
                 }
             }
         }

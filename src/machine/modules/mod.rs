@@ -7,6 +7,7 @@
 //! `install` and `remove` commands are never run: there is no shell here to run them.
 
 mod alias;
+mod binary;
 mod compression;
 mod configuration;
 mod devices;
