@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use landfall_tests::{Format, Host, Lab, Nbd, NbdKind, ProbeRoot};
 
+use crate::became::mounts;
 use crate::hosts::becomes_the_same;
 use crate::{ROOT, usual_dhcp, usual_root};
 
@@ -106,9 +107,7 @@ fn boots_from_its_disk_all_the_same(test: &str, host: Host) -> Result<()> {
         let state = node.state()?;
         assert_eq!(node.mount("/")?.fstype, "ext4", "{image}");
         assert!(!node.exists("/run/landfall")?, "{image}");
-        let mut mounts = state.mounts;
-        mounts.sort_by(|a, b| a.target.cmp(&b.target));
-        became.push((mounts, state.environment, state.arguments));
+        became.push((mounts(&state), state.environment, state.arguments));
     }
     assert_eq!(became[1], became[0], "as init");
     assert_eq!(became[2], became[0], "as root handler");
