@@ -94,9 +94,10 @@ pub fn mounts(state: &State) -> BTreeMap<String, String> {
     let lasting = |mount: &&Mount| !mount.target.starts_with("/run/credentials/");
     let about = |mount: &Mount| {
         let mut options = mount.options.clone();
-        // The kernel sizes it by the memory that is free beside the compressed image.
-        if mount.fstype == "devtmpfs" {
+        // Shares of the memory, which kernels count before and after they have freed an image.
+        if ["devtmpfs", "tmpfs"].contains(&mount.fstype.as_str()) {
             options.retain(|o| !o.starts_with("size=") && !o.starts_with("nr_inodes="));
+            options.push(format!("{} tenths of the memory", tenths(mount, state)));
         }
         options.sort();
         options.dedup();
@@ -104,6 +105,14 @@ pub fn mounts(state: &State) -> BTreeMap<String, String> {
     };
     let mounts = state.mounts.iter().filter(lasting);
     mounts.map(|mount| (mount.target.clone(), about(mount))).collect()
+}
+
+/// How large a file system in memory may become.
+fn tenths(mount: &Mount, state: &State) -> u64 {
+    let kib = mount.option("size").and_then(|size| size.strip_suffix('k')?.parse::<u64>().ok());
+    let total = state.memory.get("MemTotal").copied().unwrap_or(1).max(1);
+    // Half of it unless somebody says otherwise, and then the kernel does not say it either.
+    kib.map_or(5, |kib| ((kib << 10) * 10 + total / 2) / total)
 }
 
 fn without_link_name(text: &str) -> String {

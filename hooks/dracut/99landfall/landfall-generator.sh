@@ -36,11 +36,11 @@ cat > "$early/.sysroot.mount.landfall" <<- END
 END
 mv "$early/.sysroot.mount.landfall" "$early/sysroot.mount"
 
-# Cards have their final names when dracut's queue is done, and their addresses when somebody has
-# asked for a network and waits for it. Landfall knows itself how long to wait for what.
+# Cards have their final names when dracut's queue is done. Landfall knows itself how long to wait
+# for what.
 cat > "$early/sysroot.mount.d/landfall.conf" <<- END
 	[Unit]
-	After=dracut-initqueue.service dracut-pre-mount.service network-online.target
+	After=dracut-initqueue.service dracut-pre-mount.service
 
 	[Mount]
 	What=landfall
@@ -61,7 +61,13 @@ for word in $line; do
 	rd.neednet=*) neednet=no ;;
 	esac
 done
-if [ "$neednet" = no ]; then
+if [ "$neednet" = yes ]; then
+	cat > "$early/sysroot.mount.d/network.conf" <<- END
+		[Unit]
+		Wants=network-online.target
+		After=network-online.target
+	END
+else
 	for unit in systemd-networkd.service systemd-networkd.socket \
 		systemd-networkd-wait-online.service nm-initrd.service nm-wait-online-initrd.service \
 		cm-initrd.service cm-wait-online-initrd.service; do

@@ -158,7 +158,7 @@ fn connect_when_free(family: &mut Family, index: u32, request: &Message) -> Resu
     let waiting = console::waiting("root", format!("/dev/nbd{index} to be free"));
     loop {
         match family.ask(request.clone()) {
-            Err(error) if is_busy(&error) && family.is_connected(index)? => {
+            Err(error) if is_busy(&error) && has_server(index) => {
                 return Err(error.with_hint(format!("/dev/nbd{index} has a server already")));
             }
             Err(error) if is_busy(&error) && started.elapsed() < PATIENCE => {
@@ -169,6 +169,12 @@ fn connect_when_free(family: &mut Family, index: u32, request: &Message) -> Resu
             answer => return answer.map(|_| ()),
         }
     }
+}
+
+/// The driver's status has "connected" for a device, too, that somebody merely has open: it counts
+/// both in one place. This file is there from the connection to its end.
+fn has_server(index: u32) -> bool {
+    Path::new(&format!("/sys/block/nbd{index}/pid")).exists()
 }
 
 fn is_busy(error: &Error) -> bool {

@@ -1,5 +1,5 @@
 # What an administrator types; see hosts.rs for the variables. dracut-network and nbd-client are
-# installed, so that dracut's own way to a root from NBD is in every image.
+# installed, so that dracut's own way to a root from NBD is in the images, where nothing leaves it out.
 make() { dracut --quiet --force "$image" "$release"; }
 files() { zstd -dc "$image" | cpio --list --quiet | sort >"$out/$1.files"; }
 
@@ -32,7 +32,7 @@ keep handler-alone
 rm /etc/dracut.conf.d/alone.conf
 
 # With dracut's own scripts for networks where the program that they need is still used.
-echo 'omit_dracutmodules+=" systemd systemd-networkd "' >/etc/dracut.conf.d/nosystemd.conf
+echo 'omit_dracutmodules+=" systemd systemd-networkd nbd "' >/etc/dracut.conf.d/nosystemd.conf
 if [ -x /usr/sbin/dhclient ]; then
 	echo 'add_dracutmodules+=" network-legacy "' >>/etc/dracut.conf.d/nosystemd.conf
 fi

@@ -1,0 +1,75 @@
+#!/bin/bash
+# Runs the hooks against stand-ins for mkinitcpio's functions, for systems that do not have it:
+#   test.sh KERNEL-DIRECTORY       (lib/modules/VERSION; landfall and landfall-initramfs in PATH)
+# The stand-ins do what mkinitcpio 39 documents of its own, with files and links; modules are only
+# written down.
+set -eu
+here=$(realpath "$(dirname "$0")")
+_d_kmoduledir=$(realpath "$1")
+# Read by the install file.
+# shellcheck disable=SC2034
+KERNELVERSION=${_d_kmoduledir##*/}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+add_file() {
+	local mode=${3:-644}
+	[[ $1 == - ]] && set -- /dev/stdin "$2"
+	install -D -m "$mode" "$1" "$BUILDROOT${2:-$1}"
+}
+add_binary() { [[ -e $1 ]] && add_file "$1" "${2:-$1}" "${3:-755}"; }
+add_symlink() { mkdir -p "$BUILDROOT${1%/*}" && ln -sfn "$2" "$BUILDROOT$1"; }
+add_module() { echo "$1" >> "$BUILDROOT/modules"; }
+add_runscript() { add_file "$here/hooks/landfall" /hooks/landfall 755; }
+die() {
+	# shellcheck disable=SC2059 # as theirs
+	printf "==> ERROR: $1\n" "${@:2}" >&2
+	exit 1
+}
+fail() {
+	echo "FAILED: $*" >&2
+	exit 1
+}
+
+# build NAME INIT: an image in which a hook before ours has added INIT, a script or a link.
+build_image() {
+	BUILDROOT=$work/$1
+	mkdir -p "$BUILDROOT"
+	case $2 in
+	script) echo '#!/usr/bin/ash' > "$BUILDROOT/init" ;;
+	*) ln -s "$2" "$BUILDROOT/init" ;;
+	esac
+	# A second time changes nothing: mkinitcpio runs each hook once, people write it twice.
+	# shellcheck source-path=SCRIPTDIR source=install/landfall
+	(. "$here/install/landfall" && build && build)
+}
+
+landfall=$(command -v landfall)
+[[ $landfall == /usr/bin/landfall ]] || fail "the hooks take /usr/bin/landfall, not $landfall"
+mkdir -p /etc/landfall
+config=/etc/landfall/initramfs.conf
+
+echo 'MODE=init DRIVERS=virtio_net' > $config
+build_image init script
+[[ $(readlink "$work/init/init") == /usr/bin/landfall ]] || fail "/init is not Landfall"
+grep -q ash "$work/init/init.original" || fail "/init was not kept"
+grep -qx nbd "$work/init/modules" || fail "no nbd"
+grep -qx virtio_net "$work/init/modules" || fail "no driver"
+grep -q igb "$work/init/modules" && fail "a driver that nobody asked for"
+
+echo 'MODE=handler DRIVERS=virtio_net' > $config
+build_image handler script
+[[ -e $work/handler/hooks/landfall ]] || fail "no runtime hook"
+[[ ! -L $work/handler/init ]] || fail "handler took /init"
+
+echo 'MODE=handler DRIVERS=no_such_card' > $config
+(build_image broken script) 2> "$work/said" && fail "a driver that is not there was overlooked"
+grep -q 'ERROR: landfall: no image for' "$work/said" || fail "it did not say so"
+
+# At boot, on a command line that is not ours, the runtime hook leaves everything as it is.
+mount_handler=default
+# shellcheck source-path=SCRIPTDIR source=hooks/landfall
+. "$here/hooks/landfall"
+run_hook
+[[ $mount_handler == default ]] || fail "the hook took a root that is not Landfall's"
+echo ok
