@@ -4,5 +4,17 @@
 
 if [ "${netroot-}" = landfall ]; then
 	unset netroot
-	getargbool 0 rd.neednet || rm -f /tmp/net.ifaces /tmp/net.bootdev
+	if ! getargbool 0 rd.neednet; then
+		rm -f /tmp/net.ifaces /tmp/net.bootdev
+	elif [ -n "${DRACUT_SYSTEMD-}" ] && systemctl start systemd-network-generator.service; then
+		# networkd's own identity is another one than the firmware had and the root will have, so the
+		# server would give a second address. Later versions of dracut say this themselves.
+		for landfall_file in /run/systemd/network/*.network; do
+			if [ -e "$landfall_file" ] && ! grep -q '^ClientIdentifier=' "$landfall_file"; then
+				printf '[DHCPv4]\nClientIdentifier=mac\n' >> "$landfall_file"
+			fi
+		done
+		unset landfall_file
+		systemctl try-restart systemd-networkd.service
+	fi
 fi

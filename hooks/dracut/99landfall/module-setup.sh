@@ -95,6 +95,7 @@ landfall_becomes_root_handler() {
 	inst_hook cmdline 11 "${moddir:?}/landfall-claim.sh"
 	inst_hook cmdline 99 "$moddir/landfall-network.sh"
 	inst_hook pre-pivot 99 "$moddir/landfall-init.sh"
+	inst_multiple grep cat
 	if [[ -e ${initdir:?}/sbin/netroot && ! -e $initdir/sbin/netroot.original ]]; then
 		mv "$initdir/sbin/netroot" "$initdir/sbin/netroot.original"
 		inst_script "$moddir/landfall-netroot.sh" /sbin/netroot
