@@ -2,9 +2,9 @@
 //! that any UEFI firmware starts, from a disk or from the network, and that one signature covers.
 //!
 //! systemd's stub does the work at boot; here sections are only put behind those that it has, as
-//! systemd-stub(7) wants them and `ukify` does it. Debian 12 has no ukify, and no recipe for
-//! objcopy fits the stubs of both releases: it takes the newer one's image base for zero, and
-//! leaves behind the older one's sections a symbol table that the next section would cover.
+//! systemd-stub(7) wants them and `ukify` does it. Debian 12 has no ukify, and with objcopy the
+//! operator would have to work out addresses, from stubs whose image base and alignment differ
+//! between releases.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -245,4 +245,130 @@ fn append(stub: &[u8], sections: &[Section]) -> Result<Vec<u8>> {
     // Of no use to UEFI; a wrong one would irritate those who look.
     headers.optional_header.check_sum.set(LE, 0);
     Ok(image)
+}
+
+#[cfg(test)]
+mod tests {
+    use object::read::pe::ImageNtHeaders as _;
+
+    use super::*;
+
+    /// As systemd's stubs are: 64-bit, sections at multiples of `alignment`, and perhaps symbols
+    /// behind the last one. Content at 0x400 and 0x600.
+    fn stub(alignment: u32, headers: u32, symbols: &[u8]) -> Vec<u8> {
+        let mut image = vec![0; 0x800];
+        let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, b"MZ");
+        put(0x3c, &0x80_u32.to_le_bytes());
+        put(0x80, b"PE\0\0");
+        put(0x84, &IMAGE_FILE_MACHINE_AMD64.to_le_bytes());
+        put(0x86, &2_u16.to_le_bytes()); // sections
+        put(0x8c, &0x800_u32.to_le_bytes()); // symbol table
+        put(0x94, &240_u16.to_le_bytes()); // optional header
+        put(0x98, &0x20b_u16.to_le_bytes());
+        put(0x98 + 32, &alignment.to_le_bytes());
+        put(0x98 + 36, &512_u32.to_le_bytes());
+        put(0x98 + 60, &headers.to_le_bytes());
+        put(0x98 + 64, &0xdead_u32.to_le_bytes()); // checksum
+        put(0x98 + 108, &16_u32.to_le_bytes()); // data directories
+        for (number, (name, address)) in
+            [(".text", 0x1000_u32), (".sbat", 0x5100)].iter().enumerate()
+        {
+            let at = 0x188 + 40 * number;
+            put(at, name.as_bytes());
+            put(at + 8, &0x34_u32.to_le_bytes());
+            put(at + 12, &address.to_le_bytes());
+            put(at + 16, &512_u32.to_le_bytes());
+            put(at + 20, &(0x400 + 512 * number as u32).to_le_bytes());
+        }
+        put(0x400, b"code");
+        put(0x600, b"sbat,1");
+        image.extend_from_slice(symbols);
+        image
+    }
+
+    /// The kernel maps sections by their addresses, the stub reads them there: none may lie over
+    /// another, and each must be as long as what it holds.
+    #[test]
+    fn sections_follow_those_of_the_stub_in_file_and_in_memory() {
+        for alignment in [512, 4096] {
+            let stub = stub(alignment, 0x400, b"symbols of an old stub");
+            let sections = [
+                Section::new(".cmdline", b"root=dhcp".to_vec()),
+                Section { in_memory: 0x9000, ..Section::new(".linux", vec![7; 5000]) },
+            ];
+            let image = append(&stub, &sections).unwrap();
+            assert!(image.windows(7).all(|window| window != b"symbols"));
+
+            let file = parse(&image).unwrap();
+            let found: Vec<_> = file
+                .section_table()
+                .iter()
+                .map(|header| {
+                    let (from, size) = header.pe_file_range();
+                    let name = String::from_utf8_lossy(header.raw_name()).into_owned();
+                    let content = image[from as usize..(from + size) as usize].to_vec();
+                    (name, header.virtual_address.get(LE), header.virtual_size.get(LE), content)
+                })
+                .collect();
+            let names: Vec<_> = found.iter().map(|(name, ..)| name.as_str()).collect();
+            assert_eq!(names, [".text", ".sbat", ".cmdline", ".linux"]);
+            assert!(found[0].3.starts_with(b"code") && found[1].3.starts_with(b"sbat,1"));
+            assert_eq!((found[2].1, found[2].2), (0x6000, 9));
+            assert_eq!(found[2].3, b"root=dhcp");
+            assert_eq!((found[3].1, found[3].2), (0x7000, 0x9000));
+            assert!(found[3].3.starts_with(&[7; 5000]));
+            let optional = file.nt_headers().optional_header();
+            assert_eq!(optional.size_of_image.get(LE), 0x10000);
+            assert_eq!(optional.check_sum.get(LE), 0);
+            assert_eq!(file.nt_headers().file_header().pointer_to_symbol_table.get(LE), 0);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_added_to_is_said_to_be_so() {
+        let sections = [Section::new(".linux", b"kernel".to_vec())];
+        let refused = |stub: &[u8]| append(stub, &sections).err().map(|error| error.to_string());
+
+        let mut signed = stub(4096, 0x400, b"");
+        signed[0x98 + 112 + 4 * 8] = 8; // place and size of the security directory
+        signed[0x98 + 112 + 4 * 8 + 4] = 8;
+        assert!(refused(&signed).is_some_and(|words| words.contains("signed")));
+        let full = stub(4096, 0x188 + 80, b"");
+        assert!(refused(&full).is_some_and(|words| words.contains("no room")));
+        let whole = append(&stub(4096, 0x400, b""), &sections).unwrap();
+        assert!(refused(&whole).is_some_and(|words| words.contains("a kernel already")));
+        let whole = stub(4096, 0x400, b"");
+        for length in 0..0x188 + 80 {
+            assert!(append(&whole[..length], &sections).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_for_another_machine_than_the_stub_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let mut arm = stub(4096, 0x400, b"");
+        arm[0x84..0x86].copy_from_slice(&IMAGE_FILE_MACHINE_ARM64.to_le_bytes());
+        fs::write(path("vmlinuz"), &arm).unwrap();
+        fs::write(path("stub"), stub(4096, 0x400, b"")).unwrap();
+        fs::write(path("initrd"), b"archive").unwrap();
+        let uki = Uki {
+            kernel: path("vmlinuz"),
+            initramfs: vec![path("initrd"), path("initrd")],
+            cmdline: "root=dhcp".to_owned(),
+            stub: Some(path("stub")),
+            output: path("out.efi"),
+        };
+        let words = format!("{:#}", unify(&uki).unwrap_err());
+        assert!(words.contains("stub is for x86_64") && words.contains("for aarch64"), "{words}");
+        let words =
+            format!("{:#}", unify(&Uki { kernel: path("initrd"), ..uki.clone() }).unwrap_err());
+        assert!(words.contains("CONFIG_EFI_STUB"), "{words}");
+
+        let done = unify(&Uki { stub: Some(path("vmlinuz")), ..uki }).unwrap();
+        let image = fs::read(path("out.efi")).unwrap();
+        assert_eq!(image.len() as u64, done);
+        assert!(image.windows(15).any(|window| window == b"archive\0archive"));
+    }
 }

@@ -62,6 +62,13 @@ fn bookworm_with_landfall_in_dracut_without_systemd_becomes_what_our_image_gives
 
 #[test]
 #[ignore = "boots a virtual machine"]
+fn bookworm_with_landfall_as_init_of_dracut_without_systemd_becomes_what_our_image_gives()
+-> Result<()> {
+    becomes_the_same("dracut-bookworm-init-nosystemd", BOOKWORM, "init-nosystemd", AS_INIT)
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
 fn trixie_with_landfall_as_init_of_dracut_becomes_what_our_image_gives() -> Result<()> {
     becomes_the_same("dracut-trixie-init", TRIXIE, "init", AS_INIT)
 }
@@ -82,6 +89,13 @@ fn trixie_with_landfall_beside_dracuts_network_becomes_what_our_image_gives() ->
 #[ignore = "boots a virtual machine"]
 fn trixie_with_landfall_in_dracut_without_systemd_becomes_what_our_image_gives() -> Result<()> {
     becomes_the_same("dracut-trixie-nosystemd", TRIXIE, "handler-nosystemd", WITHOUT_SYSTEMD)
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn trixie_with_landfall_as_init_of_dracut_without_systemd_becomes_what_our_image_gives()
+-> Result<()> {
+    becomes_the_same("dracut-trixie-init-nosystemd", TRIXIE, "init-nosystemd", AS_INIT)
 }
 
 /// The machine in the next rack, which got the package from the same configuration management, and

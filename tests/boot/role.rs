@@ -112,7 +112,7 @@ fn a_hosts_init_gets_the_same_root_from_the_root_handler() -> Result<()> {
     let root = choice(&node, "root")?;
     drop(reference);
 
-    for kernel in Kernel::ALL {
+    for kernel in [Kernel::V6_1, Kernel::V6_12] {
         // Where the seed's init= leads nowhere, other inits would stop.
         let words = format!("{ROOT} init=/sbin/init-ltsp");
         let image = host(kernel, &[BEGINNING, MOUNT_ROOT, END])?;

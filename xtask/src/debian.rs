@@ -206,7 +206,7 @@ const LINKS: &[Link] = &[(
 
 /// All roots; some minutes, the first time.
 pub fn prepare() -> Result<()> {
-    [NETWORKD, IFUPDOWN, BOOKWORM, TRIXIE].iter().try_for_each(|recipe| recipe.prepare())
+    say::side_by_side(&[NETWORKD, IFUPDOWN, BOOKWORM, TRIXIE], Recipe::prepare)
 }
 
 /// The one that the demo boots.

@@ -8,11 +8,11 @@
 //! The result is `hosts/SUITE-GENERATOR/`, read by the boot tests as `landfall_tests::Host`: the
 //! images that the script of the recipe keeps, and what else it leaves in `$out`.
 
-use std::cell::OnceCell;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use landfall_tests::{Host, Kernel, workshop};
@@ -83,14 +83,27 @@ const EPOCH: &str = "SOURCE_DATE_EPOCH=1750000000";
 pub fn prepare(word: Option<&str>) -> Result<()> {
     needs::packages()?;
     agent::build_image_builder()?;
-    // Made at most once, and only if a host is not there yet.
-    let debs = OnceCell::new();
-    for recipe in RECIPES {
-        if word.is_none_or(|word| recipe.host().name().contains(word)) {
-            recipe.prepare(&debs)?;
-        }
+    for kernel in Kernel::AMD64 {
+        kernels::prepare(kernel)?;
     }
-    Ok(())
+    let wanted = |recipe: &&Recipe| word.is_none_or(|word| recipe.host().name().contains(word));
+    let recipes: Vec<_> = RECIPES.iter().filter(wanted).collect();
+    let debs = Debs::default();
+    say::side_by_side(&recipes, |recipe| recipe.prepare(&debs))
+}
+
+/// Our packages: made at most once, and only if a host is not there yet.
+#[derive(Default)]
+struct Debs(Mutex<Option<Vec<PathBuf>>>);
+
+impl Debs {
+    fn made(&self) -> Result<Vec<PathBuf>> {
+        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.is_none() {
+            *made = Some(deb::pack(&workshop::dir().join("debs"))?);
+        }
+        made.clone().context("no packages")
+    }
 }
 
 impl Recipe {
@@ -104,7 +117,7 @@ impl Recipe {
     }
 
     /// Leaves `hosts/SUITE-GENERATOR`, a link to the folder made of exactly these inputs.
-    fn prepare(&self, debs: &OnceCell<Vec<PathBuf>>) -> Result<()> {
+    fn prepare(&self, debs: &Debs) -> Result<()> {
         let base = self.base()?;
         // Not the packages themselves: each commit gives them another time.
         let ours = ["landfall", "landfall-initramfs"].map(|program| format!("bin/{program}"));
@@ -118,12 +131,9 @@ impl Recipe {
         let name = self.host().name();
         let inputs = (self, PRELUDE, base.file_name(), contents);
         let folder = workshop::once("hosts", &format!("{name}.dir"), &inputs, |folder| {
-            if debs.get().is_none() {
-                let _ = debs.set(deb::pack(&workshop::dir().join("debs"))?);
-            }
-            let debs = debs.get().context("no packages")?;
+            let debs = debs.made()?;
             let what = format!("installing our packages on {name}, and making its images");
-            say::step(&what, || self.install(&base, debs, folder))?;
+            say::step(&what, || self.install(&base, &debs, folder))?;
             weigh(&name, folder)
         })?;
         debian::point(&folder.with_file_name(name), &folder)
