@@ -260,10 +260,13 @@ fn the_hooks_are_shellcheck_clean() -> Result<()> {
     let mut folders = vec![workshop::workspace().join("hooks")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
+            let entry = entry?;
+            // Links in an example lead to what will be in an image.
+            let (path, kind) = (entry.path(), entry.file_type()?);
+            if kind.is_dir() {
                 folders.push(path);
-            } else if fs::read(&path)?.starts_with(b"#!/bin/") || path.ends_with("scripts/landfall")
+            } else if kind.is_file()
+                && (fs::read(&path)?.starts_with(b"#!/bin/") || path.ends_with("scripts/landfall"))
             {
                 scripts.push(path);
             }
