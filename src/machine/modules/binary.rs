@@ -4,9 +4,10 @@
 //! A trie in big-endian numbers (kmod's libkmod-index.c, version 2.1): a node's offset says in its
 //! upper bits whether a prefix, children and values follow.
 
-/// The longest key, and so the deepest trie, that is believed; real ones have some 150 bytes.
-const LONGEST: usize = 4096;
-/// More entries than any kernel has; a damaged file may lead in circles.
+/// The longest key, and so the deepest trie, that is believed; real ones have some 150 bytes. What
+/// waits to be visited is at most a node's 255 children for each letter: some 30 MB.
+const LONGEST: usize = 512;
+/// More nodes, and more entries, than any kernel has; a damaged file may lead in circles.
 const MOST: usize = 1 << 18;
 
 const MAGIC: u32 = 0xb007_f457;
@@ -31,7 +32,7 @@ pub fn entries(file: &[u8]) -> Vec<(String, String)> {
         visited = visited.saturating_add(1);
         let at = usize::try_from(offset & OFFSET).unwrap_or(usize::MAX);
         let Some(rest) = file.get(at..) else { continue };
-        if visited > MOST || key.len() > LONGEST {
+        if visited > MOST || found.len() > MOST || key.len() > LONGEST {
             break;
         }
         let mut node = Cursor { rest };
