@@ -253,3 +253,25 @@ fn read(path: &Path, contents: &mut Vec<(PathBuf, Vec<u8>)>) -> Result<()> {
     }
     files_in(path)?.iter().try_for_each(|path| read(path, contents))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No Debian has mkinitcpio: its files run against stand-ins, with real modules and programs.
+    #[test]
+    #[ignore = "needs the release programs and a host"]
+    fn the_files_for_mkinitcpio_do_what_they_promise() {
+        let script = r#"
+dpkg --install "$debs"/landfall_*.deb
+bash "$debs/mkinitcpio/test.sh" "/lib/modules/$release" >"$out/said"
+"#;
+        let host = Recipe { script, ..initramfs_tools("bookworm") };
+        let folder = tempfile::tempdir().unwrap();
+        let mut given = deb::pack(&folder.path().join("debs")).unwrap();
+        given.push(workshop::workspace().join("hooks/mkinitcpio"));
+        let out = folder.path().join("out");
+        host.install(&host.base().unwrap(), &given, &out).unwrap();
+        assert_eq!(fs::read_to_string(out.join("said")).unwrap(), "ok\n");
+    }
+}

@@ -33,7 +33,7 @@ pub fn run(word: Option<&str>) -> Result<()> {
         fuzz::look(SECONDS_OF_FUZZING)?;
     }
     let size = prepare(word)?;
-    if has_tests(word, PACKAGES)? {
+    if has_tests(word, PACKAGES)? || has_tests(word, HOSTS)? {
         say::step("tests of packages and of the release", || package_tests(word))?;
     }
     let accel = say::step("asking whether KVM works here", || Ok(Accel::best()))?;
