@@ -5,7 +5,6 @@
 //! changes nothing.
 
 use std::convert::Infallible;
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -72,13 +71,11 @@ fn announce(line: &str, why: &NotOurs, original: &Path) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-/// With the arguments and the environment that the kernel gave us. The first argument too is what
-/// it was: a busybox knows by it that it is to be init.
+/// With the arguments and the environment that the kernel gave us, and under the name that the
+/// kernel calls it by, whatever `rdinit=` says: a busybox knows by it that it is to be init.
 fn become_it(original: &Path) -> Result<Infallible> {
-    let mut arguments = std::env::args_os();
-    let name = arguments.next().unwrap_or_else(|| OsString::from("/init"));
-    let mut command = Command::new(original);
-    let error = command.arg0(name).args(arguments).exec();
+    let arguments = std::env::args_os().skip(1);
+    let error = Command::new(original).arg0("/init").args(arguments).exec();
     let error = Error::new(format!("executing {}", original.display()), error);
     Err(error.with_hint("the image's own init was moved there when Landfall was installed"))
 }

@@ -77,15 +77,19 @@ impl Plan {
         if let Some(RootRequest::Nbd(nbd)) = request.nbdroot {
             wish.nbd = Some((nbd, "nbdroot= on the kernel command line"));
         }
-        match request.root {
-            Some(RootRequest::Nbd(nbd)) => {
-                wish.nbd = Some((nbd, "root= on the kernel command line"));
+        for (root, origin) in [
+            (request.root, "root= on the kernel command line"),
+            // It is there for nothing but the server: dracut's root= may name a label.
+            (request.netroot, "netroot= on the kernel command line"),
+        ] {
+            match root {
+                Some(RootRequest::Nbd(nbd)) => wish.nbd = Some((nbd, origin)),
+                Some(RootRequest::Device { partition }) => {
+                    wish.device = true;
+                    wish.partition = partition;
+                }
+                Some(RootRequest::Dhcp) | None => {}
             }
-            Some(RootRequest::Device { partition }) => {
-                wish.device = true;
-                wish.partition = partition;
-            }
-            Some(RootRequest::Dhcp) | None => {}
         }
         let root_from_dhcp = wish.nbd.as_ref().is_none_or(|(nbd, _)| nbd.names.is_none());
         let ip = request.ip;
@@ -292,7 +296,7 @@ mod tests {
         let ltsp = ["/opt/ltsp/amd64", "opt/ltsp/amd64"];
         type Row<'a> = (&'a str, Option<&'a str>, Option<&'a str>, &'a str, u16, &'a [&'a str]);
         // command line, root-path, boot server -> host, port, names
-        let cases: [Row<'_>; 10] = [
+        let cases: [Row<'_>; 13] = [
             ("root=nbd:10.0.0.1:focal", Some("/x"), Some("b"), "10.0.0.1", 10809, &["focal", "/focal"]),
             // C83
             ("root=/dev/nbd0", Some("/opt/ltsp/amd64"), Some("10.0.0.1"), "10.0.0.1", 10809, &ltsp),
@@ -304,6 +308,10 @@ mod tests {
             ("root=nbd:10.0.0.1", Some("other:/img"), None, "10.0.0.1", 10809, &["/img", "img"]),
             ("root=nbd:10.0.0.1 nbdroot=10.0.0.2:/img", None, None, "10.0.0.1", 10809, &[""]),
             ("root=/dev/nbd0p2 nbdroot=10.0.0.2:/img", None, None, "10.0.0.2", 10809, &["/img", "img"]),
+            // dracut: netroot= says where, root= may say what of it, in any order.
+            ("netroot=nbd:10.0.0.1:disk root=/dev/nbd0p2", None, None, "10.0.0.1", 10809, &["disk", "/disk"]),
+            ("netroot=nbd:10.0.0.1:disk root=dhcp", Some("/x"), Some("b"), "10.0.0.1", 10809, &["disk", "/disk"]),
+            ("root=nbd:10.0.0.2:x netroot=nbd:10.0.0.1:disk", None, None, "10.0.0.1", 10809, &["disk", "/disk"]),
         ];
         for (line, root_path, boot_server, host, port, names) in cases {
             let got = plan(line).root(RootOffer { root_path, boot_server }, &Settings::default());

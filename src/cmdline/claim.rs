@@ -12,6 +12,8 @@ pub enum NotOurs {
     Off,
     /// This word asks for another kind of root.
     Root(String),
+    /// Nothing asks for any.
+    Nothing,
 }
 
 impl fmt::Display for NotOurs {
@@ -19,15 +21,20 @@ impl fmt::Display for NotOurs {
         match self {
             Self::Off => f.write_str("landfall=off"),
             Self::Root(word) => write!(f, "{word} is not for Landfall"),
+            Self::Nothing => f.write_str("no root= asks for Landfall (root=dhcp would)"),
         }
     }
 }
 
-/// Whether this command line asks for a root that Landfall brings.
+/// Whether this command line asks for a root that Landfall brings, in an image that has another
+/// init as well.
 ///
 /// Of each key the last counts. `netroot=` is there only to say which server, so it is believed
 /// even beside a `root=` that names a file system by label; `root=` beats `nbdroot=`, because a
-/// machine that has a disk must boot from it. Nothing at all is ours: the root comes from DHCP.
+/// machine that has a disk must boot from it. That is also why nothing at all is not ours: there are
+/// disks that systemd finds by their type (systemd-gpt-auto-generator(8)), and roots that are
+/// written in initramfs.conf(5). A word that only we or a boot loader for networks would write is
+/// enough.
 pub fn claim(line: &str) -> Result<(), NotOurs> {
     let words = words(line);
     let last = |key: &str| words.iter().rev().find(|word| same_key(word.key, key));
@@ -48,10 +55,15 @@ pub fn claim(line: &str) -> Result<(), NotOurs> {
     }
     // initramfs-tools' name for who mounts the root, and the word for its NFS.
     match (value("boot"), value("nfsroot")) {
-        (Some(boot), _) if !["", "landfall", "local"].contains(&boot) => foreign("boot", boot),
-        (_, Some(nfs)) => foreign("nfsroot", nfs),
-        _ => Ok(()),
+        (Some("landfall"), _) => return Ok(()),
+        (Some(boot), _) if !["", "local"].contains(&boot) => return foreign("boot", boot),
+        (_, Some(nfs)) => return foreign("nfsroot", nfs),
+        _ => {}
     }
+    let tells = |key: &str| {
+        same_key(key, "BOOTIF") || same_key(key, "landfall") || key.starts_with("landfall.")
+    };
+    if words.iter().any(|word| tells(word.key)) { Ok(()) } else { Err(NotOurs::Nothing) }
 }
 
 #[cfg(test)]
@@ -73,10 +85,16 @@ mod tests {
             ("root=/dev/nbd0 nbdroot=:/opt/ltsp/amd64",    None), // LTSP
             ("root=/dev/nbd0p1",                           None),
             ("nbdroot=10.0.0.1,focal",                     None),
-            ("",                                           None), // option 17
-            ("BOOT_IMAGE=vmlinuz ip=dhcp quiet",           None),
             ("boot=landfall",                              None), // initramfs-tools' word
-            ("root=",                                      None), // as if it were not there
+            // No root, but the machine was booted from a network, or is ours: option 17.
+            ("BOOTIF=01-52-54-00-aa-bb-cc quiet",          None),
+            ("landfall.ram=copy",                          None),
+            ("landfall",                                   None),
+            // A disk that systemd looks for, or that initramfs.conf names; with a network, it may
+            // be one whose key comes from there.
+            ("",                                           Some("")),
+            ("BOOT_IMAGE=vmlinuz ip=dhcp quiet",           Some("")),
+            ("root= boot=local",                           Some("")),
             // A typing error in a root of ours must be told, not be somebody else's silence.
             ("root=nbd:h:99999:x",                         None),
             ("root=/dev/nbdx",                             None),
@@ -113,6 +131,7 @@ mod tests {
             let got = claim(line).err().map(|why| match why {
                 NotOurs::Off => "landfall=off".to_owned(),
                 NotOurs::Root(word) => word,
+                NotOurs::Nothing => String::new(),
             });
             assert_eq!(got.as_deref(), expected, "{line}");
         }

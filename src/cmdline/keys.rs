@@ -14,6 +14,7 @@ pub struct Request {
     pub bootif: Option<Mac>,
     pub vendor_class: Option<String>,
     pub root: Option<RootRequest>,
+    pub netroot: Option<RootRequest>,
     pub nbdroot: Option<RootRequest>,
     pub fstype: Option<String>,
     pub flags: Option<String>,
@@ -64,8 +65,8 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "netroot", value: "nbd:HOST:EXPORT | dhcp",
-        manual: "dracut's other name for `root=`.",
-        read: |request, value| { request.root = Some(root::root(value)?); Ok(()) },
+        manual: "dracut's other name for `root=`, which it goes before.",
+        read: |request, value| { request.netroot = Some(root::root(value)?); Ok(()) },
     },
     Key {
         name: "nbdroot", value: "HOST:[PORT]/EXPORT | HOST,EXPORT | /EXPORT | dhcp",
@@ -99,7 +100,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "landfall", value: "off",
-        manual: "In an initramfs that has another init: leave the boot to it. So does a `root=` of another kind.",
+        manual: "In an initramfs that has another init: leave the boot to it. So does a `root=` of another kind, or none.",
         read: |request, value| { request.off = !switch(value)?; Ok(()) },
     },
     Key {
