@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::kernel::{Link, Shape};
-use super::{Lease, Route};
+use super::{Lease, Mac, Route};
 
 /// How long DHCP may be silent on a link that has an address without it. A server that looks its
 /// clients up in a directory takes a second or two.
@@ -49,6 +49,30 @@ pub fn found(
         Some((link.index, Found { lease, by_hand }))
     });
     found.collect()
+}
+
+/// The addresses of a bond, bridge or VLAN and of all links that it is made of, each one once; `sys`
+/// is `/sys`. Those of ports are as they are now: a bond gives them its own.
+pub fn beneath(link: &str, sys: &Path) -> Vec<Mac> {
+    let class = sys.join("class/net");
+    let (mut names, mut macs) = (vec![link.to_owned()], Vec::new());
+    // Links cannot be stacked in circles; what is deeper than this is none of a machine's.
+    let mut visited = 0;
+    while let Some(name) = names.pop().filter(|_| visited < 64) {
+        visited += 1;
+        let folder = class.join(name);
+        let address = std::fs::read_to_string(folder.join("address")).unwrap_or_default();
+        if let Ok(mac) = address.trim().parse()
+            && !macs.contains(&mac)
+        {
+            macs.push(mac);
+        }
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        names.extend(entries.filter_map(|entry| {
+            entry.file_name().to_str()?.strip_prefix("lower_").map(str::to_owned)
+        }));
+    }
+    macs
 }
 
 /// An address that others can reach: one that a link gives itself (RFC 3927) is none.
@@ -95,7 +119,6 @@ fn values(text: &str) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Mac;
 
     fn link(index: u32, name: &str, shape: Shape, has_carrier: bool) -> Link {
         let mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -140,6 +163,33 @@ mod tests {
                 assert_eq!(found.lease.address, Ipv4Addr::new(10, 0, 0, 5), "{case}");
             }
         }
+    }
+
+    #[test]
+    fn a_vlan_on_a_bond_has_ports() {
+        let sys = tempfile::tempdir().unwrap();
+        for (name, mac, lower) in [
+            ("bond0.5", "02:00:00:00:00:01", &["bond0"][..]),
+            ("bond0", "02:00:00:00:00:01", &["eth0", "eth1"]),
+            ("eth0", "02:00:00:00:00:01", &[]),
+            ("eth1", "02:00:00:00:00:02", &[]),
+            ("eth2", "02:00:00:00:00:03", &[]),
+        ] {
+            let folder = sys.path().join("class/net").join(name);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("address"), format!("{mac}\n")).unwrap();
+            for lower in lower {
+                std::os::unix::fs::symlink(
+                    format!("../{lower}"),
+                    folder.join(format!("lower_{lower}")),
+                )
+                .unwrap();
+            }
+        }
+        let mut macs = beneath("bond0.5", sys.path());
+        macs.sort();
+        assert_eq!(macs, [Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2])]);
+        assert_eq!(beneath("gone", sys.path()), []);
     }
 
     #[test]

@@ -66,12 +66,20 @@ pub struct Kept {
 pub struct Port<'a> {
     pub link: &'a str,
     pub mac: Mac,
+    /// The addresses of all that a bond, bridge or VLAN is made of; empty for a port.
+    pub beneath: &'a [Mac],
     pub plan: &'a NetworkPlan,
     pub lease: &'a Lease,
     pub wishes: Wishes<'a>,
 }
 
 impl Port<'_> {
+    /// Made by somebody else, of other links. Nobody in the running system has its recipe, and to
+    /// describe a part of it is to have the rest taken apart.
+    fn is_composed(&self) -> bool {
+        !self.beneath.is_empty()
+    }
+
     fn is_dhcp(&self) -> bool {
         matches!(self.plan.addressing, Addressing::Dhcp { .. })
     }
@@ -79,16 +87,16 @@ impl Port<'_> {
 
 /// Decides everything [`write`] does to a root that looks like `view`.
 pub fn foresee(port: &Port<'_>, view: &dyn View) -> Left {
-    let Port { link, mac, plan, lease, wishes } = *port;
+    let Port { link, mac, plan, lease, wishes, .. } = *port;
     let variables = variables(link, mac, plan, lease);
     let run = |path: &str| format!("/run/{path}");
     let mut left = Left {
-        renewer: renewer(view),
+        renewer: if port.is_composed() { Renewer::Nobody } else { renewer(view) },
         run: vec![
             (run(&format!("net-{link}.conf")), klibc_file(&variables)),
             (run("landfall/lease.json"), lease_file(port, boot_server(plan, lease))),
             (run(&networkd::path(link, view)), networkd::render(port)),
-            (run(network_manager::PATH), network_manager::render(mac)),
+            (run(network_manager::PATH), network_manager::render(port)),
         ],
         root: Vec::new(),
         errors: Vec::new(),
@@ -98,7 +106,9 @@ pub fn foresee(port: &Port<'_>, view: &dyn View) -> Left {
         let (method, wrong) = ifupdown::method(wishes.method);
         left.errors.extend(wrong);
         let mut draft = Draft::over(view);
-        let text = ifupdown::render(port, method, ifupdown::Dialect::of(view));
+        let dialect = ifupdown::Dialect::of(view);
+        let dialect = if port.is_composed() { ifupdown::Dialect::Plain } else { dialect };
+        let text = ifupdown::render(port, method, dialect);
         draft.write(ifupdown::PATH, text, 0o644);
         left.root = draft.into_changes();
     }
@@ -111,9 +121,9 @@ pub fn foresee(port: &Port<'_>, view: &dyn View) -> Left {
 /// # Errors
 /// `new_root` cannot be opened.
 pub fn write(network: &Network, wishes: Wishes<'_>, new_root: &Path, run: &Path) -> Result<Kept> {
-    let Network { link, mac, plan, lease, .. } = network;
+    let Network { link, mac, beneath, plan, lease, .. } = network;
     let tree = Tree::open(new_root)?;
-    let left = foresee(&Port { link, mac: *mac, plan, lease, wishes }, &tree);
+    let left = foresee(&Port { link, mac: *mac, beneath, plan, lease, wishes }, &tree);
     for error in &left.errors {
         log::warn!(target: "network", "{error}");
     }
@@ -216,7 +226,47 @@ pub mod tests {
     }
 
     pub fn port<'a>(plan: &'a NetworkPlan, lease: &'a Lease) -> Port<'a> {
-        Port { link: "eth0", mac: NODE, plan, lease, wishes: Wishes::default() }
+        let wishes = Wishes::default();
+        Port { link: "eth0", mac: NODE, beneath: &[], plan, lease, wishes }
+    }
+
+    /// A VLAN on a bond: its ports have its address, and must not be taken for it.
+    #[test]
+    fn what_a_host_has_composed_is_left_alone_with_its_parts() {
+        let (plan, lease) = (plan(), lease("10.0.0.5/24"));
+        let (_folder, tree) = root(&[
+            ("etc/network/interfaces", ""),
+            ("usr/lib/udev/ifupdown-hotplug", ""),
+            (
+                "etc/systemd/system/multi-user.target.wants/systemd-networkd.service",
+                "->/usr/lib/systemd/system/systemd-networkd.service",
+            ),
+        ]);
+        let beneath = [NODE, Mac([2, 0, 0, 0, 0, 7])];
+        let bond = Port { link: "bond0.5", beneath: &beneath, ..port(&plan, &lease) };
+        let left = foresee(&bond, &tree);
+        assert_eq!(left.renewer, Renewer::Nobody, "networkd does not touch it");
+        let text = |name: &str| {
+            let mut files = left.run.iter().filter(|(path, _)| path.contains(name));
+            files
+                .next()
+                .map(|(_, text)| text.lines().skip(1).collect::<Vec<_>>().join("\n"))
+                .unwrap()
+        };
+        assert_eq!(
+            text("systemd/network/"),
+            "[Match]\nMACAddress=52:54:00:aa:bb:cc 02:00:00:00:00:07\n\n[Link]\nUnmanaged=yes"
+        );
+        assert!(text("NetworkManager").ends_with(
+            "match-device=interface-name:=bond0.5,mac:52:54:00:aa:bb:cc,mac:02:00:00:00:00:07\nmanaged=0"
+        ));
+        let interfaces = tree_after(&left, &tree);
+        assert!(interfaces.ends_with("auto bond0.5\niface bond0.5 inet manual\n"), "{interfaces}");
+    }
+
+    fn tree_after(left: &Left, tree: &Tree) -> String {
+        assert!(carry_out(&left.root, tree).is_empty());
+        tree.read_text("/etc/network/interfaces").unwrap().unwrap()
     }
 
     /// What a desk shows is what a boot writes, for it is the same.

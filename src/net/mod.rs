@@ -50,7 +50,7 @@ use crate::directives::View;
 use crate::error::Result;
 use dns::Resolver;
 use keep::{Kept, Port};
-use kernel::Origin;
+use kernel::{Origin, Shape};
 use worker::Worker;
 
 /// A configured link. Its lease is renewed in the background until [`Network::stop`].
@@ -58,6 +58,8 @@ use worker::Worker;
 pub struct Network {
     link: String,
     mac: Mac,
+    /// Of a bond, bridge or VLAN that was there before us.
+    beneath: Vec<Mac>,
     /// Of a link that stays as it was found: static.
     plan: NetworkPlan,
     origin: Origin,
@@ -74,7 +76,12 @@ pub fn bring_up(plan: &NetworkPlan) -> Result<Network> {
         let Lease { address, prefix, .. } = settled.lease;
         plan.addressing = Addressing::Static { address, prefix, gateway: settled.lease.gateway() };
     }
+    let beneath = match settled.link.shape {
+        Shape::Composed => adopt::beneath(&settled.link.name, Path::new("/sys")),
+        _ => Vec::new(),
+    };
     let network = Network {
+        beneath,
         link: settled.link.name,
         mac: settled.link.mac,
         plan,
@@ -205,7 +212,7 @@ pub fn left_files(
     wishes: Wishes<'_>,
     view: &dyn View,
 ) -> Left {
-    keep::foresee(&Port { link, mac, plan, lease, wishes }, view)
+    keep::foresee(&Port { link, mac, beneath: &[], plan, lease, wishes }, view)
 }
 
 /// [`Network::boot_server`] of a lease that was read, not fetched.

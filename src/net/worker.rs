@@ -328,7 +328,11 @@ impl Desk {
                 let lease = Box::new(Lease::typed(address, prefix, gateway));
                 port.progress = Stage::Leased { since, lease, as_found: false };
             }
-            Addressing::Dhcp { .. } if let Some(found) = found.filter(|found| found.by_hand) => {
+            // Nobody to ask, unless only DHCP can say where the root is.
+            Addressing::Dhcp { .. }
+                if let Some(found) = found
+                    .filter(|found| found.by_hand && !self.wants.lack_a_root(&found.lease)) =>
+            {
                 port.leave_as_found(&found.lease);
             }
             Addressing::Dhcp { request } => {

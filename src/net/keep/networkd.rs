@@ -33,6 +33,14 @@ pub fn path(link: &str, view: &dyn View) -> String {
 /// `IgnoreCarrierLoss` lets somebody pull a cable and put it back.
 pub fn render(port: &Port<'_>) -> String {
     let Port { mac, plan, lease, wishes, .. } = port;
+    if port.is_composed() {
+        let macs: Vec<_> = port.beneath.iter().map(ToString::to_string).collect();
+        return format!(
+            "# Written by landfall at boot: the root file system is behind these links.\n\
+             [Match]\nMACAddress={}\n\n[Link]\nUnmanaged=yes\n",
+            macs.join(" ")
+        );
+    }
     // Bridges, VLANs and the like may have the address of the port they use; they are no "ether".
     let mut text = format!(
         "# Written by landfall at boot: the root file system is behind this link.\n\
