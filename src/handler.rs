@@ -167,7 +167,9 @@ fn obey(stop: SigSet, target: PathBuf) {
 fn prepare(target: &Path) -> Result<()> {
     if sys::mount::is_mounted(target) {
         let doing = format!("mounting the root at {}", target.display());
-        return Err(Error::refused(doing, "something is mounted there"));
+        let error = Error::refused(doing, "something is mounted there");
+        let hint = format!("umount -R {} if an earlier try left it", target.display());
+        return Err(error.with_hint(hint));
     }
     // A call before this one may have been killed.
     undo(target);

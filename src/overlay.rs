@@ -61,7 +61,8 @@ impl NewRoot {
 }
 
 /// Where the layers are mounted until the root exists. Below `/run`, which is writable and a memory
-/// file system in everybody's initramfs.
+/// file system in everybody's initramfs. /proc/mounts goes on to show these paths as the overlay's
+/// `lowerdir` and `upperdir`; in the running system the layers are at `/rofs` and `/cow`.
 pub const LAYERS: &str = "/run/landfall/layers";
 
 /// Mounts `image` and a layer for changes, one over the other, at `sysroot`.

@@ -150,7 +150,7 @@ fn mount_if_missing(
     fs::create_dir_all(path).while_doing(|| format!("creating {target}"))?;
     if is_mount_point(path)? {
         // initramfs-tools' /run is noexec, and the running system keeps it.
-        if !attributes.contains(MountAttrFlags::MOUNT_ATTR_NOEXEC)
+        if target == "/run"
             && is_noexec(path)
             && let Err(error) = sys::mount::allow_programs(path)
         {

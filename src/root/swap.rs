@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::sys;
 
 /// The device after the root's.
-const INDEX: u32 = NBD_INDEX + 1;
+pub(super) const INDEX: u32 = NBD_INDEX + 1;
 /// For swap that somebody asked for: its server may still be starting.
 const ASKED: Duration = Duration::from_secs(30);
 /// For swap that a small node takes if it can.

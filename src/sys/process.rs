@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -115,6 +116,8 @@ fn spawn(
             // KILL and STOP are refused, which changes nothing.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
+        // std lets a child inherit the mask, and a root handler has blocked what may stop it.
+        SigSet::empty().thread_set_mask()?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         Ok(())
     };
@@ -129,8 +132,7 @@ fn spawn(
     // SAFETY: between fork and exec `enter` makes system calls only: it neither allocates nor
     // takes a lock that another thread may have held at the fork.
     unsafe { command.pre_exec(enter) };
-    // The mask of signals and SIGPIPE are put right by std. `command` ends here, and with it our
-    // copies of the writing end.
+    // `command` ends here, and with it our copies of the writing end.
     command.spawn()
 }
 
@@ -306,6 +308,18 @@ mod tests {
         assert_eq!(lines, ["/", "two", "99%", "[2Jthree"]);
         assert_eq!(run("cat; echo end").1, ["end"], "its input is empty");
         assert_eq!(run("kill -TERM $$").0.unwrap().code(), None);
+    }
+
+    /// A root handler has blocked SIGTERM, which `timeout` and a later shutdown need.
+    #[test]
+    #[ignore = "needs root, for chroot"]
+    fn a_command_can_be_ended_by_a_signal_that_is_blocked_here() {
+        let mut blocked = SigSet::empty();
+        blocked.add(nix::sys::signal::Signal::SIGTERM);
+        blocked.thread_block().unwrap();
+        let (_, lines) = run("grep SigBlk /proc/self/status");
+        blocked.thread_unblock().unwrap();
+        assert_eq!(lines, ["SigBlk:\t0000000000000000"]);
     }
 
     #[test]

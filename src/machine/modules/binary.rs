@@ -7,6 +7,8 @@
 /// The longest key, and so the deepest trie, that is believed; real ones have some 150 bytes. What
 /// waits to be visited is at most a node's 255 children for each letter: some 30 MB.
 const LONGEST: usize = 512;
+/// More than all keys with all their values have in any kernel, in bytes.
+const LARGEST: usize = 64 << 20;
 /// More nodes, and more entries, than any kernel has; a damaged file may lead in circles.
 const MOST: usize = 1 << 18;
 
@@ -27,16 +29,16 @@ pub fn entries(file: &[u8]) -> Vec<(String, String)> {
         return found;
     }
     let mut open: Vec<(u32, Vec<u8>)> = root.map(|root| (root, Vec::new())).into_iter().collect();
-    let mut visited = 0_usize;
+    let (mut visited, mut room) = (0_usize, LARGEST);
     while let Some((offset, mut key)) = open.pop() {
         visited = visited.saturating_add(1);
         let at = usize::try_from(offset & OFFSET).unwrap_or(usize::MAX);
         let Some(rest) = file.get(at..) else { continue };
-        if visited > MOST || found.len() > MOST || key.len() > LONGEST {
+        if visited > MOST {
             break;
         }
         let mut node = Cursor { rest };
-        let read = node.read(offset, &mut key, &mut open, &mut found);
+        let read = node.read(offset, &mut key, &mut open, &mut found, &mut room);
         if read.is_none() {
             break;
         }
@@ -55,9 +57,13 @@ impl Cursor<'_> {
         key: &mut Vec<u8>,
         open: &mut Vec<(u32, Vec<u8>)>,
         found: &mut Vec<(String, String)>,
+        room: &mut usize,
     ) -> Option<()> {
         if offset & PREFIX != 0 {
             key.extend_from_slice(self.text()?);
+        }
+        if key.len() > LONGEST {
+            return None;
         }
         if offset & CHILDREN != 0 {
             let (first, last) = (self.byte()?, self.byte()?);
@@ -75,6 +81,7 @@ impl Cursor<'_> {
             for _ in 0..self.number()?.min(MOST as u32) {
                 let _priority = self.number()?;
                 let value = String::from_utf8_lossy(self.text()?).into_owned();
+                *room = room.checked_sub(key.len().saturating_add(value.len()))?;
                 found.push((key.clone(), value));
             }
         }
