@@ -22,7 +22,9 @@
 //! somebody else has given a link stays the machine's.
 
 mod adopt;
+pub mod bond;
 mod choice;
+pub mod description;
 mod dhcp;
 mod dice;
 mod dns;
@@ -43,7 +45,7 @@ use std::path::Path;
 
 pub use keep::{Left, Renewer, Wishes};
 pub use lease::{Lease, LeaseFile, Route};
-pub use mac::Mac;
+pub use mac::{HardwareAddress, Mac};
 pub use plan::{Addressing, LinkChoice, NetworkPlan};
 
 use crate::directives::View;
