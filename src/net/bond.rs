@@ -4,3 +4,9 @@
 /// `mode=802.3ad,miimon=100,…`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BondOptions {}
+
+impl BondOptions {
+    pub fn attributes(&self) -> Vec<rtnetlink::packet_route::link::InfoBond> {
+        Vec::new()
+    }
+}

@@ -131,7 +131,7 @@ pub async fn configure(
     if let Some(mtu) = lease.mtu
         && old.and_then(|old| old.mtu) != Some(mtu)
         && link.mtu != u32::from(mtu)
-        && let Err(error) = kernel.set_mtu(link, mtu).await
+        && let Err(error) = kernel.set_mtu(link, mtu.into()).await
     {
         log::warn!(target: "network", "{error}");
     }

@@ -11,15 +11,20 @@ use rtnetlink::packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
 };
 use rtnetlink::packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    BondAdInfo, BondMode, InfoBond, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo,
+    LinkLayerType, LinkMessage,
 };
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
     RouteType,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::{Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
+use rtnetlink::{
+    Handle, LinkBond, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVlan, MulticastGroup,
+    RouteMessageBuilder,
+};
 
+use super::topology::Made;
 use super::{Lease, Mac, Route};
 use crate::error::{Cause, Error, Result, WhileDoing};
 
@@ -29,13 +34,35 @@ pub struct Link {
     pub index: u32,
     pub name: String,
     pub shape: Shape,
+    pub kind: Kind,
+    /// Number of the bond or bridge that it belongs to.
+    pub master: Option<u32>,
+    /// Number of the link that a VLAN is on.
+    pub lower: Option<u32>,
+    /// The kernel's driver of a port, where `/sys` tells.
+    pub driver: Option<String>,
     pub mac: Mac,
     /// The address that is burnt in, where driver and kernel (5.6) tell.
     pub permanent_mac: Option<Mac>,
     pub is_up: bool,
     pub has_carrier: bool,
+    /// Of a bond by IEEE 802.3ad: whether a partner has answered. Until then the switch may let
+    /// nothing through.
+    pub has_partner: Option<bool>,
     /// Bytes.
     pub mtu: u32,
+}
+
+/// What a link is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Hardware, or what looks like it to a virtual machine or a container.
+    Port,
+    Bond,
+    Bridge,
+    Vlan,
+    /// Other software, or no Ethernet at all.
+    Other,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,8 +161,51 @@ impl Kernel {
         self.set(message, || format!("setting {} down", link.name)).await
     }
 
-    pub async fn set_mtu(&self, link: &Link, mtu: u16) -> Result<()> {
-        let message = LinkUnspec::new_with_index(link.index).mtu(mtu.into()).build();
+    /// Of a link that is down.
+    pub async fn rename(&self, link: &Link, name: &str) -> Result<()> {
+        let message = LinkUnspec::new_with_index(link.index).name(name).build();
+        self.set(message, || format!("giving {} the name {name}", link.name)).await
+    }
+
+    pub async fn set_mac(&self, link: &Link, mac: Mac) -> Result<()> {
+        let message = LinkUnspec::new_with_index(link.index).address(mac.0.to_vec()).build();
+        self.set(message, || format!("giving {} the address {mac}", link.name)).await
+    }
+
+    /// Makes a bond, bridge or VLAN, down and empty.
+    pub async fn make(&self, name: &str, what: &Made, mac: Option<Mac>) -> Result<()> {
+        let address = mac.map(|mac| LinkAttribute::Address(mac.0.to_vec()));
+        let message = match what {
+            Made::Bond(options) => {
+                let mut builder = LinkBond::new(name);
+                for attribute in options.attributes() {
+                    builder = builder.append_info_data(attribute);
+                }
+                with(builder, address).build()
+            }
+            Made::Vlan { id, over } => with(LinkVlan::new(name, *over, *id), address).build(),
+            // Nothing is in a circle yet: a port may be used at once.
+            Made::Bridge => with(LinkBridge::new(name).forward_delay(0), address).build(),
+        };
+        self.0.link().add(message).execute().await.map_err(|error| {
+            let what = match what {
+                Made::Bond(_) => "bond".to_owned(),
+                Made::Vlan { id, .. } => format!("VLAN {id} as"),
+                Made::Bridge => "bridge".to_owned(),
+            };
+            explain(format!("making the {what} {name}"), error)
+        })
+    }
+
+    /// Gives a link to a bond or bridge.
+    pub async fn join(&self, link: &Link, master: &Link) -> Result<()> {
+        self.set_down(link).await?;
+        let message = LinkUnspec::new_with_index(link.index).controller(master.index).build();
+        self.set(message, || format!("adding {} to {}", link.name, master.name)).await
+    }
+
+    pub async fn set_mtu(&self, link: &Link, mtu: u32) -> Result<()> {
+        let message = LinkUnspec::new_with_index(link.index).mtu(mtu).build();
         self.set(message, || format!("setting the MTU of {} to {mtu}", link.name)).await
     }
 
@@ -254,6 +324,22 @@ fn route_message(index: u32, entry: &Entry, origin: Origin) -> RouteMessage {
     message
 }
 
+fn with<T>(
+    builder: LinkMessageBuilder<T>,
+    attribute: Option<LinkAttribute>,
+) -> LinkMessageBuilder<T> {
+    match attribute {
+        Some(attribute) => builder.append_extra_attribute(attribute),
+        None => builder,
+    }
+}
+
+/// The name of a port's driver.
+fn driver_of(name: &str) -> Option<String> {
+    let link = std::fs::read_link(format!("/sys/class/net/{name}/device/driver")).ok()?;
+    Some(link.file_name()?.to_str()?.to_owned())
+}
+
 /// `None` for what has no name or no Ethernet-like address.
 fn read(message: LinkMessage) -> Option<Link> {
     let flags = message.header.flags;
@@ -262,7 +348,9 @@ fn read(message: LinkMessage) -> Option<Link> {
         LinkLayerType::Ether => Shape::Port,
         _ => Shape::Other,
     };
+    let mut kind = if shape == Shape::Port { Kind::Port } else { Kind::Other };
     let (mut name, mut mac, mut permanent_mac, mut mtu) = (None, None, None, 0);
+    let (mut master, mut lower, mut has_partner) = (None, None, None);
     let six = |bytes: Vec<u8>| Some(Mac(<[u8; 6]>::try_from(bytes).ok()?));
     for attribute in message.attributes {
         match attribute {
@@ -272,30 +360,62 @@ fn read(message: LinkMessage) -> Option<Link> {
             LinkAttribute::PermAddress(bytes) => {
                 permanent_mac = six(bytes).filter(|mac| *mac != Mac([0; 6]));
             }
-            LinkAttribute::Controller(_) if shape == Shape::Port => shape = Shape::Composed,
-            // Only what software made has a kind; ports of a switch chip (DSA) are the exception.
-            LinkAttribute::LinkInfo(infos) if shape == Shape::Port => {
-                let made = infos.iter().any(|info| match info {
-                    LinkInfo::Kind(InfoKind::Veth | InfoKind::Dsa) => false,
-                    LinkInfo::Kind(_) => true,
-                    _ => false,
-                });
-                if made {
-                    shape = Shape::Composed;
+            LinkAttribute::Controller(index) => master = Some(index),
+            LinkAttribute::Link(index) => lower = Some(index),
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    match info {
+                        LinkInfo::Kind(made) if kind == Kind::Port => kind = kind_of(&made),
+                        LinkInfo::Data(InfoData::Bond(facts)) => has_partner = partner(&facts),
+                        _ => {}
+                    }
                 }
             }
             _ => {}
         }
     }
+    if shape == Shape::Port && (kind != Kind::Port || master.is_some()) {
+        shape = Shape::Composed;
+    }
+    let name = name?;
     Some(Link {
         index: message.header.index,
-        name: name?,
+        driver: if kind == Kind::Port { driver_of(&name) } else { None },
+        name,
         shape,
+        kind,
+        master: master.filter(|index| *index != 0),
+        lower,
+        has_partner,
         mac: mac.unwrap_or(Mac([0; 6])),
         permanent_mac,
         is_up: flags.contains(LinkFlags::Up),
         has_carrier: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
         mtu,
+    })
+}
+
+/// Only what software made has a kind; one end of a veth is a port to a container, and so are the
+/// ports of a switch chip (DSA).
+fn kind_of(kind: &InfoKind) -> Kind {
+    match kind {
+        InfoKind::Veth | InfoKind::Dsa => Kind::Port,
+        InfoKind::Bond => Kind::Bond,
+        InfoKind::Bridge => Kind::Bridge,
+        InfoKind::Vlan => Kind::Vlan,
+        _ => Kind::Other,
+    }
+}
+
+/// Whether the switch has answered a bond by IEEE 802.3ad; `None` for other bonds.
+fn partner(facts: &[InfoBond]) -> Option<bool> {
+    facts.contains(&InfoBond::Mode(BondMode::Ieee8023Ad)).then(|| {
+        facts.iter().any(|fact| match fact {
+            InfoBond::AdInfo(infos) => infos
+                .iter()
+                .any(|info| matches!(info, BondAdInfo::PartnerMac(mac) if *mac != [0; 6])),
+            _ => false,
+        })
     })
 }
 

@@ -144,6 +144,7 @@ pub fn why_not(losers: &[(&str, Progress)], winner: (&str, &Lease), wants: Wants
 mod tests {
     use super::*;
     use crate::net::Mac;
+    use crate::net::kernel::Kind;
     use crate::net::lease::tests::lease;
     use crate::net::plan::tests::plan;
 
@@ -155,6 +156,11 @@ mod tests {
             index: 2,
             name: name.into(),
             shape,
+            kind: Kind::Port,
+            master: None,
+            lower: None,
+            driver: None,
+            has_partner: None,
             mac: SET,
             permanent_mac,
             is_up: false,

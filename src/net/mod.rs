@@ -38,6 +38,7 @@ mod plan;
 mod port;
 #[cfg(test)]
 mod real_links;
+mod topology;
 mod worker;
 
 use std::net::{IpAddr, Ipv4Addr};
