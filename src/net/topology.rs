@@ -337,3 +337,274 @@ fn has_address(link: &Link, hardware: &HardwareAddress) -> bool {
         HardwareAddress::Infiniband(_) => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::description::{Ipv4Method, Ipv6Method, Needs};
+    use crate::net::kernel::Shape;
+
+    const A: Mac = Mac([2, 0, 0, 0, 0, 0xa]);
+    const B: Mac = Mac([2, 0, 0, 0, 0, 0xb]);
+    const OTHER: Mac = Mac([2, 0, 0, 0, 0, 0xff]);
+
+    fn link(index: u32, name: &str, kind: Kind) -> Link {
+        let mac = match index {
+            1 => A,
+            2 => B,
+            _ => OTHER,
+        };
+        Link {
+            index,
+            name: name.into(),
+            shape: Shape::Port,
+            kind,
+            master: None,
+            lower: None,
+            driver: (kind == Kind::Port).then(|| "e1000e".to_owned()),
+            mac,
+            permanent_mac: (kind == Kind::Port).then_some(mac),
+            is_up: false,
+            has_carrier: false,
+            has_partner: None,
+            mtu: 1500,
+        }
+    }
+
+    fn port(index: u32, name: &str) -> Link {
+        link(index, name, Kind::Port)
+    }
+
+    fn name(name: &str) -> Selector {
+        Selector::Name(name.into())
+    }
+
+    fn bond(name: &str, members: &[Selector]) -> Bond {
+        let (name, members) = (name.to_owned(), members.to_vec());
+        Bond { name, members, options: BondOptions::default(), mtu: None }
+    }
+
+    fn vlan(name: &str, id: u16, over: &str) -> Vlan {
+        Vlan { name: name.into(), id, over: Selector::Name(over.into()) }
+    }
+
+    fn request(on: Option<Selector>) -> AddressRequest {
+        AddressRequest {
+            on,
+            ipv4: Ipv4Method::Dhcp { request: None },
+            ipv6: Ipv6Method::Auto,
+            needs: Needs::Either,
+            mtu: None,
+            cloned_mac: None,
+            server: None,
+            hostname: None,
+            dns: Vec::new(),
+            ntp: Vec::new(),
+            client_id: None,
+        }
+    }
+
+    /// A kernel without surprises: carries actions out until there are none.
+    fn settle(wanted: &Description, links: &mut Vec<Link>) -> Vec<Action> {
+        let mut all = Vec::new();
+        for _ in 0..20 {
+            let actions = next(wanted, links);
+            if actions.is_empty() {
+                return all;
+            }
+            for action in &actions {
+                carry_out(action, links);
+            }
+            all.extend(actions);
+        }
+        panic!("it never ends: {all:?}")
+    }
+
+    fn carry_out(action: &Action, links: &mut Vec<Link>) {
+        let at = |links: &[Link], index: u32| links.iter().position(|l| l.index == index).unwrap();
+        match action {
+            Action::Rename { index, to } => {
+                assert!(links.iter().all(|link| link.name != *to), "{to} is taken");
+                let at = at(links, *index);
+                links[at].name.clone_from(to);
+            }
+            Action::Make { name, what, mac } => {
+                let index = 100 + u32::try_from(links.len()).unwrap();
+                let (kind, lower) = match what {
+                    Made::Bond(_) => (Kind::Bond, None),
+                    Made::Bridge => (Kind::Bridge, None),
+                    Made::Vlan { over, .. } => (Kind::Vlan, Some(*over)),
+                };
+                let mac = mac.unwrap_or(OTHER);
+                links.push(Link { lower, mac, ..link(index, name, kind) });
+            }
+            Action::Join { index, master } => {
+                let at = at(links, *index);
+                links[at].master = Some(*master);
+                links[at].is_up = false;
+            }
+            Action::SetMac { index, mac } => {
+                let at = at(links, *index);
+                links[at].mac = *mac;
+            }
+            Action::SetMtu { index, mtu } => {
+                let at = at(links, *index);
+                if let Some(lower) = links[at].lower {
+                    let lower = links.iter().find(|link| link.index == lower).unwrap();
+                    assert!(lower.mtu >= *mtu, "{} is larger than what it is on", links[at].name);
+                }
+                links[at].mtu = *mtu;
+            }
+            Action::SetUp { index } => {
+                let at = at(links, *index);
+                links[at].is_up = true;
+            }
+        }
+    }
+
+    fn named<'a>(links: &'a [Link], name: &str) -> &'a Link {
+        links.iter().find(|link| link.name == name).unwrap_or_else(|| panic!("no {name}"))
+    }
+
+    #[test]
+    fn a_vlan_on_a_bond_on_two_ports_comes_about_in_any_order() {
+        let wanted = Description {
+            vlans: vec![vlan("bond0.5", 5, "bond0")],
+            bonds: vec![bond("bond0", &[name("eth0"), name("eth1")])],
+            addresses: vec![AddressRequest { mtu: Some(9000), ..request(Some(name("bond0.5"))) }],
+            ..Description::default()
+        };
+        let mut links = vec![port(2, "eth1")];
+        settle(&wanted, &mut links);
+        assert_eq!(named(&links, "bond0").mac, B, "that of the first port there is");
+        // The other port's driver takes a minute.
+        links.push(port(1, "eth0"));
+        settle(&wanted, &mut links);
+        let (bond, vlan) = (named(&links, "bond0"), named(&links, "bond0.5"));
+        assert_eq!((bond.kind, vlan.kind, vlan.lower), (Kind::Bond, Kind::Vlan, Some(bond.index)));
+        for port in ["eth0", "eth1"] {
+            assert_eq!(named(&links, port).master, Some(bond.index), "{port}");
+        }
+        for name in ["eth0", "eth1", "bond0", "bond0.5"] {
+            assert!(named(&links, name).is_up, "{name}");
+        }
+        assert_eq!((bond.mtu, vlan.mtu), (9000, 9000));
+        assert_eq!(tops(&wanted), ["bond0.5"]);
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn parts_are_found_by_every_selector() {
+        let cases = [
+            ("by name",                vec![name("eth1")],                         vec!["eth1"]),
+            ("by address",             vec![Selector::Mac(A)],                     vec!["eth0"]),
+            ("by driver",              vec![Selector::Driver("e1000e".into())],    vec!["eth0", "eth1"]),
+            ("another driver",         vec![Selector::Driver("igb".into())],       vec![]),
+            ("all that has a socket",  vec![Selector::Physical],                   vec!["eth0", "eth1"]),
+            ("twice is once",          vec![name("eth0"), Selector::Mac(A)],       vec!["eth0"]),
+        ];
+        for (case, members, expected) in cases {
+            let wanted = Description { bonds: vec![bond("bond0", &members)], ..Description::default() };
+            let mut links = vec![port(1, "eth0"), port(2, "eth1"), link(9, "tun0", Kind::Other)];
+            settle(&wanted, &mut links);
+            let joined: Vec<_> = links.iter().filter(|l| l.master.is_some()).map(|l| l.name.as_str()).collect();
+            assert_eq!(joined, expected, "{case}");
+            assert_eq!(links.iter().any(|l| l.kind == Kind::Bond), !expected.is_empty(), "{case}");
+        }
+    }
+
+    #[test]
+    fn a_bond_has_the_address_that_the_firmware_used() {
+        let members = [name("eth0"), name("eth1")];
+        let wanted = Description {
+            bonds: vec![bond("bond0", &members)],
+            bootif: Some(B),
+            ..Description::default()
+        };
+        let mut links = vec![port(1, "eth0"), port(2, "eth1")];
+        settle(&wanted, &mut links);
+        assert_eq!(named(&links, "bond0").mac, B);
+        // Unless somebody says which.
+        let cloned = AddressRequest { cloned_mac: Some(OTHER), ..request(Some(name("bond0"))) };
+        let wanted = Description { addresses: vec![cloned], ..wanted };
+        let mut links = vec![port(1, "eth0"), port(2, "eth1")];
+        settle(&wanted, &mut links);
+        assert_eq!(named(&links, "bond0").mac, OTHER);
+    }
+
+    #[test]
+    fn names_are_exchanged_before_they_are_believed() {
+        let wanted = Description {
+            names: vec![
+                ("eth0".into(), HardwareAddress::Ethernet(B)),
+                ("eth1".into(), HardwareAddress::Ethernet(A)),
+            ],
+            bridges: vec![Bridge { name: "br0".into(), ports: vec![name("eth0")] }],
+            ..Description::default()
+        };
+        let mut links = vec![port(1, "eth0"), port(2, "eth1")];
+        settle(&wanted, &mut links);
+        assert_eq!((named(&links, "eth0").index, named(&links, "eth1").index), (2, 1));
+        assert!(named(&links, "eth0").master.is_some());
+        assert!(named(&links, "eth1").master.is_none());
+        // A name that is for a card that is not there yet is nobody else's.
+        let mut links = vec![port(1, "eth0")];
+        settle(&wanted, &mut links);
+        assert!(links.iter().all(|link| link.kind != Kind::Bridge), "{links:?}");
+    }
+
+    #[test]
+    fn what_is_there_is_left_as_it_is() {
+        let wanted = Description {
+            bonds: vec![bond("bond0", &[name("eth0")])],
+            vlans: vec![vlan("bond0.5", 5, "bond0")],
+            ..Description::default()
+        };
+        let up = |link: Link| Link { is_up: true, ..link };
+        let links = [
+            up(Link { master: Some(7), ..port(1, "eth0") }),
+            up(link(7, "bond0", Kind::Bond)),
+            up(Link { lower: Some(7), ..link(8, "bond0.5", Kind::Vlan) }),
+            port(2, "eth1"),
+        ];
+        assert_eq!(next(&wanted, &links), []);
+        assert_eq!(next(&Description::default(), &links), []);
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn an_ip_is_for_whom_it_names_or_for_what_is_on_top() {
+        let described = |addresses: Vec<AddressRequest>| Description {
+            bonds: vec![bond("bond0", &[name("eth0")])],
+            vlans: vec![vlan("bond0.5", 5, "bond0")],
+            addresses,
+            ..Description::default()
+        };
+        let plain = |addresses: Vec<AddressRequest>| Description { addresses, ..Description::default() };
+        let cases = [
+            ("nothing said: every port",         plain(vec![]),                             vec!["eth0", "eth1"]),
+            ("one for all",                      plain(vec![request(None)]),                vec!["eth0", "eth1"]),
+            ("one for one",                      plain(vec![request(Some(name("eth1")))]),  vec!["eth1"]),
+            ("one for one, one for the others",  plain(vec![request(Some(name("eth1"))), request(None)]), vec!["eth0", "eth1"]),
+            ("what was described, on top",       described(vec![]),                         vec!["bond0.5"]),
+            ("the same",                         described(vec![request(None)]),            vec!["bond0.5"]),
+            ("below it, because it is named",    described(vec![request(Some(name("bond0")))]), vec!["bond0"]),
+            ("a port beside it",                 described(vec![request(Some(Selector::Mac(B))), request(None)]), vec!["eth1", "bond0.5"]),
+        ];
+        let links = [
+            Link { master: None, ..port(1, "eth0") },
+            port(2, "eth1"),
+            link(7, "bond0", Kind::Bond),
+            link(8, "bond0.5", Kind::Vlan),
+        ];
+        let default = request(None);
+        let is_port = |link: &Link| link.kind == Kind::Port;
+        for (case, wanted, expected) in cases {
+            let got: Vec<_> = links.iter().filter(|link| super::request(&wanted, link, &default, is_port).is_some()).map(|link| link.name.as_str()).collect();
+            assert_eq!(got, expected, "{case}");
+        }
+        // A member of a bond has no address of its own, whoever asks for it.
+        let member = Link { master: Some(7), ..port(1, "eth0") };
+        assert_eq!(super::request(&plain(vec![request(Some(name("eth0")))]), &member, &default, is_port), None);
+    }
+}
