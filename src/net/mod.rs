@@ -26,14 +26,18 @@ pub mod bond;
 mod choice;
 pub mod description;
 mod dhcp;
+mod dhcp6;
 mod dice;
 mod dns;
+mod duid;
 mod held;
 mod keep;
 mod kernel;
 mod lease;
+mod lease6;
 mod link;
 mod mac;
+mod names;
 mod plan;
 mod port;
 #[cfg(test)]
@@ -45,6 +49,7 @@ use std::path::Path;
 
 pub use keep::{Left, Renewer, Wishes};
 pub use lease::{Lease, LeaseFile, Route};
+pub use lease6::Lease6;
 pub use mac::{HardwareAddress, Mac};
 pub use plan::{Addressing, LinkChoice, NetworkPlan};
 
