@@ -430,13 +430,14 @@ mod tests {
 
     fn granted(parts: &[(Ipv6Addr, u32, u32)]) -> DhcpOption {
         let mut opts = v6::DhcpOptions::new();
-        for (addr, preferred_life, valid_life) in parts.iter().copied() {
-            let opts_of = v6::DhcpOptions::new();
+        // It puts each in front of its equals.
+        for (addr, preferred_life, valid_life) in parts.iter().rev().copied() {
+            let none = v6::DhcpOptions::new();
             opts.insert(DhcpOption::IAAddr(IAAddr {
                 addr,
                 preferred_life,
                 valid_life,
-                opts: opts_of,
+                opts: none,
             }));
         }
         DhcpOption::IANA(IANA { id: IAID, t1: 50, t2: 80, opts })
@@ -465,7 +466,8 @@ mod tests {
             DhcpOption::Preference(7),
             DhcpOption::RapidCommit,
             DhcpOption::DomainNameServers(vec![address(1), address(2)]),
-            DhcpOption::DomainSearchList(vec![name("eng.lan."), name("lan.")]),
+            // Not by DhcpOption: that one compresses names, which RFC 8415 section 10 forbids.
+            unknown(24, b"\x03eng\x03lan\0\x03lan\0"),
             DhcpOption::NtpServer(vec![
                 NtpSuboption::ServerAddress(address(3)),
                 NtpSuboption::FQDN(name("time.lan.")),

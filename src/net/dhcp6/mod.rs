@@ -21,7 +21,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use client::{Chance, Client, Event, Rules};
 pub use client::{Mode, News};
-pub use message::Identity;
+pub use message::{Ask, Envelope, Identity, Kind, Reply, encode, parse};
+pub use options::{Code, Status};
 use socket::Wire;
 
 use super::dhcp::Target;
