@@ -26,16 +26,21 @@ pub mod bond;
 mod choice;
 pub mod description;
 mod dhcp;
+pub mod dhcp6;
 mod dice;
 mod dns;
+pub mod duid;
 mod held;
 mod keep;
 mod kernel;
 mod lease;
+pub mod lease6;
 mod link;
 mod mac;
+mod names;
 mod plan;
 mod port;
+pub mod ra;
 #[cfg(test)]
 mod real_links;
 mod topology;
@@ -46,6 +51,7 @@ use std::path::Path;
 
 pub use keep::{Left, Renewer, Wishes};
 pub use lease::{Lease, LeaseFile, Route};
+pub use lease6::Lease6;
 pub use mac::{HardwareAddress, Mac};
 pub use plan::{Addressing, LinkChoice, NetworkPlan};
 
