@@ -101,7 +101,15 @@ impl Held {
             Report::News(News::Unusable { server, why }) => {
                 log::debug!(target: "network", "{name}: {} offers nothing usable: {why}", who(server));
             }
-            Report::News(News::Accepted(_)) => {}
+            Report::News(News::Conflict { address, by, .. }) => {
+                log::warn!(target: "network", "{name}: {address}, which a server grants, is in use by {by}");
+            }
+            Report::News(
+                News::Accepted(_)
+                | News::Weighed(_)
+                | News::BootServer { .. }
+                | News::Unanswered { .. },
+            ) => {}
         }
     }
 

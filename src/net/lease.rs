@@ -41,6 +41,10 @@ pub struct Lease {
     pub lease_seconds: Option<u32>,
     pub renew_seconds: Option<u32>,
     pub rebind_seconds: Option<u32>,
+    /// Option 108: who can do with IPv6 alone should give up IPv4 for so long (RFC 8925). Sent only
+    /// to machines that say they can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v6_only_seconds: Option<u32>,
 }
 
 /// `/run/landfall/lease.json`: a lease and the link it is on, for anybody with jq, and for
@@ -88,6 +92,7 @@ impl Lease {
             lease_seconds: None,
             renew_seconds: None,
             rebind_seconds: None,
+            v6_only_seconds: None,
         }
     }
 

@@ -22,10 +22,11 @@
 //! somebody else has given a link stays the machine's.
 
 mod adopt;
+pub mod arp;
 pub mod bond;
 mod choice;
 pub mod description;
-mod dhcp;
+pub mod dhcp;
 pub mod dhcp6;
 mod dice;
 mod dns;

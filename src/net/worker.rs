@@ -18,7 +18,7 @@ use super::held::{Held, Lifetime, configure};
 use super::kernel::{Change, Kernel, Link, Origin, Shape};
 use super::link;
 use super::port::{AbortOnDrop, Port, Stage};
-use super::{Addressing, Lease, NetworkPlan};
+use super::{Addressing, HardwareAddress, Lease, NetworkPlan};
 use crate::console;
 use crate::error::{Error, Result, WhileDoing};
 use crate::machine::modules::unclaimed_network;
@@ -338,7 +338,10 @@ impl Desk {
             Addressing::Dhcp { request } => {
                 port.progress = Stage::asking(since);
                 port.as_found_at = found.map(|_| since + adopt::PATIENCE);
-                let request = found.map(|found| found.lease.address).or(request);
+                let found = found.map(|found| found.lease.address);
+                let is_configured = found.is_some();
+                let request =
+                    found.or(request).map(|address| dhcp::Known { address, is_configured });
                 self.runs = self.runs.saturating_add(1);
                 let (index, run, outbox) = (port.link.index, self.runs, self.outbox.clone());
                 let tell = move |report| {
@@ -372,6 +375,21 @@ impl Desk {
                     *promised = Some(self.wants.worth(&lease));
                 }
                 log::debug!(target: "network", "{name}: offer of {}/{} from {}", lease.address, lease.prefix, who(lease.server_id));
+            }
+            Report::News(News::Weighed(weighed)) => {
+                log::debug!(target: "network", "{name}: {weighed}");
+            }
+            Report::News(News::BootServer { server, .. }) => {
+                log::debug!(target: "network", "{name}: {server} is a PXE boot server");
+            }
+            Report::News(News::Unanswered { server }) => {
+                port.trouble(format!("{} offers an address and then falls silent", who(server)));
+            }
+            Report::News(News::Conflict { address, by, declined: true }) => {
+                port.trouble(format!("{address} is in use by {by}, and given back to the server"));
+            }
+            Report::News(News::Conflict { address, by, declined: false }) => {
+                log::warn!(target: "network", "{name}: {by} answers for every address; {address} is used nevertheless");
             }
             Report::News(News::Unusable { server, why }) => {
                 port.trouble(format!("{} offers nothing usable: {why}", who(server)));
@@ -459,11 +477,13 @@ async fn find(kernel: &Kernel) -> Result<BTreeMap<u32, Found>> {
 
 fn identity(plan: &NetworkPlan, link: &Link) -> Identity {
     Identity {
-        mac: link.mac,
+        hardware: HardwareAddress::Ethernet(link.mac),
+        client_id: None,
         hostname: plan.hostname.clone(),
         vendor_class: plan.vendor_class.clone(),
         uuid: plan.uuid,
         architecture: architecture(Path::new("/sys")),
+        can_do_without_ipv4: false,
     }
 }
 
