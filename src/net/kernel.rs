@@ -1,8 +1,10 @@
 //! What the agent tells the kernel about links, addresses and routes, and what it hears: route
 //! netlink, through rtnetlink. One function per intent; nothing here decides.
 
+mod ipv6;
+
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::{StreamExt, TryStreamExt};
 use ipnet::Ipv4Net;
@@ -23,6 +25,8 @@ use rtnetlink::{
     Handle, LinkBond, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVlan, MulticastGroup,
     RouteMessageBuilder,
 };
+
+pub use ipv6::{Known6, State6};
 
 use super::topology::Made;
 use super::{Lease, Mac, Route};
@@ -82,6 +86,10 @@ pub enum Change {
     /// New, or changed in some way.
     Link(Link),
     Gone(u32),
+    /// An IPv6 address is new, or its state or lifetime has changed.
+    Address(Known6),
+    /// A link has lost this IPv6 address.
+    AddressGone(u32, Ipv6Addr),
     /// Some changes were lost: the links must be listed again.
     Missed,
 }
@@ -97,9 +105,11 @@ impl Kernel {
         F: Fn(Change) -> R + Send + 'static,
         R: Future<Output = ()> + Send + 'static,
     {
-        let (connection, handle, mut messages) =
-            rtnetlink::new_multicast_connection(&[MulticastGroup::Link])
-                .while_doing(|| "connecting to the kernel's route netlink")?;
+        let (connection, handle, mut messages) = rtnetlink::new_multicast_connection(&[
+            MulticastGroup::Link,
+            MulticastGroup::Ipv6Ifaddr,
+        ])
+        .while_doing(|| "connecting to the kernel's route netlink")?;
         tokio::spawn(connection);
         tokio::spawn(async move {
             while let Some((message, _)) = messages.next().await {
@@ -109,6 +119,13 @@ impl Kernel {
                     }
                     NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
                         Some(Change::Gone(link.header.index))
+                    }
+                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(address)) => {
+                        ipv6::read(address).map(Change::Address)
+                    }
+                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(address)) => {
+                        ipv6::read(address)
+                            .map(|known| Change::AddressGone(known.on, known.address))
                     }
                     NetlinkPayload::Overrun(_) => Some(Change::Missed),
                     _ => None,
