@@ -11,6 +11,8 @@ mod message;
 mod news;
 mod options;
 pub mod pxe;
+#[cfg(test)]
+mod real_servers;
 mod socket;
 
 use std::future::pending;

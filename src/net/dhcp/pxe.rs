@@ -2,10 +2,11 @@
 //! give no addresses and answer beside it (Intel, PXE specification 2.1, section 2).
 //!
 //! They answer only who claims to be a PXE client, and a DHCP server that hears such a claim may
-//! take an address from another pool. Therefore the claim is never made to port 67: this is an
-//! exchange of its own, after there is an address, with port 4011, where no DHCP server listens that
-//! is not a boot server too. Such servers answer to the address that they are asked from (dnsmasq
-//! does), so the kernel must have it.
+//! answer with an address of another pool. Therefore port 67 never hears it: this is an exchange of
+//! its own, after there is an address, with port 4011 (dnsmasq, Windows), where whoever listens gives
+//! no addresses. It begins with a broadcast, so no offer needs to have named the server.
+//!
+//! Answers go to the address that the question came from, so the kernel must have it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -41,21 +42,12 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// Says something that a boot can go on with.
-    pub fn says_something(&self) -> bool {
-        self.next_server.is_some()
-            || self.tftp_server.is_some()
-            || self.filename.is_some()
-            || self.root_path.is_some()
-    }
-
     /// Puts what `lease` does not say into it.
     ///
     /// Server and file belong together: half of each of two servers would be a file that is not
     /// there.
     pub fn complete(self, lease: &mut Lease) {
-        let knows_server = lease.next_server.is_some() || lease.tftp_server.is_some();
-        if !knows_server && lease.filename.is_none() {
+        if lease.filename.is_none() && named_server(lease).is_none() && self.names_server() {
             lease.next_server = self.next_server;
             lease.tftp_server = self.tftp_server;
             lease.filename = self.filename;
@@ -64,12 +56,21 @@ impl Boot {
             lease.root_path = self.root_path;
         }
     }
+
+    fn names_server(&self) -> bool {
+        self.next_server.is_some() || self.tftp_server.is_some()
+    }
+}
+
+/// The boot server, unless a DHCP server has put only itself there, as dnsmasq always does.
+fn named_server(lease: &Lease) -> Option<String> {
+    let next = lease.next_server.filter(|server| Some(*server) != lease.server_id);
+    lease.tftp_server.clone().or(next.map(|server| server.to_string()))
 }
 
 /// Whether a boot server could say what `lease` does not.
 pub fn could_complete(lease: &Lease) -> bool {
-    let Lease { next_server, tftp_server, filename, root_path, .. } = lease;
-    next_server.is_none() && tftp_server.is_none() && filename.is_none() && root_path.is_none()
+    named_server(lease).is_none() && lease.filename.is_none() && lease.root_path.is_none()
 }
 
 /// Asks the boot servers of a link whose `address` the kernel has: `server`, when one is known, or
@@ -92,9 +93,9 @@ pub async fn ask(
     };
     loop {
         let again = until.min(Instant::now() + AGAIN);
-        let ask = Ask::Boot { address, item: question.item };
         let envelope = Envelope { transaction: question.transaction, seconds: 0, broadcast: false };
-        let bytes = message::encode(identity, envelope, &ask);
+        let bytes =
+            message::encode(identity, envelope, &Ask::Boot { address, item: question.item });
         if let Err(error) = socket.send_to(&bytes, (question.to, PORT)).await {
             log::debug!(target: "network", "{}: {error}", doing());
         }
@@ -130,12 +131,11 @@ impl Question {
     /// An answer that names a file or a root is enough. One that has only a menu is asked for its
     /// first item, as firmware does when nobody presses a key.
     fn judge(self, from: Ipv4Addr, boot: Boot) -> Judged {
+        let is_enough = boot.filename.is_some() || boot.root_path.is_some();
         // 0 stands for "boot from the disk".
         let first = boot.menu.iter().flatten().copied().find(|item| *item != 0);
         match first {
-            Some(item)
-                if boot.filename.is_none() && boot.root_path.is_none() && self.item.is_none() =>
-            {
+            Some(item) if !is_enough && self.item.is_none() => {
                 // Another transaction, so that a double of the menu is not taken for the item.
                 let transaction = self.transaction.wrapping_add(1);
                 Judged::Ask(Self { transaction, item: Some(item), to: from })
@@ -145,7 +145,7 @@ impl Question {
     }
 }
 
-/// The next answer of a boot server to this transaction.
+/// The next answer to this transaction that speaks of booting.
 async fn answer(socket: &UdpSocket, transaction: u32) -> io::Result<(Ipv4Addr, Reply)> {
     let mut buffer = [0; socket::LARGEST_PACKET];
     loop {
@@ -153,12 +153,16 @@ async fn answer(socket: &UdpSocket, transaction: u32) -> io::Result<(Ipv4Addr, R
         let SocketAddr::V4(from) = from else { continue };
         let bytes = buffer.get(..length).unwrap_or_default();
         let Ok(reply) = message::parse(bytes) else { continue };
-        let is_ours = reply.transaction == transaction && reply.kind != Kind::Nak;
-        let is_of_use = reply.boot.says_something() || reply.boot.menu.is_some();
-        if is_ours && is_of_use {
+        if reply.transaction == transaction && is_of_use(&reply) {
             return Ok((reply.server.unwrap_or(*from.ip()), reply));
         }
     }
+}
+
+/// Others may send to this port too: what renews the lease, for one.
+fn is_of_use(reply: &Reply) -> bool {
+    let Boot { filename, root_path, menu, .. } = &reply.boot;
+    reply.kind != Kind::Nak && (filename.is_some() || root_path.is_some() || menu.is_some())
 }
 
 #[cfg(test)]
@@ -175,11 +179,12 @@ mod tests {
         let file = |menu: Option<Vec<u16>>| Boot { filename: Some("grub.0".into()), menu, ..Boot::default() };
         let only = |menu: &[u16]| Boot { next_server: Some(SERVER), menu: Some(menu.to_vec()), ..Boot::default() };
         let next = |item| Judged::Ask(Question { transaction: 8, item: Some(item), to: SERVER });
+        let chosen = Question { item: Some(1), ..question };
         let cases = [
-            ("a file",                       question,                                    file(None)),
-            ("a file beside a menu",         question,                                    file(Some(vec![1]))),
-            ("an answer to an item",         Question { item: Some(1), ..question },      only(&[1])),
-            ("nothing but the disk",         question,                                    only(&[0])),
+            ("a file",                    question, file(None)),
+            ("a file beside a menu",      question, file(Some(vec![1]))),
+            ("an answer to an item",      chosen,   only(&[1])),
+            ("nothing but the disk",      question, only(&[0])),
         ];
         for (case, question, boot) in cases {
             assert_eq!(question.judge(SERVER, boot.clone()), Judged::Enough(boot), "{case}");
@@ -201,6 +206,9 @@ mod tests {
         boot.clone().complete(&mut empty);
         assert_eq!((empty.next_server, empty.filename.as_deref()), (Some(SERVER), Some("grub.0")));
         assert!(!could_complete(&empty));
+
+        let itself = Lease { next_server: Some(SERVER), server_id: Some(SERVER), ..empty.clone() };
+        assert!(could_complete(&Lease { filename: None, root_path: None, ..itself }), "dnsmasq");
 
         let mut named = Lease { tftp_server: Some("boot".into()), ..lease("10.0.0.5/24") };
         boot.complete(&mut named);
