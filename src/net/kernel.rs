@@ -53,6 +53,8 @@ pub struct Link {
     /// Of a bond by IEEE 802.3ad: whether a partner has answered. Until then the switch may let
     /// nothing through.
     pub has_partner: Option<bool>,
+    /// Of a bond: number of the port that it prefers.
+    pub primary: Option<u32>,
     /// Bytes.
     pub mtu: u32,
 }
@@ -214,6 +216,17 @@ impl Kernel {
         })
     }
 
+    /// Makes `port` the one that a bond prefers.
+    pub async fn set_primary(&self, bond: &Link, port: &Link) -> Result<()> {
+        let message = LinkUnspec::new_with_index(bond.index)
+            .append_extra_attribute(LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Bond),
+                LinkInfo::Data(InfoData::Bond(vec![InfoBond::Primary(port.index)])),
+            ]))
+            .build();
+        self.set(message, || format!("making {} the primary of {}", port.name, bond.name)).await
+    }
+
     /// Gives a link to a bond or bridge.
     pub async fn join(&self, link: &Link, master: &Link) -> Result<()> {
         self.set_down(link).await?;
@@ -367,7 +380,7 @@ fn read(message: LinkMessage) -> Option<Link> {
     };
     let mut kind = if shape == Shape::Port { Kind::Port } else { Kind::Other };
     let (mut name, mut mac, mut permanent_mac, mut mtu) = (None, None, None, 0);
-    let (mut master, mut lower, mut has_partner) = (None, None, None);
+    let (mut master, mut lower, mut has_partner, mut primary) = (None, None, None, None);
     let six = |bytes: Vec<u8>| Some(Mac(<[u8; 6]>::try_from(bytes).ok()?));
     for attribute in message.attributes {
         match attribute {
@@ -383,7 +396,13 @@ fn read(message: LinkMessage) -> Option<Link> {
                 for info in infos {
                     match info {
                         LinkInfo::Kind(made) if kind == Kind::Port => kind = kind_of(&made),
-                        LinkInfo::Data(InfoData::Bond(facts)) => has_partner = partner(&facts),
+                        LinkInfo::Data(InfoData::Bond(facts)) => {
+                            has_partner = partner(&facts);
+                            primary = facts.iter().find_map(|fact| match fact {
+                                InfoBond::Primary(index) => Some(*index),
+                                _ => None,
+                            });
+                        }
                         _ => {}
                     }
                 }
@@ -404,6 +423,7 @@ fn read(message: LinkMessage) -> Option<Link> {
         master: master.filter(|index| *index != 0),
         lower,
         has_partner,
+        primary,
         mac: mac.unwrap_or(Mac([0; 6])),
         permanent_mac,
         is_up: flags.contains(LinkFlags::Up),

@@ -8,9 +8,10 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::choice::{Standing, Wants};
+use super::choice::{Standing, Wants, Worth};
 use super::description::{AddressRequest, Ipv4Method, Ipv6Method, Needs};
 use super::kernel::Link;
+use super::link::{Asked, Progress};
 use ipv4::Ipv4;
 use ipv6::Ipv6;
 
@@ -110,6 +111,37 @@ impl Port {
                 vec![(Family::Ipv4, Standing::Trying { promised: None })]
             }
         }
+    }
+
+    /// For the operator.
+    pub fn progress(&self, wants: Wants) -> Progress {
+        let Some(since) = self.since else { return Progress::NoCarrier };
+        if let Some((lease, _)) = self.ipv4.lease() {
+            return Progress::Ipv4(Box::new(lease.clone()));
+        }
+        let lease = self.ipv6.lease();
+        if let (Some(_), Some(address)) = (self.ipv6.usable_since, lease.address()) {
+            return Progress::Ipv6(address.address, wants.worth6(&lease));
+        }
+        let ipv4 = self
+            .ipv4
+            .progress()
+            .map(|(_, sent, trouble)| Asked { sent, trouble: trouble.map(str::to_owned) });
+        let ipv6 = (self.request.ipv6 != Ipv6Method::Off)
+            .then(|| Asked { sent: self.ipv6.sent, trouble: self.ipv6.trouble.clone() });
+        let lacks_partner = self.link.has_partner == Some(false);
+        Progress::Asking { lasts: since.elapsed(), ipv4, ipv6, lacks_partner }
+    }
+
+    /// The best of what its families can do.
+    pub fn worth(&self, wants: Wants) -> Worth {
+        let ipv4 = self.ipv4.lease().map(|(lease, _)| wants.worth(lease));
+        ipv4.max(Some(wants.worth6(&self.ipv6.lease()))).unwrap_or(Worth::Usable)
+    }
+
+    /// The kernel has an address of ours for it.
+    pub fn is_in_use(&self) -> bool {
+        self.is_ours && (self.ipv4.applied.is_some() || self.ipv6.usable_since.is_some())
     }
 
     /// The carrier has gone, or the link is down.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::keep;
 use super::plan::tests::plan;
-use super::{Addressing, LinkChoice, Network, NetworkPlan, bring_up};
+use super::{Lease, Network, NetworkPlan, bring_up};
 
 /// Set for the run inside.
 const INSIDE: &str = "LANDFALL_TEST_IN_NAMESPACE";
@@ -145,8 +145,19 @@ const FOREVER: u64 = u32::MAX as u64;
 const POOL: &str = "--dhcp-range=10.5.0.50,10.5.0.50,255.255.255.0,2m";
 const OTHER_POOL: &str = "--dhcp-range=10.6.0.50,10.6.0.50,255.255.255.0,2m";
 
+fn lease_of(network: &Network) -> &Lease {
+    network.leases().ipv4.as_ref().expect("an IPv4 lease")
+}
+
 fn dhcp() -> Network {
     bring_up(&plan()).unwrap()
+}
+
+/// What a command line asks for.
+fn planned(line: &str) -> NetworkPlan {
+    let request = crate::cmdline::Request::read(line);
+    assert!(request.problems.is_empty(), "{:?}", request.problems);
+    crate::plan::Plan::decide(request, &crate::machine::Identity::default()).network
 }
 
 #[test]
@@ -167,9 +178,9 @@ fn everything_in_the_lease_reaches_the_kernel() {
         );
         let network = dhcp();
         assert_eq!((network.link(), network.boot_server().as_deref()), ("eth0", Some("10.5.0.1")));
-        assert_eq!(network.lease().root_path.as_deref(), Some("nbd:10.5.0.1/focal"));
-        assert_eq!(network.lease().filename.as_deref(), Some("/ltsp/amd64/pxelinux.0"));
-        assert_eq!(network.lease().search, ["eng.lan", "lab.lan"]);
+        assert_eq!(lease_of(&network).root_path.as_deref(), Some("nbd:10.5.0.1/focal"));
+        assert_eq!(lease_of(&network).filename.as_deref(), Some("/ltsp/amd64/pxelinux.0"));
+        assert_eq!(lease_of(&network).search, ["eng.lan", "lab.lan"]);
 
         let [(address, seconds)] = &addresses("eth0")[..] else {
             panic!("{:?}", addresses("eth0"))
@@ -249,8 +260,7 @@ fn links_and_carriers_may_come_later() {
                 thread::sleep(Duration::from_millis(500));
                 lab.there("ip link set s1 up");
             });
-            let plan = NetworkPlan { link: LinkChoice::Name("eth1".into()), ..plan() };
-            let network = bring_up(&plan).unwrap();
+            let network = bring_up(&planned("ip=eth1:dhcp")).unwrap();
             assert_eq!(network.link(), "eth1");
             assert!(!is_up("eth0"), "a link that is not meant is not touched");
             network.stop();
@@ -265,7 +275,7 @@ fn the_lease_is_renewed_while_the_boot_goes_on() {
     isolated("the_lease_is_renewed_while_the_boot_goes_on", |lab| {
         let _server = lab.dnsmasq("s0", &[POOL, "--dhcp-option=option:T1,3"]);
         let network = dhcp();
-        assert_eq!(network.lease().renew_seconds, Some(3), "dnsmasq does not do as it is told");
+        assert_eq!(lease_of(&network).renew_seconds, Some(3), "dnsmasq does not do as it is told");
         let rest = || addresses("eth0").first().map_or(0, |(_, seconds)| *seconds);
         wait_until("some of the lease to pass", || rest() < 149);
         wait_until("a renewal", || rest() >= 149);
@@ -278,12 +288,7 @@ fn the_lease_is_renewed_while_the_boot_goes_on() {
 fn an_address_by_hand_needs_no_server() {
     isolated("an_address_by_hand_needs_no_server", |lab| {
         lab.there("ip link set s0 down");
-        let addressing = Addressing::Static {
-            address: [10, 6, 0, 9].into(),
-            prefix: 24,
-            gateway: Some([10, 6, 0, 1].into()),
-        };
-        let network = bring_up(&NetworkPlan { addressing, ..plan() }).unwrap();
+        let network = bring_up(&planned("ip=10.6.0.9::10.6.0.1:255.255.255.0:::off")).unwrap();
         assert_eq!(network.link(), "eth1", "the first with carrier");
         assert_eq!(addresses("eth1"), [("10.6.0.9/24".to_owned(), FOREVER)]);
         assert_eq!(routes()[0], "default via 10.6.0.1 dev eth1 proto static");
@@ -365,7 +370,7 @@ fn an_address_that_is_there_is_enough_when_nobody_answers() {
         let before = routes();
         let network = dhcp();
         assert_eq!((network.link(), network.is_dhcp()), ("eth0", false));
-        assert_eq!(network.lease().gateway(), Some([10, 5, 0, 1].into()));
+        assert_eq!(lease_of(&network).gateway(), Some([10, 5, 0, 1].into()));
         network.make_permanent().unwrap();
         network.stop();
         assert_eq!(addresses("eth0"), [("10.5.0.77/24".to_owned(), FOREVER)]);

@@ -18,6 +18,8 @@ pub struct Ipv4 {
     pub client: Option<(u64, AbortOnDrop)>,
     /// When the link is used as it was found, unless a server has answered.
     pub as_found_at: Option<Instant>,
+    /// The network wants to do without IPv4 (RFC 8925), and this machine can.
+    pub is_unwanted: bool,
     /// What the kernel has been told, and on whose word.
     pub applied: Option<(Lease, Origin)>,
 }
@@ -81,7 +83,9 @@ impl Ipv4 {
 
     pub fn standing(&self, wants: Wants, request: &AddressRequest) -> Standing {
         match &self.stage {
-            Stage::Idle if request.ipv4 == Ipv4Method::Off => Standing::NoCarrier,
+            Stage::Idle if self.is_unwanted || request.ipv4 == Ipv4Method::Off => {
+                Standing::NoCarrier
+            }
             Stage::Idle => Standing::Trying { promised: None },
             Stage::Asking { promised, .. } => Standing::Trying { promised: *promised },
             Stage::Leased { since, lease, origin } => Standing::Leased {

@@ -117,6 +117,10 @@ impl Ipv6 {
         let Some(since) = self.usable_since else {
             return match request.ipv6 {
                 Ipv6Method::Off => Standing::NoCarrier,
+                // By hand, and for whichever link is taken: it is given to that one alone.
+                Ipv6Method::Static { .. } if self.given.is_none() => {
+                    Standing::Leased { worth: Worth::Usable, best: true, age: Duration::ZERO }
+                }
                 _ => Standing::Trying { promised: None },
             };
         };
