@@ -43,6 +43,8 @@ mod port;
 pub mod ra;
 #[cfg(test)]
 mod real_links;
+#[cfg(test)]
+mod real_links6;
 mod worker;
 
 use std::net::{IpAddr, Ipv4Addr};
