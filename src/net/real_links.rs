@@ -48,6 +48,12 @@ impl Process {
 impl Process {
     /// Lets it say goodbye, and waits for that.
     pub(super) fn end(&mut self) {
+        // One that is still starting would just die.
+        wait_until("a handler for SIGTERM", || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+            u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << (libc::SIGTERM - 1)) != 0
+        });
         run(&format!("kill {}", self.0.id()));
         let _ = self.0.wait();
     }
