@@ -437,7 +437,8 @@ fn kea(lab: &Lab, subnet: &str, options: &str) -> Server {
             "subnet6": [ {{ "id": 1, "subnet": "2001:db8:5::/64", "interface": "s0", {subnet} }} ]
         }} }}"#
     );
-    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/landfall/packages");
+    let workspace = std::env::var("CARGO_MANIFEST_DIR").expect("cargo runs this");
+    let packages = Path::new(&workspace).join("target/landfall/packages");
     let server = serve(lab, &configuration, |command, folder| {
         command.arg(packages.join("usr/lib64/ld-linux-x86-64.so.2"));
         command.arg("--library-path").arg(packages.join("usr/lib/x86_64-linux-gnu"));
