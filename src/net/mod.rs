@@ -49,6 +49,8 @@ pub mod ra;
 mod real_links;
 mod topology;
 mod tuning;
+#[cfg(test)]
+mod real_links6;
 mod worker;
 
 use std::net::{IpAddr, Ipv4Addr};

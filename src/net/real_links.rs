@@ -17,6 +17,11 @@ const INSIDE: &str = "LANDFALL_TEST_IN_NAMESPACE";
 
 /// Runs `test`, whose name is `name`, in new namespaces.
 fn isolated(name: &str, test: impl FnOnce(&Lab)) {
+    isolated_in("real_links", name, test);
+}
+
+/// The same for a test of another module of `net`.
+pub(super) fn isolated_in(module: &str, name: &str, test: impl FnOnce(&Lab)) {
     if std::env::var_os(INSIDE).is_some() {
         return test(&Lab::new());
     }
@@ -24,7 +29,7 @@ fn isolated(name: &str, test: impl FnOnce(&Lab)) {
         .args(["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--mount-proc"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "--ignored", "--nocapture", "--test-threads=1"])
-        .arg(format!("net::real_links::{name}"))
+        .arg(format!("net::{module}::{name}"))
         .env(INSIDE, "1")
         .status()
         .expect("unshare is part of util-linux");
@@ -32,11 +37,25 @@ fn isolated(name: &str, test: impl FnOnce(&Lab)) {
 }
 
 /// A child that ends with the test.
-struct Process(Child);
+pub(super) struct Process(Child);
 
 impl Process {
-    fn start(command: &mut Command) -> Self {
+    pub(super) fn start(command: &mut Command) -> Self {
         Self(command.stdin(Stdio::null()).spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")))
+    }
+}
+
+impl Process {
+    /// Lets it say goodbye, and waits for that.
+    pub(super) fn end(&mut self) {
+        // One that is still starting would just die.
+        wait_until("a handler for SIGTERM", || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+            u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << (libc::SIGTERM - 1)) != 0
+        });
+        run(&format!("kill {}", self.0.id()));
+        let _ = self.0.wait();
     }
 }
 
@@ -47,7 +66,7 @@ impl Drop for Process {
     }
 }
 
-struct Lab {
+pub(super) struct Lab {
     /// Its namespace is the servers'.
     servers: Process,
 }
@@ -74,17 +93,17 @@ impl Lab {
         lab
     }
 
-    fn pid(&self) -> String {
+    pub(super) fn pid(&self) -> String {
         self.servers.0.id().to_string()
     }
 
     /// Runs a command at the servers' end.
-    fn there(&self, command: &str) {
+    pub(super) fn there(&self, command: &str) {
         run(&format!("nsenter --net --target {} {command}", self.pid()));
     }
 
     /// dnsmasq on one of the links.
-    fn dnsmasq(&self, link: &str, options: &[&str]) -> Process {
+    pub(super) fn dnsmasq(&self, link: &str, options: &[&str]) -> Process {
         let mut command = Command::new("nsenter");
         command.args([
             "--net",
@@ -106,14 +125,14 @@ impl Lab {
     }
 }
 
-fn run(command: &str) -> String {
+pub(super) fn run(command: &str) -> String {
     let mut words = command.split(' ');
     let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !is_so() {
         assert!(Instant::now() < deadline, "waiting for {what}");

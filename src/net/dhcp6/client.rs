@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use super::message::{Ask, Envelope, Kind, Reply};
 use super::options::Code;
-use super::timing::{self, Attempt, Schedule, Times};
+use super::phase::{Offer, Phase};
+use super::timing::{self, Attempt, Times};
 use crate::net::Lease6;
 use crate::net::duid::Duid;
 
@@ -72,49 +73,6 @@ pub struct Client {
     /// What servers want as the longest pause.
     solicit_limit: Option<Duration>,
     information_limit: Option<Duration>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Phase {
-    Soliciting {
-        best: Option<Box<Offer>>,
-    },
-    Requesting {
-        offer: Box<Offer>,
-    },
-    Bound {
-        lease: Box<Lease6>,
-        times: Times,
-    },
-    Renewing {
-        lease: Box<Lease6>,
-        times: Times,
-    },
-    Rebinding {
-        lease: Box<Lease6>,
-        times: Times,
-    },
-    Confirming {
-        lease: Box<Lease6>,
-        times: Times,
-        deadline: Duration,
-    },
-    Declining {
-        server: Duid,
-        addresses: Vec<Ipv6Addr>,
-    },
-    /// Refused more than once: a server that offers and then refuses is not asked a thousand times
-    /// a second.
-    Pausing,
-    Informing,
-    Informed,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Offer {
-    server: Duid,
-    preference: u8,
-    lease: Lease6,
 }
 
 #[derive(Clone, Debug)]
@@ -204,7 +162,7 @@ impl Client {
 
     fn received(&mut self, reply: Reply, chance: Chance) -> Step {
         let is_ours = reply.transaction == self.transaction && reply.client == self.rules.duid;
-        if !is_ours || !self.expects(&reply) {
+        if !is_ours || !self.phase.expects(&reply) {
             return Step::default();
         }
         // Whatever else it says (section 18.2.9).
@@ -222,21 +180,6 @@ impl Client {
             Phase::Declining { .. } => self.restart(None, chance),
             Phase::Informing => self.informed(reply, chance),
             Phase::Bound { .. } | Phase::Pausing | Phase::Informed => Step::default(),
-        }
-    }
-
-    /// Whether this is an answer to what was asked last, from whom it was asked.
-    fn expects(&self, reply: &Reply) -> bool {
-        let from = |server: &Duid| reply.kind == Kind::Reply && reply.server == *server;
-        match &self.phase {
-            Phase::Soliciting { .. } => reply.kind == Kind::Advertise || reply.committed,
-            Phase::Requesting { offer } => from(&offer.server),
-            Phase::Renewing { lease, .. } => lease.server.as_ref().is_some_and(from),
-            Phase::Declining { server, .. } => from(server),
-            Phase::Rebinding { .. } | Phase::Confirming { .. } | Phase::Informing => {
-                reply.kind == Kind::Reply
-            }
-            Phase::Bound { .. } | Phase::Pausing | Phase::Informed => false,
         }
     }
 
@@ -470,39 +413,9 @@ impl Client {
 
     /// The message of this phase, once more.
     fn transmit(&mut self, chance: Chance) -> Step {
-        let addresses =
-            |lease: &Lease6| lease.addresses.iter().map(|one| one.address).collect::<Vec<_>>();
-        let (ask, schedule, latest) = match &self.phase {
-            Phase::Soliciting { .. } => {
-                let ask = Ask::Solicit { wish: self.wish.clone() };
-                (ask, Schedule::SOLICIT.limited(self.solicit_limit), None)
-            }
-            Phase::Requesting { offer } => {
-                let (server, addresses) = (offer.server.clone(), addresses(&offer.lease));
-                (Ask::Request { server, addresses }, Schedule::REQUEST, None)
-            }
-            Phase::Renewing { lease, times } => {
-                let addresses = addresses(lease);
-                let ask = match lease.server.clone() {
-                    Some(server) => Ask::Renew { server, addresses },
-                    None => Ask::Rebind { addresses },
-                };
-                (ask, Schedule::EXTEND, Some(times.rebind.min(times.end)))
-            }
-            Phase::Rebinding { lease, times } => {
-                (Ask::Rebind { addresses: addresses(lease) }, Schedule::EXTEND, Some(times.end))
-            }
-            Phase::Confirming { lease, deadline, .. } => {
-                (Ask::Confirm { addresses: addresses(lease) }, Schedule::CONFIRM, Some(*deadline))
-            }
-            Phase::Declining { server, addresses } => {
-                let (server, addresses) = (server.clone(), addresses.clone());
-                (Ask::Decline { server, addresses }, Schedule::DECLINE, None)
-            }
-            Phase::Informing => {
-                (Ask::Information, Schedule::SOLICIT.limited(self.information_limit), None)
-            }
-            Phase::Bound { .. } | Phase::Pausing | Phase::Informed => return Step::default(),
+        let limits = (self.solicit_limit, self.information_limit);
+        let Some((ask, schedule, latest)) = self.phase.message(&self.wish, limits) else {
+            return Step::default();
         };
         self.before = self.attempt;
         self.attempt = self.attempt.next(schedule, chance.dice);

@@ -1,6 +1,7 @@
 //! A DHCPv6 client for a machine whose root is on the other end of the cable.
 //!
-//! `message` and `options` know the bytes, `client` what to do next, `timing` when, `socket` how
+//! `message` and `options` know the bytes, `client` what to do next, `phase` what
+//! belongs to that, `timing` when, `socket` how
 //! they travel; the loop here owns the clock and the dice. The client of a link lives from the
 //! moment of carrier until it is dropped, and keeps its addresses alive in between. It touches
 //! nothing but its own socket: addresses are set by whoever reads its news.
@@ -8,6 +9,7 @@
 mod client;
 mod message;
 mod options;
+mod phase;
 mod socket;
 mod timing;
 

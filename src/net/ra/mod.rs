@@ -5,6 +5,7 @@
 //! that the running system has to be told. And it asks sooner than the kernel, which lets up to a
 //! second go by on purpose; the kernel makes its address of the answer to us just as well.
 
+mod haste;
 mod message;
 mod routers;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, timeout_at};
 
+pub use haste::Haste;
 pub use message::{Advertisement, Prefix, RouteInformation, parse};
 pub use routers::Routers;
 
