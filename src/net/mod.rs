@@ -27,6 +27,7 @@ pub mod bond;
 mod choice;
 pub mod description;
 pub mod dhcp;
+pub mod dial;
 mod dice;
 mod dns;
 mod held;
