@@ -29,7 +29,7 @@ pub mod description;
 pub mod dhcp;
 pub mod dial;
 mod dice;
-mod dns;
+pub mod dns;
 mod held;
 mod keep;
 mod kernel;
@@ -142,7 +142,7 @@ impl Network {
     /// Addresses of `host`, at least one. A failure that [`crate::error::Error::is_transient`] is
     /// worth another call; each takes at most some 20 s.
     pub fn resolve(&self, host: &str) -> Result<Vec<IpAddr>> {
-        let resolver = Resolver { servers: self.dns(), search: self.lease.search.clone() };
+        let resolver = Resolver::new(&self.dns(), self.lease.search.clone());
         resolver.look_up(host, Path::new("/etc/hosts"))
     }
 
