@@ -20,15 +20,18 @@ use super::dhcp6;
 use super::kernel::{Change, Kernel, Kind, Known6, Link, Origin, Shape, State6};
 use super::port::ipv4::Stage;
 use super::port::{Family, Port};
+use super::ra::Haste;
 use super::topology::{self, Action};
 use super::worker::Event;
-use super::{Lease, Lease6, NetworkPlan, identity, link, ra, tuning};
+use super::{Lease, Lease6, NetworkPlan, identity, link, ra};
 use crate::console;
 use crate::error::{Error, Result};
 use crate::machine::modules::unclaimed_network;
 
 /// How often the console may be reminded, and what failed is tried again.
 const TICK: Duration = Duration::from_secs(1);
+/// The kernel's settings for IPv6.
+const IPV6: &str = "/proc/sys/net/ipv6";
 /// What the kernel refused is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -47,6 +50,8 @@ pub struct Desk {
     default: AddressRequest,
     /// What the kernel refused to do, and when it is asked again.
     refused: BTreeMap<String, Instant>,
+    /// What the kernel's IPv6 was told to be quicker with, and is told to stop with at the end.
+    hastes: BTreeMap<u32, Haste>,
     /// The chosen link.
     boot: Option<(u32, Family)>,
     lifetime: Lifetime,
@@ -74,6 +79,7 @@ impl Desk {
             found,
             default: AddressRequest::any(),
             refused: BTreeMap::new(),
+            hastes: BTreeMap::new(),
             boot: None,
             lifetime: Lifetime::OfLease,
             runs: 0,
@@ -171,7 +177,10 @@ impl Desk {
             Event::Client6 { index, run, report } => self.heard6(index, run, report).await,
             Event::Describe(reply) => _ = reply.try_send(self.describe()),
             Event::MakePermanent(reply) => _ = reply.try_send(self.make_permanent().await),
-            Event::Stop => return Ok(false),
+            Event::Stop => {
+                std::mem::take(&mut self.hastes).into_values().for_each(Haste::end);
+                return Ok(false);
+            }
         }
         Ok(true)
     }
@@ -265,11 +274,7 @@ impl Desk {
             }
             Action::SetMac { index, mac } => self.kernel.set_mac(link(index)?, *mac).await,
             Action::SetMtu { index, mtu } => self.kernel.set_mtu(link(index)?, *mtu).await,
-            Action::SetUp { index } => {
-                let link = link(index)?;
-                tuning::before_up(&link.name);
-                self.kernel.set_up(link).await
-            }
+            Action::SetUp { index } => self.kernel.set_up(link(index)?).await,
         }
     }
 
@@ -333,9 +338,10 @@ impl Desk {
     }
 
     /// The kernel tells by another change when it has happened.
-    async fn set_up(&self, port: &mut Port) {
+    async fn set_up(&mut self, port: &mut Port) {
         port.again_at = Some(Instant::now() + AGAIN);
-        tuning::before_up(&port.link.name);
+        let haste = Haste::begin(Path::new(IPV6), &port.link.name);
+        self.hastes.entry(port.link.index).or_insert(haste);
         if let Err(error) = self.kernel.set_up(&port.link).await
             && !port.has_failed
         {

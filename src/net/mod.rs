@@ -31,8 +31,9 @@ pub mod description;
 mod desk;
 pub mod dhcp;
 pub mod dhcp6;
+pub mod dial;
 mod dice;
-mod dns;
+pub mod dns;
 pub mod duid;
 mod identity;
 mod keep;
@@ -47,10 +48,9 @@ mod port;
 pub mod ra;
 #[cfg(test)]
 mod real_links;
-mod topology;
-mod tuning;
 #[cfg(test)]
 mod real_links6;
+mod topology;
 mod worker;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -154,7 +154,7 @@ impl Network {
     /// Addresses of `host`, at least one. A failure that [`crate::error::Error::is_transient`] is
     /// worth another call; each takes at most some 20 s.
     pub fn resolve(&self, host: &str) -> Result<Vec<IpAddr>> {
-        let resolver = Resolver { servers: self.dns(), search: self.leases.search() };
+        let resolver = Resolver::new(&self.dns(), self.leases.search());
         resolver.look_up(host, Path::new("/etc/hosts"))
     }
 
