@@ -11,12 +11,12 @@
 //! Strict on every field: a boot that goes its own way because of a typing error is worse than one
 //! that says so.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use super::fields;
-use crate::net::Addressing;
 use crate::net::description::{AddressRequest, Ipv4Method, Ipv6Method, Needs, Selector, link_name};
+use crate::net::{Addressing, Mac};
 
 /// What the IPv4 of today asks for; `net::description` has all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -275,7 +275,7 @@ fn v4(address: IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
-fn v6(address: IpAddr) -> Option<std::net::Ipv6Addr> {
+fn v6(address: IpAddr) -> Option<Ipv6Addr> {
     match address {
         IpAddr::V6(address) => Some(address),
         IpAddr::V4(_) => None,
@@ -290,15 +290,15 @@ fn dhcp(asked: bool, request: Option<Ipv4Addr>) -> Ipv4Method {
 ///
 /// BOOTP and RARP live on as words only: every server of today answers DHCP.
 fn method(text: &str) -> Result<Option<Method>, String> {
-    if let Some((number, id)) = text.strip_prefix("dhcp,").and_then(|rest| rest.split_once(',')) {
-        if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
-            return client_id(number, id).map(Some);
-        }
+    if let Some((number, id)) = text.strip_prefix("dhcp,").and_then(|rest| rest.split_once(','))
+        && !number.is_empty()
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        return client_id(number, id).map(Some);
     }
     let mut asked: Option<(bool, Ipv6Method, Needs)> = None;
-    let mut words = text.split(',').peekable();
     let is_alone = !text.contains(',');
-    while let Some(word) = words.next() {
+    for word in text.split(',') {
         let (ipv4, ipv6, needs) = match word {
             "" if is_alone => return Ok(Some(Method::Unsaid)),
             "off" | "none" | "static" if is_alone => return Ok(Some(Method::Fixed)),
@@ -429,16 +429,20 @@ struct Tail {
     dns: Vec<IpAddr>,
     ntp: Vec<IpAddr>,
     mtu: Option<u32>,
-    cloned_mac: Option<crate::net::Mac>,
+    cloned_mac: Option<Mac>,
 }
 
 /// What stands behind the method. Field 8 decides: digits are an MTU, an address is a name server,
 /// anything else is a hardware address, which takes six fields if it is written with colons.
 fn tail(fields: &[&str]) -> Result<Tail, String> {
     let [first, rest @ ..] = fields else { return Ok(Tail::default()) };
+    let whole = fields.join(":");
+    if whole.parse::<Mac>().is_ok() {
+        return Ok(Tail { cloned_mac: fields::cloned_mac("field 8", &whole)?, ..Tail::default() });
+    }
     let is_number = !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit());
     let mac = rest.join(":");
-    if is_number || first.is_empty() && mac.parse::<crate::net::Mac>().is_ok() {
+    if is_number || first.is_empty() && mac.parse::<Mac>().is_ok() {
         return Ok(Tail {
             mtu: fields::mtu("field 8", first)?,
             cloned_mac: fields::cloned_mac("field 9", &mac)?,
@@ -446,13 +450,6 @@ fn tail(fields: &[&str]) -> Result<Tail, String> {
         });
     }
     if !first.is_empty() && fields::with_prefix(first).is_none() {
-        let whole = fields.join(":");
-        if whole.parse::<crate::net::Mac>().is_ok() {
-            return Ok(Tail {
-                cloned_mac: fields::cloned_mac("field 8", &whole)?,
-                ..Tail::default()
-            });
-        }
         return Err(format!(
             "field 8 is \"{first}\", neither a DNS server, nor an MTU, nor a MAC address"
         ));
@@ -493,7 +490,6 @@ fn live_boot(fields: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Mac;
 
     fn dhcp(request: Option<[u8; 4]>) -> Addressing {
         Addressing::Dhcp { request: request.map(Ipv4Addr::from) }

@@ -236,3 +236,158 @@ fn options_and_mtu(text: &str) -> (&str, Option<&str>) {
     }
     (text, None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::bond::BondOptions;
+
+    const MAC: Mac = Mac([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc]);
+
+    fn named(names: &[&str]) -> Vec<Selector> {
+        names.iter().map(|name| Selector::Name((*name).to_owned())).collect()
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn a_bond_has_members_options_and_an_mtu() {
+        let drivers = vec![Selector::Driver("ixgbe".into()), Selector::Driver("mlx5_core".into())];
+        // value; name, members, options, MTU
+        let cases = [
+            // dracut's defaults
+            ("",                         "bond0", named(&["eth0", "eth1"]), "", None),
+            ("bond0",                    "bond0", named(&["eth0", "eth1"]), "", None),
+            ("bond0::mode=1",            "bond0", named(&["eth0", "eth1"]), "mode=1", None),
+            ("bond0:eno1",               "bond0", named(&["eno1"]), "", None),
+            ("bond0:eth0,eth1:mode=balance-rr", "bond0", named(&["eth0", "eth1"]), "mode=balance-rr", None),
+            ("lan:eth0,eth1:mode=4,miimon=50:9000", "lan", named(&["eth0", "eth1"]), "mode=4,miimon=50", Some(9000)),
+            ("lan:eth0,eth1:mode=4;miimon=50:9000", "lan", named(&["eth0", "eth1"]), "mode=4;miimon=50", Some(9000)),
+            ("lan:eth0::9000",           "lan", named(&["eth0"]), "", Some(9000)),
+            // Members whose selectors have colons of their own
+            ("lan:mac:52:54:00:aa:bb:cc:mode=1", "lan", vec![Selector::Mac(MAC)], "mode=1", None),
+            ("lan:mac:52:54:00:aa:bb:cc,eth1:mode=1", "lan", vec![Selector::Mac(MAC), Selector::Name("eth1".into())], "mode=1", None),
+            ("lan:mac:52-54-00-aa-bb-cc", "lan", vec![Selector::Mac(MAC)], "", None),
+            ("lan:enx525400aabbcc",      "lan", vec![Selector::Mac(MAC)], "", None),
+            ("lan:driver:ixgbe,driver:mlx5_core:mode=1:1500", "lan", drivers, "mode=1", Some(1500)),
+            ("lan:physical:mode=1",      "lan", vec![Selector::Physical], "mode=1", None),
+            // Options whose values have colons of their own
+            ("lan:eth0:mode=4,ad_actor_system=02:00:00:00:00:01:9000", "lan", named(&["eth0"]), "mode=4,ad_actor_system=02:00:00:00:00:01", Some(9000)),
+            ("lan:eth0:ad_actor_system=02:00:00:00:00:01,mode=4", "lan", named(&["eth0"]), "mode=4,ad_actor_system=02:00:00:00:00:01", None),
+            ("lan:eth0:mode=1,arp_interval=9,ns_ip6_target=[fd00::1]:9000", "lan", named(&["eth0"]), "mode=1,arp_interval=9,ns_ip6_target=[fd00::1]", Some(9000)),
+            ("lan:eth0:mode=1,arp_interval=9,arp_ip_target=10.0.0.1;10.0.0.2:1500", "lan", named(&["eth0"]), "mode=1,arp_interval=9,arp_ip_target=10.0.0.1;10.0.0.2", Some(1500)),
+        ];
+        for (value, name, members, options, mtu) in cases {
+            let got = bond(value).unwrap_or_else(|why| panic!("bond={value}: {why}"));
+            assert_eq!((got.name.as_str(), got.members, got.mtu), (name, members, mtu), "bond={value}");
+            let want = BondOptions::parse(options).unwrap();
+            // The order of options is how they were written.
+            assert_eq!(got.options.mode(), want.mode(), "bond={value}");
+            assert_eq!(got.options.attributes().len(), want.attributes().len(), "bond={value}");
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn a_mistake_in_a_key_says_what_is_wrong() {
+        fn error<T: std::fmt::Debug>(result: Result<T, String>) -> String { result.unwrap_err() }
+        let cases = [
+            (error(bond(":eth0")),                        "missing"),
+            (error(bond("bond0:eth0,:mode=1")),           "missing"),
+            (error(bond("bond0:mac:52:54:00:aa:bb:mode=1")), "not a MAC"),
+            (error(bond("bond0:mac:52:54:00:aa:bb:ccc:mode=1")), "behind the MAC address"),
+            (error(bond("bond0:driver::mode=1")),         "no name of a driver"),
+            (error(bond("bond0:eth0:mode=9")),            "mode is \"9\""),
+            (error(bond("bond0:eth0:mode=1:big")),        "the MTU is \"big\""),
+            (error(bond("bond0:eth0:mode=1:20")),         "68 to 65535"),
+            (error(bond("bond0:eth0:mode=4,ad_actor_system=02:00:00:00:00:01:02")), "68 to 65535"),
+            (error(bond("bond0:eth0:9000")),              "NAME=VALUE"), // the MTU in place of the options
+            (error(bond("the-bond-of-both-ports:eth0")),  "too long"),
+            (error(vlan("vlan5")),                        "NAME:LINK"),
+            (error(vlan("storage:eth0")),                 "does not end with the number"),
+            (error(vlan("vlan0:eth0")),                   "1 to 4094"),
+            (error(vlan("vlan4095:eth0")),                "1 to 4094"),
+            (error(vlan("vlan99999999999:eth0")),         "1 to 4094"),
+            (error(vlan("vlan5:eth0,eth1")),              "one link"),
+            (error(vlan("vlan5:")),                       "one link"),
+            (error(vlan("vlan5:eth0:1500")),              "nothing behind it"),
+            (error(bridge("br0:eth0:1500")),              "nothing behind it"),
+            (error(bridge("br/0:eth0")),                  "no name of a link"),
+            (error(ifname("boot")),                       "NAME:HARDWARE-ADDRESS"),
+            (error(ifname("boot:52:54")),                 "6 bytes"),
+            (error(route("10.1.0.0:10.0.0.1")),           "field 1"),
+            (error(route("10.1.0.0/33:10.0.0.1")),        "field 1"),
+            (error(route("fd00::/64:[fe80::1]:eth0")),    "IPv6 in brackets"),
+            (error(route("10.1.0.0/16:[fe80::1]")),       "family"),
+            (error(route("10.1.0.0/16")),                 "neither a gateway nor a link"),
+            (error(route("10.1.0.0/16:10.0.0.1:eth0:x")), "NETWORK/PREFIX:GATEWAY:LINK"),
+            (error(nameserver("dns.example")),            "name server"),
+            (error(nameserver("0.0.0.0")),                "name server"),
+            (error(handover("keep")),                     "dhcp, static or unmanaged"),
+            (error(bootif("52-54-00")),                   "not a hardware address"),
+            // InfiniBand: the hardware type and a GUID (iPXE), with or without the type; all twenty
+            (error(bootif("20-00-02-c9-03-00-0a-cb-b1")), "InfiniBand"),
+            (error(bootif("00-02-c9-03-00-0a-cb-b1")),    "InfiniBand"),
+            (error(bootif("80:00:02:08:fe:80:00:00:00:00:00:00:00:02:c9:03:00:0a:cb:b1")), "InfiniBand"),
+            (team("team0:eth0,eth1:lacp"),                "bond=team0:eth0,eth1:mode=802.3ad"),
+            (team(""),                                    "bond=team0:eth0,eth1:mode=active-backup"),
+        ];
+        for (why, expected) in cases {
+            assert!(why.contains(expected), "{expected:?} is not in {why:?}");
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn a_vlan_has_its_number_in_its_name() {
+        let cases = [
+            ("vlan0005:eth0",   "vlan0005",  5,    Selector::Name("eth0".into())), // VLAN_PLUS_VID
+            ("vlan5:eth0",      "vlan5",     5,    Selector::Name("eth0".into())), // … _NO_PAD
+            ("eth0.0005:eth0",  "eth0.0005", 5,    Selector::Name("eth0".into())), // DEV_PLUS_VID
+            ("eth0.5:eth0",     "eth0.5",    5,    Selector::Name("eth0".into())), // … _NO_PAD
+            ("bond0.4094:bond0", "bond0.4094", 4094, Selector::Name("bond0".into())),
+            ("storage7:mac:52:54:00:aa:bb:cc", "storage7", 7, Selector::Mac(MAC)),
+            ("vlan5:enx525400aabbcc", "vlan5", 5, Selector::Mac(MAC)),
+        ];
+        for (value, name, id, over) in cases {
+            assert_eq!(vlan(value), Ok(Vlan { name: name.into(), id, over }), "vlan={value}");
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn routes_name_servers_bridges_and_names() {
+        let at = |text: &str| text.parse::<IpAddr>().unwrap();
+        // The examples of dracut.cmdline(7), one of which has bits behind its prefix.
+        let cases = [
+            ("192.168.200.0/24:192.168.100.222:ens10", "192.168.200.0/24", Some(at("192.168.100.222")), Some("ens10")),
+            ("192.168.200.0/24:192.168.100.222",       "192.168.200.0/24", Some(at("192.168.100.222")), None),
+            ("192.168.200.0/24::ens10",                "192.168.200.0/24", None, Some("ens10")),
+            ("192.168.200.0/255.255.255.0::ens10",     "192.168.200.0/24", None, Some("ens10")),
+            ("[2001:DB8:3::/8]:[2001:DB8:2::1]:ens10", "2000::/8",         Some(at("2001:db8:2::1")), Some("ens10")),
+            ("[2001:db8:3::]/48:[fe80::1]:eth0",       "2001:db8:3::/48",  Some(at("fe80::1")), Some("eth0")),
+            ("0.0.0.0/0:10.0.0.1",                     "0.0.0.0/0",        Some(at("10.0.0.1")), None),
+        ];
+        for (value, to, via, on) in cases {
+            let expected = RouteRequest { to: to.parse().unwrap(), via, on: on.map(Into::into) };
+            assert_eq!(route(value), Ok(expected), "rd.route={value}");
+        }
+        assert_eq!(nameserver("10.0.0.53"), Ok(at("10.0.0.53")));
+        assert_eq!(nameserver("2001:db8::53"), Ok(at("2001:db8::53")), "dracut's has no brackets");
+        assert_eq!(nameserver("[2001:db8::53]"), Ok(at("2001:db8::53")));
+        assert_eq!(bridge(""), Ok(Bridge { name: "br0".into(), ports: named(&["eth0"]) }));
+        assert_eq!(bridge("br7:eth0,bond0"), Ok(Bridge { name: "br7".into(), ports: named(&["eth0", "bond0"]) }));
+        assert_eq!(bridge("br7:physical"), Ok(Bridge { name: "br7".into(), ports: vec![Selector::Physical] }));
+        assert_eq!(ifname("boot:52:54:00:AA:BB:CC"), Ok(("boot".into(), HardwareAddress::Ethernet(MAC))));
+        let infiniband = "80:00:02:08:fe:80:00:00:00:00:00:00:00:02:c9:03:00:0a:cb:b1";
+        let (name, address) = ifname(&format!("ib:{infiniband}")).unwrap();
+        assert_eq!((name.as_str(), address.to_string().as_str()), ("ib", infiniband));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_value_makes_them_panic(value in "(mac:|driver:|ad_actor_system=|[a-z0-9:.,;=/\\[\\]é-])*") {
+            let _ = (bond(&value), bridge(&value), vlan(&value), team(&value), ifname(&value));
+            let _ = (route(&value), bootif(&value), nameserver(&value));
+        }
+    }
+}

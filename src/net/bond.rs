@@ -551,7 +551,8 @@ mod tests {
     #[test]
     #[rustfmt::skip]
     fn the_hosts_software_is_told_the_same() {
-        let cases: [(&str, &[(&str, &str)], &[(&str, &str)]); 4] = [
+        type Pairs = &'static [(&'static str, &'static str)];
+        let cases: [(&str, Pairs, Pairs); 4] = [
             ("", &[("Mode", "balance-rr"), ("MIIMonitorSec", "100ms")],
                  &[("mode", "balance-rr"), ("miimon", "100")]),
             ("mode=4,lacp_rate=1,all_slaves_active=1,lacp_active=off",
@@ -568,7 +569,7 @@ mod tests {
         for (text, networkd, network_manager) in cases {
             let options = BondOptions::parse(text).unwrap();
             let own = |pairs: Vec<(&'static str, String)>| pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<Vec<_>>();
-            let want = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect::<Vec<_>>();
+            let want = |pairs: Pairs| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect::<Vec<_>>();
             assert_eq!(own(options.networkd()), want(networkd), "{text}");
             assert_eq!(own(options.network_manager()), want(network_manager), "{text}");
         }

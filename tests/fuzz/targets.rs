@@ -139,6 +139,13 @@ pub fn cmdline(data: &[u8]) {
         assert!(line.is_char_boundary(problem.at), "{problem:?} of {line:?}");
         assert!(!problem.why.is_empty());
     }
+    // Nothing that contradicts itself reaches the kernel.
+    let left = request.network.contradictions();
+    assert!(left.is_empty(), "{left:?} of {line:?}");
+    for bond in &request.network.bonds {
+        let _ =
+            (bond.options.attributes(), bond.options.networkd(), bond.options.network_manager());
+    }
     let plan = Plan::decide(request, &machine::Identity::default());
     assert!(!plan.to_string().is_empty());
 
@@ -306,6 +313,9 @@ pub fn families(data: &[u8]) {
         ..Facts::default()
     };
     let foreseen = directives::foresee(&evaluation.settings, &facts, image());
+    let (network, problems) = config::network::description(&evaluation.settings);
+    assert!(network.contradictions().is_empty(), "{network:?}");
+    assert!(problems.iter().all(|problem| !problem.text.is_empty()));
     for change in &foreseen.changes {
         let path = &change.path;
         assert!(path.starts_with('/') && !path.contains('\0'), "a change of {path:?}");

@@ -24,17 +24,18 @@ pub struct Complaint {
 }
 
 impl Description {
-    /// What cannot be, and what is of no use. Of two pieces that exclude each other, the later one
-    /// is wrong.
+    /// What cannot be, and what is of no use, once everything has been said. Of two pieces that
+    /// exclude each other, the later one is wrong.
     pub fn check(&self) -> Vec<Complaint> {
-        let mut found = Found::default();
-        found.twice(self);
-        found.names(self);
-        found.members(self);
-        found.circles(self);
-        found.addresses(self);
+        let mut found = Found::of(self);
+        found.nowhere(self);
         found.unused(self);
         found.complaints
+    }
+
+    /// What cannot be, whatever else somebody says.
+    pub fn contradictions(&self) -> Vec<Complaint> {
+        Found::of(self).complaints
     }
 
     /// The description without the pieces that cannot be.
@@ -83,7 +84,7 @@ impl About {
         }
     }
 
-    /// Of the network that something is one of the ports.
+    /// What is in it has no address of its own.
     fn takes_ports(self) -> bool {
         matches!(self, Self::Bond(_) | Self::Bridge(_))
     }
@@ -97,6 +98,16 @@ struct Found {
 }
 
 impl Found {
+    fn of(all: &Description) -> Self {
+        let mut found = Self::default();
+        found.twice(all);
+        found.names(all);
+        found.members(all);
+        found.circles(all);
+        found.addresses(all);
+        found
+    }
+
     fn error(&mut self, about: About, why: String) {
         if self.wrong.insert(about) {
             self.complaints.push(Complaint { about, why, is_error: true });
@@ -196,10 +207,6 @@ impl Found {
                 self.error(about, format!("there is another ip= for {of}"));
                 continue;
             }
-            if on.and_then(Selector::name) == Some(BOOTIF) && all.bootif.is_none() {
-                self.error(about, "there is no BOOTIF= that says which port it is".to_owned());
-                continue;
-            }
             let Some(on) = on else { continue };
             let owner =
                 left.iter().find(|(of, _, members)| of.takes_ports() && members.contains(on));
@@ -208,6 +215,17 @@ impl Found {
                 let why =
                     format!("{on} is in {} ({owner}), which is what has an address", of.kind());
                 self.error(about, why);
+            }
+        }
+    }
+
+    /// `BOOTIF` stands for a port that the boot loader names.
+    fn nowhere(&mut self, all: &Description) {
+        for (at, address) in all.addresses.iter().enumerate() {
+            let on = address.on.as_ref().and_then(Selector::name);
+            if on == Some(BOOTIF) && all.bootif.is_none() {
+                let why = "there is no BOOTIF= that says which port it is";
+                self.error(About::Address(at), why.to_owned());
             }
         }
     }
