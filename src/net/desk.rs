@@ -667,6 +667,8 @@ impl Desk {
                     }
                 }
                 port.ipv4.leased(*lease, Origin::Dhcp);
+                // The same lease again means a new end of it.
+                port.ipv4.is_news = true;
                 if port.is_ours
                     && let Err(error) = self.apply(index).await
                 {
@@ -710,7 +712,7 @@ impl Desk {
         let Some(port) = self.ports.get_mut(&index) else { return Ok(()) };
         let Some((lease, origin)) = port.ipv4.lease() else { return Ok(()) };
         let lease = lease.clone();
-        if port.ipv4.applied.as_ref() == Some(&(lease.clone(), origin)) {
+        if !port.ipv4.is_news && port.ipv4.applied.is_some() {
             return Ok(());
         }
         // Of a link that was found its routes stay: what the lease does not have was added on
@@ -725,6 +727,7 @@ impl Desk {
             tokio::spawn(announce);
         }
         port.ipv4.applied = Some((lease, origin));
+        port.ipv4.is_news = false;
         Ok(())
     }
 

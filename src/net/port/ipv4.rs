@@ -20,6 +20,8 @@ pub struct Ipv4 {
     pub as_found_at: Option<Instant>,
     /// The network wants to do without IPv4 (RFC 8925), and this machine can.
     pub is_unwanted: bool,
+    /// The kernel has not been told of the last word on the lease.
+    pub is_news: bool,
     /// What the kernel has been told, and on whose word.
     pub applied: Option<(Lease, Origin)>,
 }
