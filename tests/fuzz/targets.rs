@@ -1,5 +1,7 @@
 //! What holds for any input, one function a target. Each panics where a promise is broken.
 
+mod answers;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::sync::OnceLock;
@@ -17,6 +19,8 @@ use landfall::machine;
 use landfall::net::{self, Lease, Mac};
 use landfall::plan::{Plan, RootOffer};
 
+pub use answers::{dhcp4, dns};
+
 /// As it is run by name.
 pub type Target = fn(&[u8]);
 
@@ -26,6 +30,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("cmdline", cmdline),
     ("families", families),
     ("check", check),
+    ("dhcp4", dhcp4),
+    ("dns", dns),
 ];
 
 /// A whole file, with files that it includes: whatever it is, every complaint has a place in one
