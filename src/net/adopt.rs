@@ -119,6 +119,7 @@ fn values(text: &str) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::kernel::Kind;
 
     fn link(index: u32, name: &str, shape: Shape, has_carrier: bool) -> Link {
         let mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -126,6 +127,12 @@ mod tests {
             index,
             name: name.into(),
             shape,
+            kind: Kind::Port,
+            master: None,
+            lower: None,
+            driver: None,
+            has_partner: None,
+            primary: None,
             mac,
             permanent_mac: None,
             is_up: true,

@@ -1,8 +1,10 @@
 //! What the agent tells the kernel about links, addresses and routes, and what it hears: route
 //! netlink, through rtnetlink. One function per intent; nothing here decides.
 
+mod ipv6;
+
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::{StreamExt, TryStreamExt};
 use ipnet::Ipv4Net;
@@ -11,15 +13,22 @@ use rtnetlink::packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
 };
 use rtnetlink::packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    BondAdInfo, BondMode, InfoBond, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo,
+    LinkLayerType, LinkMessage,
 };
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
     RouteType,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::{Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder};
+use rtnetlink::{
+    Handle, LinkBond, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVlan, MulticastGroup,
+    RouteMessageBuilder,
+};
 
+pub use ipv6::{Known6, State6};
+
+use super::topology::Made;
 use super::{Lease, Mac, Route};
 use crate::error::{Cause, Error, Result, WhileDoing};
 
@@ -29,13 +38,37 @@ pub struct Link {
     pub index: u32,
     pub name: String,
     pub shape: Shape,
+    pub kind: Kind,
+    /// Number of the bond or bridge that it belongs to.
+    pub master: Option<u32>,
+    /// Number of the link that a VLAN is on.
+    pub lower: Option<u32>,
+    /// The kernel's driver of a port, where `/sys` tells.
+    pub driver: Option<String>,
     pub mac: Mac,
     /// The address that is burnt in, where driver and kernel (5.6) tell.
     pub permanent_mac: Option<Mac>,
     pub is_up: bool,
     pub has_carrier: bool,
+    /// Of a bond by IEEE 802.3ad: whether a partner has answered. Until then the switch may let
+    /// nothing through.
+    pub has_partner: Option<bool>,
+    /// Of a bond: number of the port that it prefers.
+    pub primary: Option<u32>,
     /// Bytes.
     pub mtu: u32,
+}
+
+/// What a link is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Hardware, or what looks like it to a virtual machine or a container.
+    Port,
+    Bond,
+    Bridge,
+    Vlan,
+    /// Other software, or no Ethernet at all.
+    Other,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +88,10 @@ pub enum Change {
     /// New, or changed in some way.
     Link(Link),
     Gone(u32),
+    /// An IPv6 address is new, or its state or lifetime has changed.
+    Address(Known6),
+    /// A link has lost this IPv6 address.
+    AddressGone(u32, Ipv6Addr),
     /// Some changes were lost: the links must be listed again.
     Missed,
 }
@@ -70,9 +107,11 @@ impl Kernel {
         F: Fn(Change) -> R + Send + 'static,
         R: Future<Output = ()> + Send + 'static,
     {
-        let (connection, handle, mut messages) =
-            rtnetlink::new_multicast_connection(&[MulticastGroup::Link])
-                .while_doing(|| "connecting to the kernel's route netlink")?;
+        let (connection, handle, mut messages) = rtnetlink::new_multicast_connection(&[
+            MulticastGroup::Link,
+            MulticastGroup::Ipv6Ifaddr,
+        ])
+        .while_doing(|| "connecting to the kernel's route netlink")?;
         tokio::spawn(connection);
         tokio::spawn(async move {
             while let Some((message, _)) = messages.next().await {
@@ -82,6 +121,13 @@ impl Kernel {
                     }
                     NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
                         Some(Change::Gone(link.header.index))
+                    }
+                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(address)) => {
+                        ipv6::read(address).map(Change::Address)
+                    }
+                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(address)) => {
+                        ipv6::read(address)
+                            .map(|known| Change::AddressGone(known.on, known.address))
                     }
                     NetlinkPayload::Overrun(_) => Some(Change::Missed),
                     _ => None,
@@ -134,8 +180,62 @@ impl Kernel {
         self.set(message, || format!("setting {} down", link.name)).await
     }
 
-    pub async fn set_mtu(&self, link: &Link, mtu: u16) -> Result<()> {
-        let message = LinkUnspec::new_with_index(link.index).mtu(mtu.into()).build();
+    /// Of a link that is down.
+    pub async fn rename(&self, link: &Link, name: &str) -> Result<()> {
+        let message = LinkUnspec::new_with_index(link.index).name(name).build();
+        self.set(message, || format!("giving {} the name {name}", link.name)).await
+    }
+
+    pub async fn set_mac(&self, link: &Link, mac: Mac) -> Result<()> {
+        let message = LinkUnspec::new_with_index(link.index).address(mac.0.to_vec()).build();
+        self.set(message, || format!("giving {} the address {mac}", link.name)).await
+    }
+
+    /// Makes a bond, bridge or VLAN, down and empty.
+    pub async fn make(&self, name: &str, what: &Made, mac: Option<Mac>) -> Result<()> {
+        let address = mac.map(|mac| LinkAttribute::Address(mac.0.to_vec()));
+        let message = match what {
+            Made::Bond(options) => {
+                let mut builder = LinkBond::new(name);
+                for attribute in options.attributes() {
+                    builder = builder.append_info_data(attribute);
+                }
+                with(builder, address).build()
+            }
+            Made::Vlan { id, over } => with(LinkVlan::new(name, *over, *id), address).build(),
+            // Nothing is in a circle yet: a port may be used at once.
+            Made::Bridge => with(LinkBridge::new(name).forward_delay(0), address).build(),
+        };
+        self.0.link().add(message).execute().await.map_err(|error| {
+            let what = match what {
+                Made::Bond(_) => "bond".to_owned(),
+                Made::Vlan { id, .. } => format!("VLAN {id} as"),
+                Made::Bridge => "bridge".to_owned(),
+            };
+            explain(format!("making the {what} {name}"), error)
+        })
+    }
+
+    /// Makes `port` the one that a bond prefers.
+    pub async fn set_primary(&self, bond: &Link, port: &Link) -> Result<()> {
+        let message = LinkUnspec::new_with_index(bond.index)
+            .append_extra_attribute(LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Bond),
+                LinkInfo::Data(InfoData::Bond(vec![InfoBond::Primary(port.index)])),
+            ]))
+            .build();
+        self.set(message, || format!("making {} the primary of {}", port.name, bond.name)).await
+    }
+
+    /// Gives a link to a bond or bridge.
+    pub async fn join(&self, link: &Link, master: &Link) -> Result<()> {
+        self.set_down(link).await?;
+        let message = LinkUnspec::new_with_index(link.index).controller(master.index).build();
+        self.set(message, || format!("adding {} to {}", link.name, master.name)).await
+    }
+
+    pub async fn set_mtu(&self, link: &Link, mtu: u32) -> Result<()> {
+        let message = LinkUnspec::new_with_index(link.index).mtu(mtu).build();
         self.set(message, || format!("setting the MTU of {} to {mtu}", link.name)).await
     }
 
@@ -254,6 +354,22 @@ fn route_message(index: u32, entry: &Entry, origin: Origin) -> RouteMessage {
     message
 }
 
+fn with<T>(
+    builder: LinkMessageBuilder<T>,
+    attribute: Option<LinkAttribute>,
+) -> LinkMessageBuilder<T> {
+    match attribute {
+        Some(attribute) => builder.append_extra_attribute(attribute),
+        None => builder,
+    }
+}
+
+/// The name of a port's driver.
+fn driver_of(name: &str) -> Option<String> {
+    let link = std::fs::read_link(format!("/sys/class/net/{name}/device/driver")).ok()?;
+    Some(link.file_name()?.to_str()?.to_owned())
+}
+
 /// `None` for what has no name or no Ethernet-like address.
 fn read(message: LinkMessage) -> Option<Link> {
     let flags = message.header.flags;
@@ -262,7 +378,9 @@ fn read(message: LinkMessage) -> Option<Link> {
         LinkLayerType::Ether => Shape::Port,
         _ => Shape::Other,
     };
+    let mut kind = if shape == Shape::Port { Kind::Port } else { Kind::Other };
     let (mut name, mut mac, mut permanent_mac, mut mtu) = (None, None, None, 0);
+    let (mut master, mut lower, mut has_partner, mut primary) = (None, None, None, None);
     let six = |bytes: Vec<u8>| Some(Mac(<[u8; 6]>::try_from(bytes).ok()?));
     for attribute in message.attributes {
         match attribute {
@@ -272,30 +390,69 @@ fn read(message: LinkMessage) -> Option<Link> {
             LinkAttribute::PermAddress(bytes) => {
                 permanent_mac = six(bytes).filter(|mac| *mac != Mac([0; 6]));
             }
-            LinkAttribute::Controller(_) if shape == Shape::Port => shape = Shape::Composed,
-            // Only what software made has a kind; ports of a switch chip (DSA) are the exception.
-            LinkAttribute::LinkInfo(infos) if shape == Shape::Port => {
-                let made = infos.iter().any(|info| match info {
-                    LinkInfo::Kind(InfoKind::Veth | InfoKind::Dsa) => false,
-                    LinkInfo::Kind(_) => true,
-                    _ => false,
-                });
-                if made {
-                    shape = Shape::Composed;
+            LinkAttribute::Controller(index) => master = Some(index),
+            LinkAttribute::Link(index) => lower = Some(index),
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    match info {
+                        LinkInfo::Kind(made) if kind == Kind::Port => kind = kind_of(&made),
+                        LinkInfo::Data(InfoData::Bond(facts)) => {
+                            has_partner = partner(&facts);
+                            primary = facts.iter().find_map(|fact| match fact {
+                                InfoBond::Primary(index) => Some(*index),
+                                _ => None,
+                            });
+                        }
+                        _ => {}
+                    }
                 }
             }
             _ => {}
         }
     }
+    if shape == Shape::Port && (kind != Kind::Port || master.is_some()) {
+        shape = Shape::Composed;
+    }
+    let name = name?;
     Some(Link {
         index: message.header.index,
-        name: name?,
+        driver: if kind == Kind::Port { driver_of(&name) } else { None },
+        name,
         shape,
+        kind,
+        master: master.filter(|index| *index != 0),
+        lower,
+        has_partner,
+        primary,
         mac: mac.unwrap_or(Mac([0; 6])),
         permanent_mac,
         is_up: flags.contains(LinkFlags::Up),
         has_carrier: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
         mtu,
+    })
+}
+
+/// Only what software made has a kind; one end of a veth is a port to a container, and so are the
+/// ports of a switch chip (DSA).
+fn kind_of(kind: &InfoKind) -> Kind {
+    match kind {
+        InfoKind::Veth | InfoKind::Dsa => Kind::Port,
+        InfoKind::Bond => Kind::Bond,
+        InfoKind::Bridge => Kind::Bridge,
+        InfoKind::Vlan => Kind::Vlan,
+        _ => Kind::Other,
+    }
+}
+
+/// Whether the switch has answered a bond by IEEE 802.3ad; `None` for other bonds.
+fn partner(facts: &[InfoBond]) -> Option<bool> {
+    facts.contains(&InfoBond::Mode(BondMode::Ieee8023Ad)).then(|| {
+        facts.iter().any(|fact| match fact {
+            InfoBond::AdInfo(infos) => infos
+                .iter()
+                .any(|info| matches!(info, BondAdInfo::PartnerMac(mac) if *mac != [0; 6])),
+            _ => false,
+        })
     })
 }
 

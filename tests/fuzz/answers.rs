@@ -3,11 +3,14 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use landfall::cmdline::Request;
+use landfall::machine;
 use landfall::net::dhcp::{
     self, Ask, Chance, Client, Envelope, Event, Identity, Known, News, Rules, Step,
 };
 use landfall::net::dns::{self, Answer, Family};
-use landfall::net::{Addressing, HardwareAddress, Lease, LinkChoice, Mac, NetworkPlan};
+use landfall::net::{HardwareAddress, Lease, Mac};
+use landfall::plan::Plan;
 
 const MAC: Mac = Mac([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc]);
 const KNOWN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
@@ -20,17 +23,8 @@ const MOST_STEPS: usize = 200;
 pub fn dhcp4(data: &[u8]) {
     let Some((&choice, mut rest)) = data.split_first() else { return };
     let identity = identity(choice & 1 != 0);
-    let plan = NetworkPlan {
-        link: LinkChoice::Any,
-        addressing: Addressing::Dhcp { request: None },
-        boot_server: None,
-        hostname: None,
-        dns: Vec::new(),
-        ntp: Vec::new(),
-        vendor_class: "landfall".into(),
-        uuid: None,
-        root_from_dhcp: choice & 2 != 0,
-    };
+    let line = if choice & 2 != 0 { "root=dhcp" } else { "root=nbd:10.0.0.1:focal" };
+    let plan = Plan::decide(Request::read(line), &machine::Identity::default()).network;
     let known =
         (choice & 4 != 0).then_some(Known { address: KNOWN, is_configured: choice & 8 != 0 });
     let mut now = Duration::ZERO;

@@ -19,6 +19,7 @@ const PACKAGES: &[&str] = &[
     "ipxe",
     "isc-dhcp-server",
     "kea-dhcp4-server",
+    "kea-dhcp6-server",
     "pxelinux",
     "syslinux-common",
 ];
