@@ -1,5 +1,7 @@
 //! What holds for any input, one function a target. Each panics where a promise is broken.
 
+mod answers;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::Ipv6Addr;
@@ -16,8 +18,10 @@ use landfall::directives::{self, Facts, Tree};
 use landfall::error::Error;
 use landfall::fetch::Url;
 use landfall::machine;
-use landfall::net::{self, Lease, Lease6, Mac, dhcp6, ra};
+use landfall::net::{self, Lease, Lease6, Leases, Mac, dhcp6, ra};
 use landfall::plan::{Plan, RootOffer};
+
+pub use answers::{dhcp4, dns};
 
 /// As it is run by name.
 pub type Target = fn(&[u8]);
@@ -28,6 +32,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("cmdline", cmdline),
     ("families", families),
     ("check", check),
+    ("dhcp4", dhcp4),
+    ("dns", dns),
     ("dhcp6", dhcp6),
     ("ra", ra),
 ];
@@ -156,7 +162,7 @@ pub fn cmdline(data: &[u8]) {
         filename: filename.map(str::to_owned),
         ..Lease::of_address([10, 0, 0, 5].into(), 24)
     };
-    let variables = net::variables("eth0", MAC, &plan.network, &lease);
+    let variables = net::variables("eth0", MAC, &plan.network, &Leases::of_ipv4(lease));
     let base = config::base(&plan, variables, boot_server.map(str::to_owned));
     let mut settings = Settings::default();
     for (name, value, origin) in base {
@@ -306,7 +312,7 @@ pub fn families(data: &[u8]) {
     let facts = Facts {
         server: Some("10.0.0.1".to_owned()),
         device: Some("eth0".to_owned()),
-        lease: Some(Lease::of_address([10, 0, 0, 5].into(), 24)),
+        leases: Leases::of_ipv4(Lease::of_address([10, 0, 0, 5].into(), 24)),
         mac: Some(MAC),
         memory_kib: 64 << 20,
         configured: true,

@@ -5,13 +5,18 @@
 //! the first message goes out at once and is repeated after 50 ms, not 4 s; it never gives up; an
 //! address is probed for 75 ms, not for seconds; no RELEASE.
 
+mod holding;
+mod offers;
+
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::message::{Ask, Envelope, Identity, Kind, Reply};
-use super::news::{News, Verdict, Weighed};
+use super::news::{News, Verdict};
 use crate::net::choice::Wants;
 use crate::net::{HardwareAddress, Lease, Mac, NetworkPlan};
+use holding::{PROBE_WAIT, PROBES};
+pub use offers::HOLD;
 
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 /// A blocked switch port opens after 30 or 50 s; then nobody should wait long for the next try.
@@ -22,25 +27,8 @@ const REQUEST_TRIES: u32 = 4;
 /// Together what it may cost that a server does not know, and therefore ignores, the address that
 /// this machine had: a server that does know it answers within a round trip.
 const CONFIRM_WAITS: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(150)];
-/// Time for a second server on the same link to make an offer that says where to boot from.
-pub const HOLD: Duration = Duration::from_millis(500);
-/// RFC 2131 says 60 s, which is longer than some leases in the field.
-const SHORTEST_RENEWAL_WAIT: Duration = Duration::from_secs(10);
 /// Answers go to everybody from this try on: something eats those to a machine without address.
 const BROADCAST_FROM: u32 = 4;
-/// RFC 5227 section 2.1.1 probes three times with pauses of seconds, for radio links and sleeping
-/// laptops. On a cable a kernel that has the address answers within a millisecond, a server of good
-/// habits has pinged it before, and three probes get through where two are lost.
-const PROBES: u32 = 3;
-const PROBE_WAIT: Duration = Duration::from_millis(25);
-/// After a conflict, growing. RFC 2131 wants 10 s, against a storm; one a second is none.
-const AFTER_CONFLICT: Duration = Duration::from_secs(1);
-/// Who claims that many addresses in a row answers for every address (a router with proxy ARP), and
-/// cannot be believed.
-const CLAIMS_TO_BELIEVE: usize = 2;
-/// Messages of one exchange whose fate is told; more is a server gone wild.
-const MOST_TOLD: usize = 16;
-
 /// What does not change while the client lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
@@ -285,85 +273,6 @@ impl Client {
         }
     }
 
-    /// Weighs an offer: what has all that this boot wants is taken at once, others wait for a
-    /// better one.
-    fn offered(mut self, reply: Reply, chance: Chance) -> (Self, Step) {
-        let wants = self.rules.wants;
-        let offer = match &reply.lease {
-            Ok(offer) => Box::new(offer.clone()),
-            Err(why) => {
-                let is_boot_server = reply.boot.menu.is_some();
-                let verdict = if is_boot_server { Verdict::Proxy } else { Verdict::Unusable(why) };
-                let mut news = self.tell(&reply, verdict);
-                if is_boot_server && let (Some(server), false) = (reply.server, news.is_empty()) {
-                    news.push(News::BootServer { server, boot: Box::new(reply.boot) });
-                } else if !is_boot_server {
-                    news.push(News::Unusable { server: reply.server, why });
-                }
-                return (self, Step::telling(news));
-            }
-        };
-        let Phase::Selecting { held, .. } = &mut self.phase else {
-            return (self, Step::default());
-        };
-        let is_the_same =
-            |other: &Lease| (other.server_id, other.address) == (offer.server_id, offer.address);
-        if held.as_deref().is_some_and(is_the_same) {
-            return (self, Step::default());
-        }
-        let loser = match held.as_deref() {
-            // Whoever came first, unless the later one says more.
-            Some(other) if wants.worth(&offer) <= wants.worth(other) => {
-                let verdict = Verdict::NoBetter { than: other.server_id };
-                let news = self.tell(&reply, verdict);
-                return (self, Step::telling(news));
-            }
-            other => other.cloned(),
-        };
-        let waits = !wants.are_met_by(&offer);
-        if waits {
-            *held = Some(offer.clone());
-            if loser.is_none() {
-                self.until = Some(chance.now.saturating_add(HOLD));
-            }
-        }
-        let news = loser.map_or_else(Vec::new, |loser| {
-            self.tell_lease(&loser, Verdict::SaysLess { than: offer.server_id })
-        });
-        if waits {
-            return (self, Step::telling(news));
-        }
-        let (client, step) = self.take(offer, Verdict::Taken, chance);
-        (client, step.after(news))
-    }
-
-    fn claimed(mut self, by: Mac, chance: Chance) -> (Self, Step) {
-        let Phase::Probing { lease, granted, .. } = &self.phase else {
-            return (self, Step::default());
-        };
-        let (lease, granted) = (lease.clone(), *granted);
-        let address = lease.address;
-        let (_, claimed) = match &mut self.claims {
-            Some(claims) if claims.0 == by => claims,
-            claims => claims.insert((by, Vec::new())),
-        };
-        if !claimed.contains(&address) {
-            claimed.push(address);
-        }
-        if claimed.len() > CLAIMS_TO_BELIEVE {
-            let (client, step) = self.bound(lease, granted, chance, News::Granted);
-            return (client, step.after(vec![News::Conflict { address, by, declined: false }]));
-        }
-        self.wish = None;
-        let ask = Ask::Decline { address, server: lease.server_id };
-        let send = Send { ask, envelope: self.envelope(false, chance), to: None };
-        self.refusals = self.refusals.saturating_add(1);
-        self.anew(chance);
-        self.until = Some(after(AFTER_CONFLICT, self.refusals.saturating_sub(1), chance));
-        let news = vec![News::Conflict { address, by, declined: true }];
-        (self, Step { send: Some(send), probe: None, news })
-    }
-
     fn timeout(mut self, chance: Chance) -> (Self, Step) {
         match &mut self.phase {
             Phase::Confirming { address, tries } if *tries < CONFIRM_WAITS.len() => {
@@ -438,13 +347,6 @@ impl Client {
         (self, Step { send: Some(send), ..Step::default() })
     }
 
-    fn take(mut self, offer: Box<Lease>, verdict: Verdict, chance: Chance) -> (Self, Step) {
-        let mut news = self.tell_lease(&offer, verdict);
-        news.push(News::Accepted(offer.clone()));
-        let (client, step) = self.request(offer, 0, chance);
-        (client, step.after(news))
-    }
-
     fn request(mut self, offer: Box<Lease>, tries: u32, chance: Chance) -> (Self, Step) {
         let send = Send {
             ask: Ask::Select { address: offer.address, server: offer.server_id },
@@ -476,92 +378,6 @@ impl Client {
         self.anew(chance);
         self.until = Some(after(Duration::from_secs(1), self.refusals.saturating_sub(2), chance));
         (self, Step::telling([news]))
-    }
-
-    /// An ACK that makes an address ours, if nobody on the link objects.
-    fn granted(mut self, lease: Box<Lease>, chance: Chance) -> (Self, Step) {
-        let is_ethernet = matches!(self.rules.hardware, HardwareAddress::Ethernet(_));
-        if !is_ethernet || self.configured == Some(lease.address) {
-            return self.bound(lease, chance.now, chance, News::Granted);
-        }
-        let probe = Some(lease.address);
-        self.until = Some(chance.now.saturating_add(PROBE_WAIT));
-        self.phase = Phase::Probing { lease, granted: chance.now, sent: 1 };
-        (self, Step { probe, ..Step::default() })
-    }
-
-    /// `granted`: when the ACK came.
-    fn bound(
-        mut self,
-        lease: Box<Lease>,
-        granted: Duration,
-        chance: Chance,
-        news: fn(Box<Lease>) -> News,
-    ) -> (Self, Step) {
-        let times = lease.lease_seconds.map(|lasts| {
-            let at = |seconds: u32| granted.saturating_add(Duration::from_secs(seconds.into()));
-            // Counted from the ACK, not from the request as the RFC has it: the two are milliseconds
-            // apart, or the answer would have been to an earlier request.
-            let rebind = lease.rebind_seconds.filter(|rebind| *rebind < lasts);
-            let rebind = rebind.unwrap_or(lasts.saturating_sub(lasts.div_ceil(8)));
-            let renew = lease.renew_seconds.filter(|renew| *renew <= rebind).unwrap_or(lasts / 2);
-            Times { renew: Some(at(renew.min(rebind))), rebind: at(rebind), end: at(lasts) }
-        });
-        let times =
-            times.unwrap_or(Times { renew: None, rebind: Duration::MAX, end: Duration::MAX });
-        // A lease of seconds must not become a storm of renewals.
-        let soonest = chance.now.saturating_add(Duration::from_secs(1));
-        self.until = times.renew.map(|renew| renew.max(soonest));
-        self.refusals = 0;
-        self.configured = Some(lease.address);
-        self.phase = Phase::Bound {
-            address: lease.address,
-            server: lease.server_id,
-            times,
-            extending: false,
-        };
-        (self, Step::telling([news(lease)]))
-    }
-
-    /// Renews with the server that granted the lease, later rebinds with any.
-    fn extend(mut self, chance: Chance) -> (Self, Step) {
-        let Phase::Bound { address, server, times, extending } = &mut self.phase else {
-            return (self, Step::default());
-        };
-        if !*extending {
-            *extending = true;
-            self.transaction = chance.dice;
-            self.since = chance.now;
-        }
-        let (address, rebinding) = (*address, chance.now >= times.rebind);
-        let to = if rebinding { None } else { *server };
-        let next = if rebinding { times.end } else { times.rebind };
-        let half = next.saturating_sub(chance.now) / 2;
-        self.until = Some(chance.now.saturating_add(half.max(SHORTEST_RENEWAL_WAIT)).min(next));
-        let envelope = self.envelope(false, chance);
-        let send = Send { ask: Ask::Extend { address }, envelope, to };
-        (self, Step { send: Some(send), ..Step::default() })
-    }
-
-    /// The fate of an offer, told once however often it comes.
-    fn tell(&mut self, reply: &Reply, verdict: Verdict) -> Vec<News> {
-        let address = reply.lease.as_ref().ok().map(|lease| lease.address);
-        self.tell_once(Weighed::reply(reply, verdict), address)
-    }
-
-    fn tell_lease(&mut self, offer: &Lease, verdict: Verdict) -> Vec<News> {
-        self.tell_once(Weighed::lease(offer, verdict), Some(offer.address))
-    }
-
-    fn tell_once(&mut self, weighed: Weighed, address: Option<Ipv4Addr>) -> Vec<News> {
-        let key = (weighed.server, address);
-        // What is taken is told although it may have been passed over before.
-        let is_new = self.told.len() < MOST_TOLD && !self.told.contains(&key);
-        if !is_new && !matches!(weighed.verdict, Verdict::Taken | Verdict::Best) {
-            return Vec::new();
-        }
-        self.told.push(key);
-        vec![News::Weighed(Box::new(weighed))]
     }
 
     fn envelope(&self, broadcast: bool, chance: Chance) -> Envelope {

@@ -300,3 +300,20 @@ fn the_offer_that_says_more_wins() {
         );
     });
 }
+
+/// Who has heard from the machine before, under another hardware address, learns the new one.
+#[test]
+#[ignore = "needs network namespaces"]
+fn an_announcement_is_believed() {
+    isolated("an_announcement_is_believed", |lab| {
+        let other = lab.other.pid();
+        let there = |command: &str| format!("nsenter --net --target {other} ip {command}");
+        shell(&there("neigh replace 10.5.0.57 lladdr 02:00:00:00:00:09 dev eth0 nud stale"));
+        // An entry is not overwritten in its first second.
+        thread::sleep(Duration::from_millis(1200));
+        let HardwareAddress::Ethernet(mac) = identity(None).hardware else { panic!("no Ethernet") };
+        let announce = crate::net::arp::announce(target().index, mac, [10, 5, 0, 57].into());
+        runtime().block_on(async { _ = timeout(Duration::from_millis(300), announce).await });
+        shell(&format!("{} | grep -q 'lladdr {mac} '", there("neigh show 10.5.0.57")));
+    });
+}

@@ -1,0 +1,116 @@
+//! From the ACK on: whether the address is free, and how long it is ours (RFC 2131 section 4.4.5,
+//! RFC 5227).
+
+use std::time::Duration;
+
+use super::{Chance, Client, Phase, Send, Step, Times, after};
+use crate::net::dhcp::message::Ask;
+use crate::net::dhcp::news::News;
+use crate::net::{HardwareAddress, Lease, Mac};
+
+/// RFC 2131 says 60 s, which is longer than some leases in the field.
+const SHORTEST_RENEWAL_WAIT: Duration = Duration::from_secs(10);
+/// RFC 5227 section 2.1.1 probes three times with pauses of seconds, for radio links and sleeping
+/// laptops. On a cable a kernel that has the address answers within a millisecond, a server of good
+/// habits has pinged it before, and three probes get through where two are lost.
+pub const PROBES: u32 = 3;
+pub const PROBE_WAIT: Duration = Duration::from_millis(25);
+/// After a conflict, growing. RFC 2131 wants 10 s, against a storm; one a second is none.
+const AFTER_CONFLICT: Duration = Duration::from_secs(1);
+/// Who claims that many addresses in a row answers for every address (a router with proxy ARP), and
+/// cannot be believed.
+const CLAIMS_TO_BELIEVE: usize = 2;
+
+impl Client {
+    pub(super) fn claimed(mut self, by: Mac, chance: Chance) -> (Self, Step) {
+        let Phase::Probing { lease, granted, .. } = &self.phase else {
+            return (self, Step::default());
+        };
+        let (lease, granted) = (lease.clone(), *granted);
+        let address = lease.address;
+        let (_, claimed) = match &mut self.claims {
+            Some(claims) if claims.0 == by => claims,
+            claims => claims.insert((by, Vec::new())),
+        };
+        if !claimed.contains(&address) {
+            claimed.push(address);
+        }
+        if claimed.len() > CLAIMS_TO_BELIEVE {
+            let (client, step) = self.bound(lease, granted, chance, News::Granted);
+            return (client, step.after(vec![News::Conflict { address, by, declined: false }]));
+        }
+        self.wish = None;
+        let ask = Ask::Decline { address, server: lease.server_id };
+        let send = Send { ask, envelope: self.envelope(false, chance), to: None };
+        self.refusals = self.refusals.saturating_add(1);
+        self.anew(chance);
+        self.until = Some(after(AFTER_CONFLICT, self.refusals.saturating_sub(1), chance));
+        let news = vec![News::Conflict { address, by, declined: true }];
+        (self, Step { send: Some(send), probe: None, news })
+    }
+
+    /// An ACK that makes an address ours, if nobody on the link objects.
+    pub(super) fn granted(mut self, lease: Box<Lease>, chance: Chance) -> (Self, Step) {
+        let is_ethernet = matches!(self.rules.hardware, HardwareAddress::Ethernet(_));
+        if !is_ethernet || self.configured == Some(lease.address) {
+            return self.bound(lease, chance.now, chance, News::Granted);
+        }
+        let probe = Some(lease.address);
+        self.until = Some(chance.now.saturating_add(PROBE_WAIT));
+        self.phase = Phase::Probing { lease, granted: chance.now, sent: 1 };
+        (self, Step { probe, ..Step::default() })
+    }
+
+    /// `granted`: when the ACK came.
+    pub(super) fn bound(
+        mut self,
+        lease: Box<Lease>,
+        granted: Duration,
+        chance: Chance,
+        news: fn(Box<Lease>) -> News,
+    ) -> (Self, Step) {
+        let times = lease.lease_seconds.map(|lasts| {
+            let at = |seconds: u32| granted.saturating_add(Duration::from_secs(seconds.into()));
+            // Counted from the ACK, not from the request as the RFC has it: the two are milliseconds
+            // apart, or the answer would have been to an earlier request.
+            let rebind = lease.rebind_seconds.filter(|rebind| *rebind < lasts);
+            let rebind = rebind.unwrap_or(lasts.saturating_sub(lasts.div_ceil(8)));
+            let renew = lease.renew_seconds.filter(|renew| *renew <= rebind).unwrap_or(lasts / 2);
+            Times { renew: Some(at(renew.min(rebind))), rebind: at(rebind), end: at(lasts) }
+        });
+        let times =
+            times.unwrap_or(Times { renew: None, rebind: Duration::MAX, end: Duration::MAX });
+        // A lease of seconds must not become a storm of renewals.
+        let soonest = chance.now.saturating_add(Duration::from_secs(1));
+        self.until = times.renew.map(|renew| renew.max(soonest));
+        self.refusals = 0;
+        self.configured = Some(lease.address);
+        self.phase = Phase::Bound {
+            address: lease.address,
+            server: lease.server_id,
+            times,
+            extending: false,
+        };
+        (self, Step::telling([news(lease)]))
+    }
+
+    /// Renews with the server that granted the lease, later rebinds with any.
+    pub(super) fn extend(mut self, chance: Chance) -> (Self, Step) {
+        let Phase::Bound { address, server, times, extending } = &mut self.phase else {
+            return (self, Step::default());
+        };
+        if !*extending {
+            *extending = true;
+            self.transaction = chance.dice;
+            self.since = chance.now;
+        }
+        let (address, rebinding) = (*address, chance.now >= times.rebind);
+        let to = if rebinding { None } else { *server };
+        let next = if rebinding { times.end } else { times.rebind };
+        let half = next.saturating_sub(chance.now) / 2;
+        self.until = Some(chance.now.saturating_add(half.max(SHORTEST_RENEWAL_WAIT)).min(next));
+        let envelope = self.envelope(false, chance);
+        let send = Send { ask: Ask::Extend { address }, envelope, to };
+        (self, Step { send: Some(send), ..Step::default() })
+    }
+}
