@@ -16,9 +16,7 @@ use std::str::FromStr;
 
 use super::fields;
 use crate::net::Addressing;
-use crate::net::description::{
-    AddressRequest, Ipv4Method, Ipv6Method, Needs, Selector, link_name,
-};
+use crate::net::description::{AddressRequest, Ipv4Method, Ipv6Method, Needs, Selector, link_name};
 
 /// What the IPv4 of today asks for; `net::description` has all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +88,9 @@ pub fn address_request(value: &str) -> Result<AddressRequest, String> {
     }
     let method = method(second).map_err(|why| format!("field 2: {why}"))?;
     match method {
-        Some(Method::Unsaid) => Err(format!("field 2, the method, is missing; it may be {METHODS}")),
+        Some(Method::Unsaid) => {
+            Err(format!("field 2, the method, is missing; it may be {METHODS}"))
+        }
         Some(method) => on_link(first, method, fields.get(2..).unwrap_or_default()),
         None if fields::with_prefix(second).is_some() => Err(live_boot(&fields)),
         None if fields.len() > 4 => {
@@ -115,9 +115,13 @@ fn lone(text: &str) -> Result<AddressRequest, String> {
     Ok(match method(text)? {
         // `off` has no address to be static with: LTSP means "whatever there is" by it.
         Some(Method::Unsaid | Method::Fixed) => AddressRequest::any(),
-        Some(Method::Asked { ipv4, ipv6, needs, client_id }) => {
-            AddressRequest { ipv4: dhcp(ipv4, None), ipv6, needs, client_id, ..AddressRequest::any() }
-        }
+        Some(Method::Asked { ipv4, ipv6, needs, client_id }) => AddressRequest {
+            ipv4: dhcp(ipv4, None),
+            ipv6,
+            needs,
+            client_id,
+            ..AddressRequest::any()
+        },
         None => {
             return Err(format!(
                 "\"{text}\" is neither a method (dhcp, dhcp6, on, off …) nor an address; the form is \
@@ -145,7 +149,9 @@ fn on_link(link: &str, method: Method, tail: &[&str]) -> Result<AddressRequest, 
     };
     let [mtu, mac @ ..] = tail else { return Ok(request) };
     request.mtu = fields::mtu("field 3", mtu).map_err(|why| match fields::with_prefix(mtu) {
-        Some(_) => format!("field 3 is \"{mtu}\", where an MTU may be; name servers go to nameserver="),
+        Some(_) => {
+            format!("field 3 is \"{mtu}\", where an MTU may be; name servers go to nameserver=")
+        }
         None => why,
     })?;
     request.cloned_mac = fields::cloned_mac("field 4", &mac.join(":"))?;
@@ -167,8 +173,8 @@ fn with_address(fields: &[&str]) -> Result<AddressRequest, String> {
     };
     let word = text(7);
     let method = method(word).map_err(|why| format!("field 7: {why}"))?;
-    let method = method
-        .ok_or_else(|| format!("field 7, the method, is \"{word}\"; it may be {METHODS}"))?;
+    let method =
+        method.ok_or_else(|| format!("field 7, the method, is \"{word}\"; it may be {METHODS}"))?;
     let Tail { dns, ntp, mtu, cloned_mac } = tail(fields.get(7..).unwrap_or_default())?;
     let prefix = match (own_prefix, mask) {
         (Some(own), Some(mask)) if own != mask => {
@@ -176,16 +182,8 @@ fn with_address(fields: &[&str]) -> Result<AddressRequest, String> {
         }
         (own, mask) => own.or(mask),
     };
-    let request = AddressRequest {
-        on,
-        mtu,
-        cloned_mac,
-        server,
-        hostname,
-        dns,
-        ntp,
-        ..AddressRequest::any()
-    };
+    let request =
+        AddressRequest { on, mtu, cloned_mac, server, hostname, dns, ntp, ..AddressRequest::any() };
     let is_static = match method {
         Method::Fixed => true,
         // What pxelinux's IPAPPEND 1 writes: the lease the ROM got, without a method. And nobody
@@ -414,7 +412,9 @@ fn netmask(text: &str, address: Option<IpAddr>) -> Result<Option<u8>, String> {
     if address.is_some_and(|address| address.is_ipv6()) {
         let length = fields::length(text, 128).filter(|length| *length > 0);
         return length.map(Some).ok_or_else(|| {
-            format!("field 4, the netmask, is \"{text}\"; of an IPv6 address it is the prefix length")
+            format!(
+                "field 4, the netmask, is \"{text}\"; of an IPv6 address it is the prefix length"
+            )
         });
     }
     fields::ipv4_prefix(text).filter(|length| *length > 0).map(Some).ok_or_else(|| {

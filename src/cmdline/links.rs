@@ -23,9 +23,11 @@ pub fn bootif(value: &str) -> Result<Mac, String> {
     // Hardware type 32 and a GUID, the last eight of twenty bytes; or all of them.
     let bytes = value.split(['-', ':']).filter(|part| part.len() == 2).count();
     if matches!(bytes, 8 | 9 | 20 | 21) {
-        return Err("this is the address of an InfiniBand port, and no machine boots from one here; \
+        return Err(
+            "this is the address of an InfiniBand port, and no machine boots from one here; \
                     ip= chooses another port"
-            .into());
+                .into(),
+        );
     }
     Err("not a hardware address like 01-52-54-00-aa-bb-cc".to_owned())
 }
@@ -90,9 +92,8 @@ pub fn bridge(value: &str) -> Result<Bridge, String> {
 /// What to write for a team, which needs a daemon that no running system would take over.
 pub fn team(value: &str) -> String {
     let mut parts = value.split(':');
-    let mut part = |default: &str| {
-        parts.next().filter(|part| !part.is_empty()).unwrap_or(default).to_owned()
-    };
+    let mut part =
+        |default: &str| parts.next().filter(|part| !part.is_empty()).unwrap_or(default).to_owned();
     let (name, ports, runner) = (part("team0"), part("eth0,eth1"), part("activebackup"));
     let mode = match runner.as_str() {
         "roundrobin" | "random" => "balance-rr",

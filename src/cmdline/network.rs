@@ -54,9 +54,11 @@ pub fn other_timeout(word: &Word<'_>) -> Result<(), String> {
         Some("dhcp" | "iflink" | "ifup" | "route") => {
             fields::seconds(word.value.unwrap_or_default()).map(drop)
         }
-        _ => Err("no such timeout; there are ip-required, carrier, ipv6auto, ipv6dad, dhcp, iflink, \
+        _ => Err(
+            "no such timeout; there are ip-required, carrier, ipv6auto, ipv6dad, dhcp, iflink, \
                   ifup and route"
-            .into()),
+                .into(),
+        ),
     }
 }
 

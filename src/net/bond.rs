@@ -237,11 +237,7 @@ impl BondOptions {
         self.number("miimon").unwrap_or(if self.watches_arp() { 0 } else { MIIMON })
     }
 
-    fn one_more(
-        &mut self,
-        list: Option<&'static Row>,
-        text: &str,
-    ) -> Result<&'static Row, String> {
+    fn one_more(&mut self, list: Option<&'static Row>, text: &str) -> Result<&'static Row, String> {
         let wrong = || format!("\"{text}\" is no option: options are NAME=VALUE");
         let row = list.ok_or_else(wrong)?;
         let (_, before) = self.values.last_mut().ok_or_else(wrong)?;
@@ -296,7 +292,9 @@ impl BondOptions {
         let delay = self.number("peer_notif_delay").unwrap_or_default();
         match delay.checked_rem(self.miimon()) {
             None | Some(0) => Ok(()),
-            Some(_) => Err(format!("peer_notif_delay must be a multiple of miimon, {}", self.miimon())),
+            Some(_) => {
+                Err(format!("peer_notif_delay must be a multiple of miimon, {}", self.miimon()))
+            }
         }
     }
 }

@@ -51,7 +51,7 @@ mod worker;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-pub use keep::{Left, Renewer, Wishes};
+pub use keep::{Left, Renewer, RunFile, Wishes};
 pub use lease::{Lease, LeaseFile, Route};
 pub use lease6::Lease6;
 pub use mac::{HardwareAddress, Mac};
@@ -59,8 +59,9 @@ pub use plan::{Addressing, LinkChoice, NetworkPlan};
 
 use crate::directives::View;
 use crate::error::Result;
+use description::HandoverMode;
 use dns::Resolver;
-use keep::{Kept, Port};
+use keep::{Inheritance, Kept};
 use kernel::{Origin, Shape};
 use worker::Worker;
 
@@ -167,11 +168,21 @@ impl Network {
     /// Leaves the files with which the link survives in the running system, whose root is at
     /// `new_root`. What cannot be written is a warning: a link that may be lost later is no reason
     /// not to boot.
-    pub fn leave_to(&self, new_root: &Path, wishes: Wishes<'_>) {
-        match keep::write(self, wishes, new_root, Path::new("/run")) {
-            Ok(Kept { renewer, files }) => {
+    pub fn leave_to(&self, new_root: &Path, wishes: Wishes<'_>, mode: HandoverMode) {
+        let links = [keep::one_link(self)];
+        let inheritance = Inheritance {
+            links: &links,
+            index: &keep::index,
+            plan: &self.plan,
+            ignore_peer_dns: false,
+            mode,
+            wishes,
+        };
+        match keep::write(&inheritance, new_root, Path::new("/run")) {
+            Ok(Kept { renewers, files }) => {
                 log::debug!(target: "network", "left for the running system: {}", files.join(" "));
-                if let (Renewer::Nobody, Some(seconds)) = (renewer, self.lease.lease_seconds) {
+                if let (Renewer::Nobody, Some(seconds)) = (renewers.ipv4, self.lease.lease_seconds)
+                {
                     log::info!(
                         target: "network",
                         "nobody in this root renews the lease of {seconds} s: {} stays on {}, and \
@@ -223,7 +234,15 @@ pub fn left_files(
     wishes: Wishes<'_>,
     view: &dyn View,
 ) -> Left {
-    keep::foresee(&Port { link, mac, beneath: &[], plan, lease, wishes }, view)
+    let inheritance = Inheritance {
+        links: &[keep::single(link, mac, &[], plan, Origin::Dhcp, lease)],
+        index: &|_| None,
+        plan,
+        ignore_peer_dns: false,
+        mode: HandoverMode::default(),
+        wishes,
+    };
+    keep::foresee(&inheritance, view)
 }
 
 /// [`Network::boot_server`] of a lease that was read, not fetched.

@@ -201,10 +201,12 @@ impl Found {
                 continue;
             }
             let Some(on) = on else { continue };
-            let owner = left.iter().find(|(of, _, members)| of.takes_ports() && members.contains(on));
+            let owner =
+                left.iter().find(|(of, _, members)| of.takes_ports() && members.contains(on));
             let has_address = address.families() != (false, false);
             if let Some((of, owner, _)) = owner.filter(|_| has_address) {
-                let why = format!("{on} is in {} ({owner}), which is what has an address", of.kind());
+                let why =
+                    format!("{on} is in {} ({owner}), which is what has an address", of.kind());
                 self.error(about, why);
             }
         }
@@ -228,7 +230,10 @@ impl Found {
         }
         for (about, name, _) in &left {
             if !used.contains(name) {
-                self.useless(*about, format!("nothing has an address on {name}, or on what is made of it"));
+                self.useless(
+                    *about,
+                    format!("nothing has an address on {name}, or on what is made of it"),
+                );
             }
         }
         if let Some(bootdev) = &all.bootdev {
