@@ -5,12 +5,14 @@
 //! those of `xtask/src/debian.rs`, each with an administrator's own configuration for the port,
 //! which knows nothing of a root behind it.
 
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use landfall_tests::protocol::Watched;
 use landfall_tests::{Dnsmasq, Kernel, Lab, Nbd, NbdKind, Node, SERVER, workshop};
 
@@ -48,36 +50,28 @@ const NETWORKING: &str = "networking.service";
 /// A root, as `landfall.handover=` hands it over.
 fn inherits(test: &str, manager: &Manager, mode: &str) -> Result<()> {
     let lab = Lab::new(test)?;
-    // The kind of lease that ends while somebody works.
     let tftp = lab.served("tftp", &[("ltsp/amd64/lts.conf", &configuration())])?;
-    let leases = lab.file("dnsmasq.leases");
-    let dhcp = Dnsmasq::new()
-        .tftp(&tftp)
-        .leases("10.77.0.50,10.77.0.99,120")
-        .name("printer.lab.example", "10.77.0.9")
-        .option("domain=lab.example")
-        .option(format!("dhcp-option=6,{SERVER}"))
-        .option("leasefile-ro")
-        .start(&lab)?;
-    let _ = leases;
+    let dhcp = Dnsmasq::configured(&lab, &server(&tftp))?;
     echo(PORT)?;
-    let _nbd =
-        Nbd::new(&lab, NbdKind::NbdServer).export("root", &workshop::debian(manager.root)?).start()?;
+    let _nbd = Nbd::new(&lab, NbdKind::NbdServer)
+        .export("root", &workshop::debian(manager.root)?)
+        .start()?;
 
     let words = format!("landfall.handover={mode}");
     let mut machine = usual_vm(&lab, Kernel::V6_12, &words)?.memory_mib(1024).boot()?;
     {
         let node = machine.node()?;
         let address = address(&node)?;
-        let (client, asked) = identities(&dhcp.log_text(), &address)?;
-        ensure!(client == [format!("01:{MAC}")], "the server knows it as {client:?}");
-        if mode == "dhcp" && manager.renews {
-            ensure!(asked >= 2, "nobody in the running system has asked for the lease");
+        let asked = acknowledged(&dhcp.log_text());
+        match manager.renews && mode == "dhcp" {
+            true => ensure!(asked.len() > 1, "nobody in the running system asks for the lease"),
+            false => {
+                ensure!(asked.len() == 1, "somebody has asked again: {asked:?}");
+                let life = lifetime(&node)?;
+                ensure!(life == "forever", "it ends after {life}, and nobody renews it");
+            }
         }
-        if !manager.renews || mode != "dhcp" {
-            ensure!(asked == 1, "somebody has asked again: {}", dhcp.log_text());
-            ensure!(lifetime(&node)? == "forever", "the address ends, and nobody renews it");
-        }
+        one_lease(&lab, &address)?;
         knows_names(&node, manager)?;
         never_stood_still(&node, "the start")?;
 
@@ -88,8 +82,7 @@ fn inherits(test: &str, manager: &Manager, mode: &str) -> Result<()> {
             ensure!(self::address(&node)? == address, "another address after a restart");
             knows_names(&node, manager)?;
             never_stood_still(&node, "the restart of the service")?;
-            let (client, _) = identities(&dhcp.log_text(), &address)?;
-            ensure!(client.len() == 1, "the server knows it as {client:?}");
+            one_lease(&lab, &address)?;
         }
         node.drop_caches()?;
         ensure!(node.tree("/rofs/usr/sbin")?.files > 0, "the root cannot be read any more");
@@ -99,6 +92,17 @@ fn inherits(test: &str, manager: &Manager, mode: &str) -> Result<()> {
     machine.ended_by("Power down", Duration::from_secs(60))?;
     ensure!(!dhcp.log_text().contains("DHCPRELEASE"), "the lease was given back at the end");
     Ok(())
+}
+
+/// A DHCP server that keeps books, and knows one name.
+fn server(tftp: &Path) -> String {
+    format!(
+        "no-resolv\nno-hosts\nlog-dhcp\nexcept-interface=lo\n\
+         dhcp-range=10.77.0.50,10.77.0.99,10m\ndomain=lab.example\n\
+         dhcp-option=6,{SERVER}\ndhcp-boot=/ltsp/amd64/pxelinux.0\n\
+         enable-tftp\ntftp-root={}\nhost-record=printer.lab.example,10.77.0.9\n",
+        tftp.display()
+    )
 }
 
 /// The watcher is started while the root is complete and nothing runs in it yet: PREINIT commands
@@ -144,25 +148,22 @@ fn lifetime(node: &Node<'_>) -> Result<String> {
     Ok(life.flatten().context(shown.clone())?.trim().to_owned())
 }
 
-/// As whom the server has been asked for this address, each once, and how often.
-fn identities(log: &str, address: &str) -> Result<(Vec<String>, usize)> {
-    let address = address.split('/').next().unwrap_or_default();
-    let mut clients: Vec<String> = Vec::new();
-    let mut asked = 0;
-    // `dnsmasq-dhcp: 42 client identifier: …` is not in every version's log: what counts is that no
-    // other address has been given, and that the lease is asked for by this client.
-    for line in log.lines() {
-        if let Some((_, rest)) = line.split_once("DHCPACK(") {
-            ensure!(rest.contains(address), "another lease: {line}");
-            asked += 1;
-        }
-        if let Some((_, id)) = line.split_once("client-id ")
-            && !clients.iter().any(|known| known == id.trim())
-        {
-            clients.push(id.trim().to_owned());
-        }
-    }
-    Ok((clients, asked))
+/// The address must have gone to one client only, the one that firmware is.
+fn one_lease(lab: &Lab, address: &str) -> Result<()> {
+    let text = fs::read_to_string(lab.file("dnsmasq.leases"))?;
+    // `EXPIRY MAC ADDRESS NAME CLIENT`
+    let leases: Vec<Vec<_>> = text.lines().map(|line| line.split(' ').collect()).collect();
+    let [lease] = leases.as_slice() else { bail!("not one lease:\n{text}") };
+    let own = address.split('/').next().unwrap_or_default();
+    ensure!(lease.get(2) == Some(&own), "another address than {address}:\n{text}");
+    let client = format!("01:{MAC}");
+    ensure!(lease.get(4) == Some(&client.as_str()), "another client than {client}:\n{text}");
+    Ok(())
+}
+
+/// What the server has granted, each time.
+fn acknowledged(log: &str) -> Vec<String> {
+    log.lines().filter(|line| line.contains("DHCPACK(")).map(str::to_owned).collect()
 }
 
 fn knows_names(node: &Node<'_>, manager: &Manager) -> Result<()> {
@@ -191,4 +192,56 @@ fn never_stood_still(node: &Node<'_>, until: &str) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The software of a root, and what is there of it to restart.
+const MANAGERS: [Manager; 11] = [
+    Manager::new("networkd-bookworm", NETWORKD, true),
+    Manager::new("networkd-trixie", NETWORKD, true),
+    Manager::new("nm-bookworm", NETWORK_MANAGER, true),
+    Manager::new("nm-trixie", NETWORK_MANAGER, true),
+    Manager::new("netplan-bookworm", NETWORKD, true),
+    Manager::new("netplan-trixie", NETWORKD, true),
+    Manager::new("ifupdown2-bookworm", NETWORKING, false),
+    Manager::new("ifupdown2-trixie", NETWORKING, false),
+    Manager::new("ifupdown", NETWORKING, false),
+    Manager::new("ifupdown-trixie", NETWORKING, false),
+    Manager::new("none-trixie", "", false),
+];
+
+fn manager(root: &str) -> Result<&'static Manager> {
+    MANAGERS.iter().find(|manager| manager.root == root).context("a root of the table")
+}
+
+/// One test for each row, so that they run side by side and fail by name.
+macro_rules! handovers {
+    ($($name:ident: $root:literal, $mode:literal;)*) => {
+        $(
+            #[test]
+            #[ignore = "boots a virtual machine"]
+            fn $name() -> Result<()> {
+                inherits(stringify!($name), manager($root)?, $mode)
+            }
+        )*
+    };
+}
+
+handovers! {
+    networkd_of_bookworm_adopts:         "networkd-bookworm",  "dhcp";
+    networkd_of_trixie_adopts:           "networkd-trixie",    "dhcp";
+    network_manager_of_bookworm_adopts:  "nm-bookworm",        "dhcp";
+    network_manager_of_trixie_adopts:    "nm-trixie",          "dhcp";
+    netplan_of_bookworm_adopts:          "netplan-bookworm",   "dhcp";
+    netplan_of_trixie_adopts:            "netplan-trixie",     "dhcp";
+    ifupdown_of_bookworm_keeps:          "ifupdown",           "dhcp";
+    ifupdown_of_trixie_keeps:            "ifupdown-trixie",    "dhcp";
+    ifupdown2_of_bookworm_keeps:         "ifupdown2-bookworm", "dhcp";
+    ifupdown2_of_trixie_keeps:           "ifupdown2-trixie",   "dhcp";
+    a_root_without_any_keeps:            "none-trixie",        "dhcp";
+    networkd_has_a_frozen_lease:         "networkd-bookworm",  "static";
+    network_manager_has_a_frozen_lease:  "nm-trixie",          "static";
+    netplan_has_a_frozen_lease:          "netplan-trixie",     "static";
+    networkd_leaves_it_alone:            "networkd-trixie",    "unmanaged";
+    network_manager_leaves_it_alone:     "nm-bookworm",        "unmanaged";
+    ifupdown_leaves_it_alone:            "ifupdown-trixie",    "unmanaged";
 }
