@@ -17,6 +17,7 @@ use super::configured::Configured;
 use super::description::{AddressRequest, Ipv4Method, Ipv6Method, Needs};
 use super::dhcp::{self, News, Report, who};
 use super::dhcp6;
+use super::keep::{Renewer, Renewers};
 use super::kernel::{Change, Kernel, Kind, Known6, Link, Origin, Shape, State6};
 use super::port::ipv4::Stage;
 use super::port::{Family, Port};
@@ -176,7 +177,9 @@ impl Desk {
             Event::Router { index, run, report } => self.heard_router(index, run, report),
             Event::Client6 { index, run, report } => self.heard6(index, run, report).await,
             Event::Describe(reply) => _ = reply.try_send(self.describe()),
-            Event::MakePermanent(reply) => _ = reply.try_send(self.make_permanent().await),
+            Event::MakePermanent(renewers, reply) => {
+                let _ = reply.try_send(self.make_permanent(renewers).await);
+            }
             Event::Stop => {
                 std::mem::take(&mut self.hastes).into_values().for_each(Haste::end);
                 return Ok(false);
@@ -810,18 +813,22 @@ impl Desk {
         }
     }
 
-    async fn make_permanent(&mut self) -> Result<()> {
+    async fn make_permanent(&mut self, renewers: Renewers) -> Result<()> {
         self.lifetime = Lifetime::Forever;
         let mut outcome = Ok(());
         for port in self.ports.values().filter(|port| port.is_ours) {
             let (kernel, link) = (&self.kernel, &port.link);
-            if let Some((lease, origin)) = &port.ipv4.applied {
+            if renewers.ipv4 != Renewer::NetworkManager
+                && let Some((lease, origin)) = &port.ipv4.applied
+            {
                 // Routes as well: those of an address that has just expired are gone.
                 let done =
                     apply::ipv4(kernel, link, Some(lease), lease, *origin, self.lifetime).await;
                 outcome = outcome.and(done);
             }
-            if let Some(given) = &port.ipv6.given {
+            if renewers.ipv6 != Renewer::NetworkManager
+                && let Some(given) = &port.ipv6.given
+            {
                 let done = apply::ipv6_forever(kernel, link, given).await;
                 outcome = outcome.and(done);
             }

@@ -55,8 +55,9 @@ mod worker;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::sync::OnceLock;
 
-pub use keep::{Left, Renewer, Wishes};
+pub use keep::{Left, Renewer, Renewers, RunFile, Wishes};
 pub use lease::{Lease, LeaseFile, Leases, Route};
 pub use lease6::Lease6;
 pub use mac::{HardwareAddress, Mac};
@@ -65,9 +66,10 @@ pub use port::Family;
 
 use crate::directives::View;
 use crate::error::Result;
-use configured::Configured;
+use configured::{Composition, Configured};
+use description::HandoverMode;
 use dns::Resolver;
-use keep::{Kept, Port};
+use keep::{Inheritance, Kept};
 use kernel::Origin;
 use worker::Worker;
 
@@ -79,6 +81,8 @@ pub struct Network {
     /// Of a link that stays as it was found: static.
     plan: NetworkPlan,
     worker: Worker,
+    /// Who goes on with the leases, once that has been arranged.
+    renewers: OnceLock<Renewers>,
 }
 
 /// Waits until one link is configured. `Err` only for what waiting cannot cure: a kernel without
@@ -94,7 +98,7 @@ pub fn bring_up(plan: &NetworkPlan) -> Result<Network> {
         (None, _) | (_, Origin::Dhcp) => Addressing::Dhcp { request: None },
     };
     let leases = Leases { ipv4: boot.ipv4.clone(), ipv6: boot.ipv6.clone() };
-    let network = Network { boot, leases, plan, worker };
+    let network = Network { boot, leases, plan, worker, renewers: OnceLock::new() };
     log::info!(target: "network", "{}", network.summary());
     Ok(network)
 }
@@ -163,22 +167,38 @@ impl Network {
         variables(self.link(), self.mac(), &self.plan, &self.leases)
     }
 
-    /// Lets the address outlive its lease. For systems in which nobody renews it, and harmless for
-    /// the others: who renews sets the lifetime again.
+    /// Lets the addresses outlive their leases, of a family whose leases nobody renews. Whoever
+    /// renews one sets its lifetime again; NetworkManager takes an address without an end for one
+    /// that somebody typed.
     pub fn make_permanent(&self) -> Result<()> {
-        self.worker.make_permanent()
+        let renewers = self.renewers.get().copied().unwrap_or_default();
+        self.worker.make_permanent(renewers)
     }
 
     /// Leaves the files with which the link survives in the running system, whose root is at
     /// `new_root`. What cannot be written is a warning: a link that may be lost later is no reason
     /// not to boot.
-    pub fn leave_to(&self, new_root: &Path, wishes: Wishes<'_>) {
-        match keep::write(self, wishes, new_root, Path::new("/run")) {
-            Ok(Kept { renewer, files }) => {
+    pub fn leave_to(&self, new_root: &Path, wishes: Wishes<'_>, mode: HandoverMode) {
+        let links = self.worker.describe().unwrap_or_else(|error| {
+            log::debug!(target: "network", "{error}");
+            vec![self.boot.clone()]
+        });
+        let inheritance = Inheritance {
+            links: &links,
+            index: &keep::index,
+            plan: &self.plan,
+            ignore_peer_dns: self.plan.description.ignore_peer_dns,
+            mode,
+            wishes,
+        };
+        match keep::write(&inheritance, new_root, Path::new("/run")) {
+            Ok(Kept { renewers, files }) => {
                 log::debug!(target: "network", "left for the running system: {}", files.join(" "));
+                // Once in a boot; a second call would say the same.
+                let _ = self.renewers.set(renewers);
                 let lease = self.leases.ipv4.as_ref();
                 let lasts = lease.and_then(|lease| Some((lease.address, lease.lease_seconds?)));
-                if let (Renewer::Nobody, Some((address, seconds))) = (renewer, lasts) {
+                if let (Renewer::Nobody, Some((address, seconds))) = (renewers.ipv4, lasts) {
                     log::info!(
                         target: "network",
                         "nobody in this root renews the lease of {seconds} s: {address} stays on {}, \
@@ -231,9 +251,30 @@ pub fn left_files(
     wishes: Wishes<'_>,
     view: &dyn View,
 ) -> Left {
-    let nothing = Lease::of_address(Ipv4Addr::UNSPECIFIED, 0);
-    let lease = leases.ipv4.as_ref().unwrap_or(&nothing);
-    keep::foresee(&Port { link, mac, beneath: &[], plan, lease, wishes }, view)
+    let typed = matches!(plan.addressing, Addressing::Static { .. });
+    let link = Configured {
+        name: link.to_owned(),
+        mac,
+        permanent_mac: None,
+        composition: Composition::Port,
+        master: None,
+        mtu: leases.ipv4.as_ref().and_then(|lease| lease.mtu).map(u32::from),
+        request: None,
+        ipv4: leases.ipv4.clone(),
+        origin: if typed { Origin::CommandLine } else { Origin::Dhcp },
+        ipv6: leases.ipv6.clone(),
+        routes: Vec::new(),
+        boots: true,
+    };
+    let inheritance = Inheritance {
+        links: &[link],
+        index: &|_| None,
+        plan,
+        ignore_peer_dns: plan.description.ignore_peer_dns,
+        mode: plan.handover,
+        wishes,
+    };
+    keep::foresee(&inheritance, view)
 }
 
 /// [`Network::boot_server`] of leases that were read, not fetched.

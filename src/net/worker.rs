@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::NetworkPlan;
 use super::configured::Configured;
 use super::desk::Desk;
+use super::keep::Renewers;
 use super::kernel::Change;
 use super::{dhcp, dhcp6, ra};
 use crate::error::{Error, Result, WhileDoing};
@@ -50,7 +51,7 @@ pub enum Event {
         report: dhcp6::Report,
     },
     Describe(handoff::SyncSender<Vec<Configured>>),
-    MakePermanent(handoff::SyncSender<Result<()>>),
+    MakePermanent(Renewers, handoff::SyncSender<Result<()>>),
     Stop,
 }
 
@@ -81,9 +82,10 @@ impl Worker {
         self.ask("asking what is configured", Event::Describe)
     }
 
-    /// Lets the addresses outlive their leases, for systems in which nobody renews them.
-    pub fn make_permanent(&self) -> Result<()> {
-        self.ask("making the address permanent", Event::MakePermanent)?
+    /// Lets the addresses outlive their leases, for systems in which nobody renews them (`renewers` says in which family that is).
+    pub fn make_permanent(&self, renewers: Renewers) -> Result<()> {
+        let question = |reply| Event::MakePermanent(renewers, reply);
+        self.ask("making the address permanent", question)?
     }
 
     fn ask<T>(

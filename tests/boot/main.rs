@@ -11,6 +11,7 @@ mod dracut;
 mod drivers;
 mod failures;
 mod formats;
+mod handover;
 mod hosts;
 mod leftovers;
 mod power_on;

@@ -172,3 +172,23 @@ pub struct Ran {
     pub stdout: String,
     pub stderr: String,
 }
+
+/// What the probe has seen that watched the network from the boot on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Watched {
+    /// To and fro over one connection.
+    pub connection: Stall,
+    /// Reads of the root's device.
+    pub disk: Stall,
+}
+
+/// The longest that something took.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Stall {
+    pub longest_seconds: f64,
+    /// `/proc/uptime` when that one began.
+    pub at_uptime_seconds: f64,
+    pub answers: u64,
+    /// It has come to an end.
+    pub error: Option<String>,
+}

@@ -4,9 +4,11 @@
 //! services to keep and to remove), no SSH host keys, and one service of ours: the probe, which
 //! starts after `multi-user.target` and takes no part in the boot. Two small ones differ in who
 //! keeps the network; two of different releases hold what the settings of lts.conf touch, and
-//! differ wherever a family of settings has two ways to take effect.
+//! differ wherever a family of settings has two ways to take effect. Of two more, one installation
+//! each, come the roots that network software takes over: one for each software, enabled alone.
 
 use std::fs;
+use std::hash::Hash;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -22,6 +24,9 @@ pub const PASSWORD: &str = "landfall";
 
 /// Where the probe lies; its folder is in nobody's PATH.
 const PROBE: &str = "usr/libexec/landfall-probe";
+
+/// What a root needs for nothing but its network.
+const LITTLE: &str = "systemd,systemd-sysv,udev,dbus,kmod,procps,iproute2";
 
 const COMMON: &str = "systemd,systemd-sysv,udev,dbus,libpam-systemd,kmod,procps,iproute2,\
                       iputils-ping,tzdata,openssh-server,rpcbind,at,nano,less";
@@ -72,6 +77,16 @@ struct Recipe {
     packages: &'static str,
     files: &'static [File],
     links: &'static [Link],
+    /// The roots that are made of it, each with something more; the one itself if there is none.
+    variants: &'static [Variant],
+}
+
+/// A root that differs from another in a few files.
+#[derive(Hash)]
+struct Variant {
+    name: &'static str,
+    files: &'static [File],
+    links: &'static [Link],
 }
 
 /// Path and target.
@@ -110,6 +125,7 @@ const NETWORKD: Recipe = Recipe {
         ),
     ],
     links: &[NETWORKD_LINK],
+    variants: &[],
 };
 
 const IFUPDOWN: Recipe = Recipe {
@@ -124,6 +140,7 @@ const IFUPDOWN: Recipe = Recipe {
         RC_LOCAL,
     ],
     links: &[],
+    variants: &[],
 };
 
 /// For the settings: systemd 252, chrony, a plain resolv.conf, and an rc.local.
@@ -133,6 +150,7 @@ const BOOKWORM: Recipe = Recipe {
     packages: "rsyslog,cron,chrony,keyboard-configuration,cryptsetup-bin,nbd-client",
     files: &[RC_LOCAL, WIRED, OVERLAY, OVERLAY_SECRET, CONTAINERD, KUBELET, CONTAINERD_DATA],
     links: &[NETWORKD_LINK, OVERLAY_LINK],
+    variants: &[],
 };
 
 /// For the settings: systemd 257, timesyncd, systemd-resolved, and no rc.local.
@@ -143,7 +161,92 @@ const TRIXIE: Recipe = Recipe {
                cryptsetup-bin,systemd-cryptsetup,nbd-client",
     files: &[WIRED, OVERLAY, OVERLAY_SECRET, CONTAINERD, KUBELET, DOCKER, CONTAINERD_DATA],
     links: &[NETWORKD_LINK, OVERLAY_LINK],
+    variants: &[],
 };
+
+/// All software that may look after a network, and none of it enabled.
+const fn networks(name: &'static str, suite: &'static str, variants: &'static [Variant]) -> Recipe {
+    Recipe {
+        name,
+        suite,
+        packages: "network-manager,netplan.io,ifupdown2",
+        // An administrator's own file, which is there whoever is in charge.
+        files: &[WIRED],
+        links: &[],
+        variants,
+    }
+}
+
+const NETWORKS: [Recipe; 2] = [
+    networks(
+        "networks-bookworm",
+        "bookworm",
+        &[
+            variant("networkd-bookworm", &[], &[NETWORKD_LINK]),
+            variant("nm-bookworm", &[NM_PROFILE], &[NM_LINK]),
+            variant("netplan-bookworm", &[NETPLAN], &[]),
+            variant("ifupdown2-bookworm", &[INTERFACES], &[NETWORKING_LINK]),
+            variant("none-bookworm", &[], &[]),
+        ],
+    ),
+    networks(
+        "networks-trixie",
+        "trixie",
+        &[
+            variant("networkd-trixie", &[], &[NETWORKD_LINK]),
+            variant("nm-trixie", &[NM_PROFILE], &[NM_LINK]),
+            variant("netplan-trixie", &[NETPLAN], &[]),
+            variant("ifupdown2-trixie", &[INTERFACES], &[NETWORKING_LINK]),
+            variant("none-trixie", &[], &[]),
+        ],
+    ),
+];
+
+/// The other ifupdown cannot be installed beside its successor.
+const IFUPDOWN_TRIXIE: Recipe = Recipe {
+    name: "ifupdown-trixie",
+    suite: "trixie",
+    packages: "ifupdown,dhcpcd-base",
+    files: &[file(
+        "etc/network/interfaces",
+        "auto lo\niface lo inet loopback\n\nauto enp0s3\niface enp0s3 inet dhcp\n",
+    )],
+    links: &[],
+    variants: &[],
+};
+
+const fn variant(name: &'static str, files: &'static [File], links: &'static [Link]) -> Variant {
+    Variant { name, files, links }
+}
+
+/// For every device there is, as a desktop's installer leaves it.
+const NM_PROFILE: File = File {
+    path: "etc/NetworkManager/system-connections/all.nmconnection",
+    mode: 0o600,
+    text: "[connection]\nid=all\nuuid=0a7d5c26-9a3c-4b8f-8f11-3f6a3a6f0d01\ntype=ethernet\n\n\
+           [ipv4]\nmethod=auto\n\n[ipv6]\nmethod=auto\n",
+};
+
+const NM_LINK: Link = (
+    "etc/systemd/system/multi-user.target.wants/NetworkManager.service",
+    "/lib/systemd/system/NetworkManager.service",
+);
+
+/// What cloud-init writes for a machine with one card.
+const NETPLAN: File = File {
+    path: "etc/netplan/50-cloud-init.yaml",
+    mode: 0o600,
+    text: "network:\n  version: 2\n  ethernets:\n    enp0s3:\n      dhcp4: true\n      \
+           match:\n        macaddress: 52:54:00:77:00:01\n      set-name: enp0s3\n",
+};
+
+const INTERFACES: File =
+    file("etc/network/interfaces.d/lan", "auto enp0s3\niface enp0s3 inet dhcp\n");
+
+const NETWORKING_LINK: Link = (
+    "etc/systemd/system/multi-user.target.wants/networking.service",
+    "/lib/systemd/system/networking.service",
+);
 
 const RC_LOCAL: File = program("etc/rc.local", "#!/bin/sh -e\n\nexit 0\n");
 
@@ -209,6 +312,12 @@ pub fn prepare() -> Result<()> {
     say::side_by_side(&[NETWORKD, IFUPDOWN, BOOKWORM, TRIXIE], Recipe::prepare)
 }
 
+/// Those that only a test of the handover boots.
+pub fn prepare_networks() -> Result<()> {
+    let [bookworm, trixie] = NETWORKS;
+    say::side_by_side(&[bookworm, trixie, IFUPDOWN_TRIXIE], Recipe::prepare)
+}
+
 /// The one that the demo boots.
 pub fn prepare_networkd() -> Result<()> {
     NETWORKD.prepare()
@@ -232,83 +341,141 @@ pub fn point(link: &Path, made: &Path) -> Result<()> {
 }
 
 impl Recipe {
-    /// Leaves `roots/NAME.squashfs`, a link to the image made of exactly these inputs.
+    /// Leaves `roots/NAME.squashfs`, a link to the image made of exactly these inputs; one for each
+    /// variant if there are any.
     fn prepare(&self) -> Result<()> {
         let releases = Kernel::AMD64.map(|kernel| kernel.release().ok());
         let probe = workshop::fingerprint(&workshop::probe()?)?;
-        let inputs = (self, FILES, LINKS, COMMON, MODULES, releases, probe);
+        let inputs = (self, FILES, LINKS, COMMON, LITTLE, MODULES, releases, probe);
         let what = format!("making a Debian root with {}", self.name);
-        let image = workshop::once("roots", &format!("{}.img", self.name), &inputs, |path| {
-            say::step(&what, || self.make(path))
+        if self.variants.is_empty() {
+            return offer(self.name, &inputs, |image| {
+                say::step(&what, || {
+                    let tar = image.with_extension("tar");
+                    self.install(&tar)?;
+                    pack(&tar, image)?;
+                    Ok(fs::remove_file(&tar)?)
+                })
+            });
+        }
+        let tar = workshop::once("roots", &format!("{}.tar", self.name), &inputs, |tar| {
+            say::step(&what, || self.install(tar))
         })?;
-        point(&image.with_file_name(format!("{}.squashfs", self.name)), &image)
+        for variant in self.variants {
+            offer(variant.name, &(&inputs, variant), |image| variant.make(&tar, image))?;
+        }
+        Ok(())
     }
 
-    fn make(&self, image: &Path) -> Result<()> {
-        let additions = image.with_extension("tree");
-        let _ = fs::remove_dir_all(&additions);
+    fn install(&self, tar: &Path) -> Result<()> {
+        let additions = tar.with_extension("additions.tar");
         self.lay_out(&additions)?;
-        let additions_tar = image.with_extension("additions.tar");
-        say::run_quietly(
-            Command::new("tar")
-                .args(["--owner=0", "--group=0", "--numeric-owner", "-cf"])
-                .arg(&additions_tar)
-                .arg("-C")
-                .arg(&additions)
-                .arg("."),
-        )?;
-
-        let root_tar = image.with_extension("tar");
         let depmod = "for release in \"$1\"/lib/modules/*; do \
                       chroot \"$1\" depmod \"${release##*/}\"; done";
+        let packages = if self.variants.is_empty() { COMMON } else { LITTLE };
         let mut command = Command::new("mmdebstrap");
         command
-            .args(["--quiet", "--variant=minbase"])
-            .arg(format!("--include={COMMON},{}", self.packages))
+            .args(["--quiet", "--variant=minbase", "--format=tar"])
+            .arg(format!("--include={packages},{}", self.packages))
             .args(WITHOUT_MANUALS)
             .arg(format!("--customize-hook=echo root:{PASSWORD} | chroot \"$1\" chpasswd"))
             // One set of host keys in an image that many machines boot would be no secret.
-            .arg("--customize-hook=rm -f \"$1\"/etc/ssh/ssh_host_*")
-            .arg(format!("--customize-hook=tar-in {} /", additions_tar.display()))
+            .arg("--customize-hook=rm -f \"$1\"/etc/ssh/ssh_host_*");
+        if !self.variants.is_empty() {
+            // Packages enable what they bring; here a variant does.
+            let disable = "find \"$1\"/etc/systemd/system -type l \\( -name 'NetworkManager*' \
+                           -o -name 'systemd-network*' -o -name 'networking*' \
+                           -o -name '*nm-dispatcher*' \\) -delete";
+            command.arg(format!("--customize-hook={disable}"));
+        }
+        command
+            .arg(format!("--customize-hook=tar-in {} /", additions.display()))
             .arg(format!("--customize-hook={depmod}"))
             .arg(self.suite)
-            .arg(&root_tar)
+            .arg(tar)
             .arg(source(self.suite)?);
         say::run_quietly(&mut command)?;
-        say::run_quietly(
-            Command::new("mksquashfs")
-                .arg("-")
-                .arg(image)
-                .args(["-tar", "-comp", "zstd", "-Xcompression-level", "3", "-noappend"])
-                .args(["-quiet", "-no-progress"])
-                .stdin(fs::File::open(&root_tar)?),
-        )?;
-        for path in [&root_tar, &additions_tar] {
-            fs::remove_file(path)?;
-        }
-        fs::remove_dir_all(&additions)?;
-        Ok(())
+        Ok(fs::remove_file(&additions)?)
     }
 
     /// What we put on top of the packages.
-    fn lay_out(&self, tree: &Path) -> Result<()> {
-        for File { path, mode, text } in FILES.iter().chain(self.files) {
-            let path = place(tree, path)?;
-            fs::File::create(&path)?.write_all(text.as_bytes())?;
-            fs::set_permissions(&path, PermissionsExt::from_mode(*mode))?;
-        }
-        for (path, target) in LINKS.iter().chain(self.links) {
-            symlink(target, place(tree, path)?)?;
-        }
-        fs::copy(workshop::probe()?, place(tree, PROBE)?)?;
+    fn lay_out(&self, tar: &Path) -> Result<()> {
+        let tree = tar.with_extension("tree");
+        let _ = fs::remove_dir_all(&tree);
+        lay_out(&tree, FILES.iter().chain(self.files), LINKS.iter().chain(self.links))?;
+        fs::copy(workshop::probe()?, place(&tree, PROBE)?)?;
         for kernel in Kernel::AMD64 {
             // The demo needs only one of them.
             if let Ok(package) = kernel.tree() {
-                copy_modules(&package, &kernel.release()?, tree)?;
+                copy_modules(&package, &kernel.release()?, &tree)?;
             }
         }
-        Ok(())
+        archive(&tree, &["."], tar)?;
+        Ok(fs::remove_dir_all(&tree)?)
     }
+}
+
+impl Variant {
+    fn make(&self, base: &Path, image: &Path) -> Result<()> {
+        say::step(&format!("making the root {} of it", self.name), || {
+            let [tree, more, whole] =
+                ["tree", "more.tar", "tar"].map(|extension| image.with_extension(extension));
+            let _ = fs::remove_dir_all(&tree);
+            lay_out(&tree, self.files, self.links)?;
+            let names: Vec<_> = self.files.iter().map(|file| file.path).collect();
+            let names = [names, self.links.iter().map(|(path, _)| *path).collect()].concat();
+            fs::copy(base, &whole)?;
+            if !names.is_empty() {
+                // Without their folders, which have an owner and a mode already.
+                archive(&tree, &names, &more)?;
+                say::run_quietly(Command::new("tar").arg("-Af").arg(&whole).arg(&more))?;
+                fs::remove_file(&more)?;
+                fs::remove_dir_all(&tree)?;
+            }
+            pack(&whole, image)?;
+            Ok(fs::remove_file(&whole)?)
+        })
+    }
+}
+
+/// Leaves `roots/NAME.squashfs`, a link to the image.
+fn offer(name: &str, inputs: &impl Hash, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let image = workshop::once("roots", &format!("{name}.img"), inputs, make)?;
+    point(&image.with_file_name(format!("{name}.squashfs")), &image)
+}
+
+fn lay_out<'a>(
+    tree: &Path,
+    files: impl IntoIterator<Item = &'a File>,
+    links: impl IntoIterator<Item = &'a Link>,
+) -> Result<()> {
+    for File { path, mode, text } in files {
+        let path = place(tree, path)?;
+        fs::File::create(&path)?.write_all(text.as_bytes())?;
+        fs::set_permissions(&path, PermissionsExt::from_mode(*mode))?;
+    }
+    for (path, target) in links {
+        symlink(target, place(tree, path)?)?;
+    }
+    Ok(())
+}
+
+fn archive(tree: &Path, names: &[&str], tar: &Path) -> Result<()> {
+    let mut command = Command::new("tar");
+    command.args(["--owner=0", "--group=0", "--numeric-owner", "-cf"]).arg(tar);
+    command.arg("-C").arg(tree).args(names);
+    say::run_quietly(&mut command).map(drop)
+}
+
+fn pack(tar: &Path, image: &Path) -> Result<()> {
+    let mut command = Command::new("mksquashfs");
+    command
+        .arg("-")
+        .arg(image)
+        .args(["-tar", "-comp", "zstd", "-Xcompression-level", "3", "-noappend"])
+        .args(["-quiet", "-no-progress"])
+        .stdin(fs::File::open(tar)?);
+    say::run_quietly(&mut command).map(drop)
 }
 
 fn copy_modules(package: &Path, release: &str, tree: &Path) -> Result<()> {

@@ -18,6 +18,9 @@ const HOSTS: &[&str] = &["hosts::", "dracut::"];
 /// Those that start machines of the other architecture.
 const ARM64: &[&str] = &["aarch64::"];
 
+/// Those that start the roots of one network software each.
+const NETWORKS: &[&str] = &["handover::"];
+
 /// Modules of this program with tests that need programs of both architectures.
 const PACKAGES: &[&str] = &["deb::", "dist::", "notices::"];
 
@@ -60,6 +63,9 @@ pub fn prepare(word: Option<&str>) -> Result<u64> {
     }
     debian::prepare()?;
     // The rest costs minutes, and most words are about none of it.
+    if has_tests(word, NETWORKS)? {
+        debian::prepare_networks()?;
+    }
     if has_tests(word, ARM64)? {
         agent::build_for(Arch::Arm64)?;
         agent::build_probe_for(Arch::Arm64)?;

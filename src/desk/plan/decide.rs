@@ -19,7 +19,7 @@ use crate::desk::image::Image;
 use crate::directives::{Facts, Foreseen, environment, foresee, wishes};
 use crate::error::Cause;
 use crate::handover::{INITS, choose_init};
-use crate::net::{Addressing, Leases, Left, LinkChoice, Renewer, left_files};
+use crate::net::{Addressing, Leases, Left, LinkChoice, left_files};
 use crate::root::{self, RamMode, RootPlan, RootSource};
 
 /// Decides everything. `copy_of_file`: /etc/lts.conf is among the files, as a node writes it.
@@ -93,7 +93,7 @@ pub fn decide(
     let mut files: Vec<File> = left.root.iter().map(files::shown).collect();
     files.extend(foreseen.changes.iter().map(files::shown));
     let environment = ("/run/landfall/env".to_owned(), environment(settings));
-    files.extend(left.run.iter().cloned().map(|file| files::below_run(file, 0o644)));
+    files.extend(left.run.iter().cloned().map(files::left));
     files.push(files::below_run(environment, 0o600));
     problems.extend(left.errors.iter().map(|error| of_error(error, None)));
 
@@ -175,9 +175,7 @@ fn left(situation: &Situation, settings: &Settings, image: &Image) -> Left {
             wishes(settings),
             image,
         ),
-        _ => {
-            Left { renewer: Renewer::Nobody, run: Vec::new(), root: Vec::new(), errors: Vec::new() }
-        }
+        _ => Left::default(),
     }
 }
 

@@ -5,6 +5,7 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 
 use super::document::{File, Kind, Owner};
 use crate::directives::{Change, Mode, What};
+use crate::net::RunFile;
 
 pub fn shown(change: &Change) -> File {
     let path = &change.path;
@@ -41,6 +42,11 @@ pub fn shown(change: &Change) -> File {
             File { from: Some(from.clone()), ..nothing_but(path, Kind::Copied) }
         }
     }
+}
+
+/// What the network stage leaves in `/run`.
+pub fn left(file: RunFile) -> File {
+    below_run((file.path, file.text), file.mode)
 }
 
 /// A file that a boot leaves in `/run`.

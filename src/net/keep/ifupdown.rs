@@ -9,35 +9,47 @@
 //! made ens3 of it. Pinning the name with a `.link` file would be the other way out, and would break
 //! what else in the image knows the port as ens3.
 
-use super::Port;
+use super::share::Share;
+use super::{HEADER, RunFile};
 use crate::directives::View;
 use crate::error::Error;
 
 /// In the new root.
 pub const PATH: &str = "/etc/network/interfaces";
 
+/// cloud-init writes stanzas of its own beside ours, from what it finds in `/run/net-*.conf` or on
+/// some server, and would have `ifup` ask for another lease.
+pub const CLOUD: &str = "/etc/cloud/cloud.cfg";
+pub const CLOUD_DROP_IN: &str = "/etc/cloud/cloud.cfg.d/99-landfall.cfg";
+
 /// Which of the programs called ifup will read the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     /// Debian's, since 0.8: interfaces(5) may name an interface by its address.
     Debian,
+    /// ifupdown2 knows names only, and takes addresses away that its file does not have.
+    Second,
     /// Those of busybox and of Alpine, where nothing renames the port.
     Plain,
 }
 
 impl Dialect {
-    pub fn of(view: &dyn View) -> Self {
+    /// Of the one that is in a root, if one is.
+    pub fn of(view: &dyn View) -> Option<Self> {
+        let has = |paths: &[&str]| paths.iter().any(|path| view.exists(path));
         let debians = [
             "/usr/lib/udev/ifupdown-hotplug",
             "/lib/udev/ifupdown-hotplug",
             "/var/lib/dpkg/info/ifupdown.list",
         ];
-        if debians.iter().any(|path| view.exists(path)) { Self::Debian } else { Self::Plain }
+        if has(&["/usr/share/ifupdown2"]) {
+            return Some(Self::Second);
+        }
+        if !has(&[PATH, "/sbin/ifup", "/usr/sbin/ifup"]) {
+            return None;
+        }
+        Some(if has(&debians) { Self::Debian } else { Self::Plain })
     }
-}
-
-pub fn is_in(view: &dyn View) -> bool {
-    [PATH, "/sbin/ifup", "/usr/sbin/ifup"].iter().any(|path| view.exists(path))
 }
 
 /// LTSP's: the address is there already, and stays.
@@ -56,19 +68,28 @@ pub fn method(asked: Option<&str>) -> (&str, Option<Error>) {
     (MANUAL, Some(Error::invalid(doing, why)))
 }
 
-pub fn render(port: &Port<'_>, method: &str, dialect: Dialect) -> String {
-    let Port { link, mac, lease, .. } = port;
+/// One stanza for each link with an address; none for ifupdown2, in whose hands a link is only
+/// safe if it has never heard of it.
+pub fn render(shares: &[Share<'_>], method: &str, dialect: Dialect) -> String {
+    let mut text = format!("{HEADER}auto lo\niface lo inet loopback\n");
+    let named = shares.iter().filter(|share| share.has_addresses() && !share.has_profile);
+    for share in named.filter(|_| dialect != Dialect::Second || method != MANUAL) {
+        text += &stanza(share, method, dialect);
+    }
+    text
+}
+
+fn stanza(share: &Share<'_>, method: &str, dialect: Dialect) -> String {
+    let link = &share.link.name;
     let (auto, keep) = match dialect {
-        Dialect::Debian => (format!("mac/{mac}={link}"), format!("no-auto-down {link}\n")),
-        Dialect::Plain => ((*link).to_owned(), String::new()),
+        Dialect::Debian if share.is_port() => {
+            (format!("mac/{}={link}", share.link.mac), format!("no-auto-down {link}\n"))
+        }
+        _ => (link.clone(), String::new()),
     };
-    let mut text = format!(
-        "# Written by landfall at boot: the root file system is behind this link.\n\
-         auto lo\niface lo inet loopback\n\
-         auto {auto}\n{keep}iface {link} inet {method}\n"
-    );
+    let mut text = format!("auto {auto}\n{keep}iface {link} inet {method}\n");
     // Without an address, ifup takes the whole file for broken.
-    if method == "static" {
+    if let ("static", Some(lease)) = (method, &share.link.ipv4) {
         text += &format!("    address {}/{}\n", lease.address, lease.prefix);
         if let Some(gateway) = lease.gateway() {
             text += &format!("    gateway {gateway}\n");
@@ -78,15 +99,15 @@ pub fn render(port: &Port<'_>, method: &str, dialect: Dialect) -> String {
 }
 
 /// Below `/run`: services that must not stop the network when they are stopped.
-pub fn drop_ins() -> [(String, String); 2] {
+pub fn drop_ins() -> [RunFile; 2] {
     ["networking.service", "ifup@.service"].map(|unit| {
-        (
-            format!("systemd/system/{unit}.d/10-landfall.conf"),
-            "# Written by landfall at boot: the root file system is behind the network.\n\
-             [Service]\nExecStop=\n"
-                .to_owned(),
-        )
+        let path = format!("systemd/system/{unit}.d/10-landfall.conf");
+        RunFile::open(path, format!("{HEADER}[Service]\nExecStop=\n"))
     })
+}
+
+pub fn cloud_drop_in() -> String {
+    format!("{HEADER}network:\n  config: disabled\n")
 }
 
 #[cfg(test)]

@@ -1,12 +1,19 @@
-//! systemd-networkd: one `.network` file with which it adopts the configured link.
+//! systemd-networkd: one `.network` file for each link with which it adopts it, and one `.netdev` for
+//! each that is made of others.
 //!
-//! Keys and their sections are those of systemd.network(5) of version 252, and of later ones.
+//! Keys and their sections are those of systemd.network(5) and systemd.netdev(5) of version 252, and
+//! of later ones.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
+use std::net::IpAddr;
 
-use super::Port;
+use super::share::{Ipv4, Ipv6, Share};
+use super::{HEADER, RunFile};
 use crate::directives::View;
-use crate::net::{Addressing, kernel};
+use crate::net::configured::Composition;
+use crate::net::kernel;
+use crate::net::lease6::Origin6;
+use crate::net::{Lease, Lease6};
 
 /// Where files for networkd may be; of equal names, the one in an earlier folder counts.
 const FOLDERS: [&str; 4] = [
@@ -16,163 +23,333 @@ const FOLDERS: [&str; 4] = [
     "/lib/systemd/network",
 ];
 
+pub fn files(shares: &[Share<'_>], view: &dyn View) -> Vec<RunFile> {
+    let mut files = Vec::new();
+    for share in shares {
+        let name = &share.link.name;
+        if !share.is_unmanaged
+            && let Some(recipe) = netdev(share)
+        {
+            files.push(RunFile::open(path(name, "netdev", view), recipe));
+        }
+        if share.is_made_here() {
+            files.push(RunFile::open(path(name, "link", view), link(name)));
+        }
+        files.push(RunFile::open(path(name, "network", view), network(share)));
+    }
+    files
+}
+
 /// Below `/run`. The first file, by name, that matches a link is the only one that counts for it,
 /// so ours must come before all of the image's.
-pub fn path(link: &str, view: &dyn View) -> String {
-    let name = format!("10-landfall-{link}.network");
-    let earlier = FOLDERS.iter().any(|folder| {
-        let names = view.names(folder).unwrap_or_default();
-        names.iter().any(|other| other.ends_with(".network") && *other <= name)
-    });
-    // '+' comes before digits and letters.
-    let first = if earlier { "+" } else { "" };
-    format!("systemd/network/{first}{name}")
+fn path(link: &str, kind: &str, view: &dyn View) -> String {
+    let name = format!("10-landfall-{link}.{kind}");
+    let comes_first = |ours: &String| {
+        let names = FOLDERS.iter().flat_map(|folder| view.names(folder).unwrap_or_default());
+        let rivals: Vec<_> = names.filter(|other| other.ends_with(&format!(".{kind}"))).collect();
+        rivals.iter().all(|other| *ours < *other)
+    };
+    // '+' comes before digits and letters, '!' before everything that anybody writes.
+    let names = ["", "+", "!"].map(|first| format!("{first}{name}"));
+    let name = names.iter().find(|name| comes_first(name)).unwrap_or(&name);
+    format!("systemd/network/{name}")
+}
+
+/// Lines in sections.
+struct File(String);
+
+impl File {
+    fn new() -> Self {
+        Self(HEADER.to_owned())
+    }
+
+    fn section(&mut self, name: &str) {
+        let blank = if self.0.ends_with(HEADER) { "" } else { "\n" };
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "{blank}[{name}]");
+    }
+
+    fn line(&mut self, key: &str, value: impl Display) {
+        let _ = writeln!(self.0, "{key}={value}");
+    }
+
+    fn no(&mut self, key: &str) {
+        self.line(key, "no");
+    }
+}
+
+/// How a link that is made of others would be made. It is there already, and networkd takes it as
+/// it is; it is for the day on which a port is replaced.
+fn netdev(share: &Share<'_>) -> Option<String> {
+    let kind = match share.link.composition {
+        Composition::Bond { .. } => "bond",
+        Composition::Vlan { .. } => "vlan",
+        Composition::Bridge => "bridge",
+        Composition::Port | Composition::Foreign { .. } => return None,
+    };
+    let mut file = File::new();
+    file.section("NetDev");
+    file.line("Name", &share.link.name);
+    file.line("Kind", kind);
+    file.line("MACAddress", share.link.mac);
+    if let Some(mtu) = share.link.mtu {
+        file.line("MTUBytes", mtu);
+    }
+    match &share.link.composition {
+        Composition::Bond { options } => {
+            file.section("Bond");
+            for (key, value) in options.networkd() {
+                file.line(key, value);
+            }
+        }
+        Composition::Vlan { id, .. } => {
+            file.section("VLAN");
+            file.line("Id", id);
+        }
+        // As the boot has made it: no spanning tree, and so no waiting for it.
+        Composition::Bridge => {
+            file.section("Bridge");
+            file.line("ForwardDelaySec", 0);
+            file.no("STP");
+        }
+        Composition::Port | Composition::Foreign { .. } => {}
+    }
+    Some(file.0)
+}
+
+/// For udev, which gives links an address of its own choice that look as if nobody had chosen one:
+/// to the DHCP server the machine would be another.
+fn link(name: &str) -> String {
+    let mut file = File::new();
+    file.section("Match");
+    file.line("OriginalName", name);
+    file.section("Link");
+    file.line("MACAddressPolicy", "none");
+    file.0
 }
 
 /// `KeepConfiguration` also keeps the address when the lease cannot be renewed, and
 /// `IgnoreCarrierLoss` lets somebody pull a cable and put it back.
-pub fn render(port: &Port<'_>) -> String {
-    let Port { mac, plan, lease, wishes, .. } = port;
-    if port.is_composed() {
-        let macs: Vec<_> = port.beneath.iter().map(ToString::to_string).collect();
-        return format!(
-            "# Written by landfall at boot: the root file system is behind these links.\n\
-             [Match]\nMACAddress={}\n\n[Link]\nUnmanaged=yes\n",
-            macs.join(" ")
-        );
+fn network(share: &Share<'_>) -> String {
+    let mut file = File::new();
+    matching(share, &mut file);
+    if share.is_unmanaged || share.is_foreign() {
+        file.section("Link");
+        file.line("Unmanaged", "yes");
+        return file.0;
     }
-    // Bridges, VLANs and the like may have the address of the port they use; they are no "ether".
-    let mut text = format!(
-        "# Written by landfall at boot: the root file system is behind this link.\n\
-         [Match]\nMACAddress={mac}\nType=ether\n\n\
-         [Network]\nKeepConfiguration=yes\nIgnoreCarrierLoss=yes\n"
-    );
-    let mut line = |key: &str, value: &dyn std::fmt::Display| {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{key}={value}");
-    };
-    for server in plan.dns.iter().filter(|_| !wishes.own_dns) {
-        line("DNS", server);
+    if let Some(mtu) = share.link.mtu {
+        file.section("Link");
+        file.line("MTUBytes", mtu);
     }
-    for server in plan.ntp.iter().filter(|_| !wishes.own_ntp) {
-        line("NTP", server);
+    file.section("Network");
+    file.line("KeepConfiguration", "yes");
+    file.line("IgnoreCarrierLoss", "yes");
+    membership(share, &mut file);
+    if !share.has_addresses() {
+        file.no("LinkLocalAddressing");
+        file.no("IPv6AcceptRA");
+        return file.0;
     }
-    match plan.addressing {
-        Addressing::Dhcp { .. } => {
-            line("DHCP", &"ipv4");
-            // The same client to the server as before, or it would give another address; and no
-            // goodbye at shutdown, when the root is still needed.
-            line("\n[DHCPv4]\nClientIdentifier", &"mac");
-            line("SendRelease", &"no");
-            // What a setting names is told to resolved and timesyncd, which would add these.
-            if wishes.own_dns {
-                line("UseDNS", &"no");
-            }
-            if wishes.own_ntp {
-                line("UseNTP", &"no");
-            }
-            if !plan.vendor_class.is_empty() {
-                line("VendorClassIdentifier", &plan.vendor_class);
-            }
-            if let Some(name) = &plan.hostname {
-                line("UseHostname", &"no");
-                line("Hostname", name);
-            }
-        }
-        Addressing::Static { .. } => {
-            line("Address", &format_args!("{}/{}", lease.address, lease.prefix));
-            for entry in kernel::entries(lease) {
-                line("\n[Route]\nDestination", &entry.route.to);
-                if let Some(via) = entry.route.via {
-                    line("Gateway", &via);
-                }
-                if entry.on_link {
-                    line("GatewayOnLink", &"yes");
-                }
-            }
-        }
+    for server in &share.dns {
+        file.line("DNS", server);
     }
-    text
+    if !share.search.is_empty() {
+        file.line("Domains", share.search.join(" "));
+    }
+    for server in &share.ntp {
+        file.line("NTP", server);
+    }
+    addressing(share, &mut file);
+    clients(share, &mut file);
+    routes(share, &mut file);
+    file.0
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::net::keep::Wishes;
-    use crate::net::keep::tests::{Files, port, root};
-    use crate::net::lease::tests::lease;
-    use crate::net::plan::tests::plan;
-    use crate::net::{Lease, NetworkPlan, Route};
+fn matching(share: &Share<'_>, file: &mut File) {
+    file.section("Match");
+    match &share.link.composition {
+        Composition::Foreign { beneath } => {
+            let macs: Vec<_> = beneath.iter().map(ToString::to_string).collect();
+            file.line("MACAddress", macs.join(" "));
+        }
+        Composition::Port => {
+            // Ports of a bond have its address; what is on them may have theirs, and is no "ether".
+            let key = match share.link.permanent_mac {
+                Some(own) if share.link.master.is_some() || own != share.link.mac => {
+                    "PermanentMACAddress"
+                }
+                _ => "MACAddress",
+            };
+            let mac = if key == "MACAddress" { share.link.mac } else { share.hardware() };
+            file.line(key, mac);
+            file.line("Type", "ether");
+        }
+        // Nobody renames what has been given a name.
+        _ => file.line("Name", &share.link.name),
+    }
+}
 
-    #[test]
-    #[rustfmt::skip]
-    fn our_file_comes_before_those_of_the_image() {
-        let cases: [(Files<'_>, &str); 4] = [
-            (&[],                                              "systemd/network/10-landfall-eth0.network"),
-            (&[("usr/lib/systemd/network/80-dhcp.network", "")], "systemd/network/10-landfall-eth0.network"),
-            (&[("etc/systemd/network/05-lan.network", "")],    "systemd/network/+10-landfall-eth0.network"),
-            (&[("etc/systemd/network/05-lan.link", "")],       "systemd/network/10-landfall-eth0.network"),
-        ];
-        for (files, expected) in cases {
-            let (_folder, tree) = root(files);
-            assert_eq!(path("eth0", &tree), expected, "{files:?}");
+fn membership(share: &Share<'_>, file: &mut File) {
+    if let Some(master) = share.link.master.as_ref().and_then(|name| share.named(name)) {
+        let key = match &master.composition {
+            Composition::Bond { options } => {
+                if options.primary() == Some(&share.link.name) {
+                    file.line("PrimarySlave", "yes");
+                }
+                "Bond"
+            }
+            _ => "Bridge",
+        };
+        file.line(key, &master.name);
+    }
+    for vlan in share.vlans() {
+        file.line("VLAN", &vlan.name);
+    }
+}
+
+/// The rest of `[Network]`.
+fn addressing(share: &Share<'_>, file: &mut File) {
+    let asks6 = matches!(share.ipv6, Ipv6::Dhcp(_));
+    match (share.ipv4.asks(), asks6) {
+        (true, true) => file.line("DHCP", "yes"),
+        (true, false) => file.line("DHCP", "ipv4"),
+        (false, true) => file.line("DHCP", "ipv6"),
+        (false, false) => {}
+    }
+    if let Ipv4::Fixed(lease) = share.ipv4 {
+        file.line("Address", format_args!("{}/{}", lease.address, lease.prefix));
+    }
+    match share.ipv6 {
+        Ipv6::Untouched => {}
+        Ipv6::LinkLocal => file.no("IPv6AcceptRA"),
+        Ipv6::Auto(_) | Ipv6::Dhcp(_) => file.line("IPv6AcceptRA", "yes"),
+        Ipv6::Fixed { lease, routers } => {
+            // Those that routers give are made again of what they say.
+            let typed = |origin| !routers || origin != Origin6::Slaac;
+            for one in lease.addresses.iter().filter(|one| typed(one.origin)) {
+                file.line("Address", format_args!("{}/{}", one.address, one.prefix));
+            }
+            file.line("IPv6AcceptRA", if routers { "yes" } else { "no" });
         }
     }
+}
 
-    #[test]
-    fn networkd_adopts_a_lease() {
-        let plan = NetworkPlan { hostname: Some("n1".into()), ..plan() };
-        let lease = lease("10.0.0.5/24");
-        let expected = "\
-# Written by landfall at boot: the root file system is behind this link.
-[Match]
-MACAddress=52:54:00:aa:bb:cc
-Type=ether
-
-[Network]
-KeepConfiguration=yes
-IgnoreCarrierLoss=yes
-DHCP=ipv4
-
-[DHCPv4]
-ClientIdentifier=mac
-SendRelease=no
-VendorClassIdentifier=landfall
-UseHostname=no
-Hostname=n1
-";
-        assert_eq!(render(&port(&plan, &lease)), expected);
-
-        let wishes = Wishes { own_dns: true, own_ntp: true, ..Wishes::default() };
-        let plan = NetworkPlan { dns: vec![[10, 0, 0, 1].into()], ..plan };
-        let text = render(&Port { wishes, ..port(&plan, &lease) });
-        let more = expected.replace("SendRelease=no\n", "SendRelease=no\nUseDNS=no\nUseNTP=no\n");
-        assert_eq!(text, more, "C54: those of a setting, and no others");
+/// `[DHCPv4]`, `[DHCPv6]` and `[IPv6AcceptRA]`: the same client to the server as before, or it would
+/// give another address; and no goodbye at shutdown, when the root is still needed.
+fn clients(share: &Share<'_>, file: &mut File) {
+    let ignored = |file: &mut File| {
+        // What a setting names is told to resolved and timesyncd, which would add these.
+        if share.ignores_dns {
+            file.no("UseDNS");
+        }
+        if share.ignores_ntp {
+            file.no("UseNTP");
+        }
+    };
+    if share.ipv4.asks() {
+        file.section("DHCPv4");
+        file.line("ClientIdentifier", "mac");
+        file.no("SendRelease");
+        ignored(file);
+        if !share.plan.vendor_class.is_empty() {
+            file.line("VendorClassIdentifier", &share.plan.vendor_class);
+        }
+        if let Some(name) = &share.plan.hostname {
+            file.no("UseHostname");
+            file.line("Hostname", name);
+        }
     }
+    let lease6 = match share.ipv6 {
+        Ipv6::Auto(lease) | Ipv6::Dhcp(lease) => lease,
+        Ipv6::Fixed { routers: true, .. } => {
+            file.section("IPv6AcceptRA");
+            file.no("DHCPv6Client");
+            if share.ignores_dns {
+                file.no("UseDNS");
+            }
+            return;
+        }
+        // A lease that is frozen shall need no server, of whichever family.
+        Ipv6::Untouched if share.is_frozen => {
+            file.section("IPv6AcceptRA");
+            file.no("DHCPv6Client");
+            return;
+        }
+        Ipv6::Untouched | Ipv6::LinkLocal | Ipv6::Fixed { .. } => return,
+    };
+    file.section("DHCPv6");
+    identity6(lease6, file);
+    ignored(file);
+    if matches!(share.ipv6, Ipv6::Dhcp(_)) {
+        file.line("WithoutRA", "solicit");
+    }
+    if share.plan.hostname.is_some() {
+        file.no("UseHostname");
+    }
+    if share.ignores_dns {
+        file.section("IPv6AcceptRA");
+        file.no("UseDNS");
+    }
+}
 
-    #[test]
-    fn networkd_adopts_a_typed_address() {
-        let address = [10, 0, 0, 5].into();
-        let gateway = Some([10, 9, 0, 1].into());
-        let plan = NetworkPlan {
-            addressing: Addressing::Static { address, prefix: 24, gateway },
-            dns: vec![[10, 0, 0, 1].into()],
-            ..plan()
-        };
-        let routes = vec![Route { to: ipnet::Ipv4Net::default(), via: gateway }];
-        let lease = Lease { routes, ..lease("10.0.0.5/24") };
-        let expected = "\
-KeepConfiguration=yes
-IgnoreCarrierLoss=yes
-DNS=10.0.0.1
-Address=10.0.0.5/24
+fn identity6(lease: Option<&Lease6>, file: &mut File) {
+    if let Some(client) = lease.and_then(|lease| lease.client.as_ref()) {
+        let (kind, data) = client.networkd();
+        file.line("DUIDType", kind);
+        file.line("DUIDRawData", data);
+    }
+    if let Some(iaid) = lease.and_then(|lease| lease.iaid) {
+        file.line("IAID", iaid);
+    }
+    // Of version 257; earlier ones say that they do not know it.
+    file.no("SendRelease");
+}
 
-[Route]
-Destination=0.0.0.0/0
-Gateway=10.9.0.1
-GatewayOnLink=yes
-";
-        let text = render(&port(&plan, &lease));
-        assert_eq!(text.split_once("[Network]\n").unwrap().1, expected);
+fn routes(share: &Share<'_>, file: &mut File) {
+    if let Ipv4::Fixed(lease) = share.ipv4 {
+        fixed_routes(lease, file);
+    }
+    if let Ipv6::Fixed { lease, routers: false } = share.ipv6 {
+        for router in &lease.routers {
+            file.section("Route");
+            file.line("Gateway", router.address);
+        }
+    }
+    for route in &share.link.routes {
+        file.section("Route");
+        file.line("Destination", route.to);
+        if let Some(via) = route.via {
+            file.line("Gateway", via);
+            if is_beyond(via, share) {
+                file.line("GatewayOnLink", "yes");
+            }
+        }
+    }
+}
+
+fn fixed_routes(lease: &Lease, file: &mut File) {
+    for entry in kernel::entries(lease) {
+        file.section("Route");
+        file.line("Destination", entry.route.to);
+        if let Some(via) = entry.route.via {
+            file.line("Gateway", via);
+        }
+        if entry.on_link {
+            file.line("GatewayOnLink", "yes");
+        }
+        if entry.metric > 0 {
+            file.line("Metric", entry.metric);
+        }
+    }
+}
+
+/// A router that no prefix of the link says to be a neighbour.
+fn is_beyond(via: IpAddr, share: &Share<'_>) -> bool {
+    match via {
+        IpAddr::V4(via) => {
+            share.link.ipv4.as_ref().is_some_and(|lease| !lease.network().contains(&via))
+        }
+        IpAddr::V6(_) => false,
     }
 }

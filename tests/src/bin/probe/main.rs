@@ -7,6 +7,7 @@
 //! console.
 
 mod state;
+mod watch;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -22,6 +23,14 @@ use rustix::system::{RebootCommand, reboot};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
 fn main() {
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    if let [verb, peer, device, file] = words.as_slice()
+        && verb == "watch"
+    {
+        let result = watch::watch(peer, device, file);
+        say(&format!("probe: watching {peer} and {device}: {result:?}"));
+        return;
+    }
     if process::id() == 1 {
         provide("/proc/self", "proc", "/proc");
         provide(PORT, "devtmpfs", "/dev");

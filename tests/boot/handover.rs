@@ -1,0 +1,247 @@
+//! The network changes hands: from the boot to whatever looks after it in the running system.
+//!
+//! From before there is an init, a program in the machine talks over one connection and reads the
+//! root's disk, and notes the longest that either ever stood still. Roots and their software are
+//! those of `xtask/src/debian.rs`, each with an administrator's own configuration for the port,
+//! which knows nothing of a root behind it.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use landfall_tests::protocol::Watched;
+use landfall_tests::{Dnsmasq, Kernel, Lab, Nbd, NbdKind, Node, SERVER, workshop};
+
+use crate::usual_vm;
+
+const MAC: &str = "52:54:00:77:00:01";
+/// Of the machine that answers whatever it is told.
+const PORT: u16 = 7777;
+const WATCHED: &str = "/run/landfall-watched.json";
+
+/// Longer, and somebody's video conference or somebody's database would have noticed.
+const LONGEST_STALL: f64 = 1.0;
+
+/// One way of running a network.
+struct Manager {
+    root: &'static str,
+    /// What is restarted, and what asks the DHCP server again when it is; empty: nothing does.
+    service: &'static str,
+    /// Who is told of name servers: a line that must be in this file.
+    names: (&'static str, &'static str),
+    /// The lease is renewed in the running system.
+    renews: bool,
+}
+
+impl Manager {
+    const fn new(root: &'static str, service: &'static str, renews: bool) -> Self {
+        Self { root, service, names: ("/etc/resolv.conf", "nameserver 10.77.0.1"), renews }
+    }
+}
+
+const NETWORKD: &str = "systemd-networkd.service";
+const NETWORK_MANAGER: &str = "NetworkManager.service";
+const NETWORKING: &str = "networking.service";
+
+/// A root, as `landfall.handover=` hands it over.
+fn inherits(test: &str, manager: &Manager, mode: &str) -> Result<()> {
+    let lab = Lab::new(test)?;
+    let tftp = lab.served("tftp", &[("ltsp/amd64/lts.conf", &configuration())])?;
+    let dhcp = Dnsmasq::configured(&lab, &server(&tftp))?;
+    echo(PORT)?;
+    let _nbd = Nbd::new(&lab, NbdKind::NbdServer)
+        .export("root", &workshop::debian(manager.root)?)
+        .start()?;
+
+    let words = format!("landfall.handover={mode}");
+    let mut machine = usual_vm(&lab, Kernel::V6_12, &words)?.memory_mib(1024).boot()?;
+    {
+        let node = machine.node()?;
+        let address = address(&node)?;
+        let asked = acknowledged(&dhcp.log_text());
+        match manager.renews && mode == "dhcp" {
+            true => ensure!(asked.len() > 1, "nobody in the running system asks for the lease"),
+            false => {
+                ensure!(asked.len() == 1, "somebody has asked again: {asked:?}");
+                let life = lifetime(&node)?;
+                ensure!(life == "forever", "it ends after {life}, and nobody renews it");
+            }
+        }
+        one_lease(&lab, &address)?;
+        knows_names(&node, manager)?;
+        never_stood_still(&node, "the start")?;
+
+        if !manager.service.is_empty() {
+            node.output(&["systemctl", "restart", manager.service])?;
+            // Long enough for a client that starts anew.
+            thread::sleep(Duration::from_secs(5));
+            ensure!(self::address(&node)? == address, "another address after a restart");
+            knows_names(&node, manager)?;
+            never_stood_still(&node, "the restart of the service")?;
+            one_lease(&lab, &address)?;
+        }
+        node.drop_caches()?;
+        ensure!(node.tree("/rofs/usr/sbin")?.files > 0, "the root cannot be read any more");
+        ensure!(!dhcp.log_text().contains("DHCPRELEASE"), "the lease was given back");
+        node.begin(&["systemctl", "poweroff"])?;
+    }
+    machine.ended_by("Power down", Duration::from_secs(60))?;
+    ensure!(!dhcp.log_text().contains("DHCPRELEASE"), "the lease was given back at the end");
+    Ok(())
+}
+
+/// A DHCP server that keeps books, and knows one name.
+fn server(tftp: &Path) -> String {
+    format!(
+        "no-resolv\nno-hosts\nlog-dhcp\nexcept-interface=lo\n\
+         dhcp-range=10.77.0.50,10.77.0.99,10m\ndomain=lab.example\n\
+         dhcp-option=6,{SERVER}\ndhcp-boot=/ltsp/amd64/pxelinux.0\n\
+         enable-tftp\ntftp-root={}\nhost-record=printer.lab.example,10.77.0.9\n",
+        tftp.display()
+    )
+}
+
+/// The watcher is started while the root is complete and nothing runs in it yet: PREINIT commands
+/// are the boot's last.
+fn configuration() -> String {
+    format!(
+        "[default]\nPREINIT_01_WATCH = \"/usr/libexec/landfall-probe watch {SERVER}:{PORT} /dev/nbd0 \
+         {WATCHED} </dev/null >/dev/null 2>&1 &\"\n"
+    )
+}
+
+/// Answers on the server's port for as long as the test runs.
+fn echo(port: u16) -> Result<()> {
+    let listener = TcpListener::bind((SERVER, port))?;
+    thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            thread::spawn(move || answer(connection));
+        }
+    });
+    Ok(())
+}
+
+fn answer(mut connection: TcpStream) -> io::Result<()> {
+    connection.set_nodelay(true)?;
+    let mut question = [0; 8];
+    loop {
+        connection.read_exact(&mut question)?;
+        connection.write_all(&question)?;
+    }
+}
+
+fn address(node: &Node<'_>) -> Result<String> {
+    let state = node.state()?;
+    let link = state.links.iter().find(|link| link.mac == MAC).context("the link is gone")?;
+    ensure!(link.addresses.len() == 1, "not one address: {link:?}");
+    Ok(link.addresses[0].clone())
+}
+
+/// `forever` or seconds.
+fn lifetime(node: &Node<'_>) -> Result<String> {
+    let shown = node.output(&["ip", "-4", "-o", "address", "show", "scope", "global"])?;
+    let life = shown.split_once("valid_lft ").map(|(_, rest)| rest.split(' ').next());
+    Ok(life.flatten().context(shown.clone())?.trim().to_owned())
+}
+
+/// The address must have gone to one client only, the one that firmware is.
+fn one_lease(lab: &Lab, address: &str) -> Result<()> {
+    let text = fs::read_to_string(lab.file("dnsmasq.leases"))?;
+    // `EXPIRY MAC ADDRESS NAME CLIENT`
+    let leases: Vec<Vec<_>> = text.lines().map(|line| line.split(' ').collect()).collect();
+    let [lease] = leases.as_slice() else { bail!("not one lease:\n{text}") };
+    let own = address.split('/').next().unwrap_or_default();
+    ensure!(lease.get(2) == Some(&own), "another address than {address}:\n{text}");
+    let client = format!("01:{MAC}");
+    ensure!(lease.get(4) == Some(&client.as_str()), "another client than {client}:\n{text}");
+    Ok(())
+}
+
+/// What the server has granted, each time.
+fn acknowledged(log: &str) -> Vec<String> {
+    log.lines().filter(|line| line.contains("DHCPACK(")).map(str::to_owned).collect()
+}
+
+fn knows_names(node: &Node<'_>, manager: &Manager) -> Result<()> {
+    let (file, line) = manager.names;
+    let text = node.file(file)?;
+    ensure!(text.lines().any(|own| own.contains(line)), "{file}: {text}");
+    for name in ["printer.lab.example", "printer"] {
+        let found = node.output(&["getent", "hosts", name])?;
+        ensure!(found.contains("10.77.0.9"), "{name}: {found}");
+    }
+    Ok(())
+}
+
+fn never_stood_still(node: &Node<'_>, until: &str) -> Result<()> {
+    // It writes twice a second.
+    thread::sleep(Duration::from_secs(1));
+    let text = node.file(WATCHED)?;
+    let watched: Watched = serde_json::from_str(&text)?;
+    eprintln!("until {until}: {text}");
+    for (what, stall) in [("connection", &watched.connection), ("disk", &watched.disk)] {
+        ensure!(stall.error.is_none(), "the {what} was lost until {until}: {stall:?}");
+        ensure!(stall.answers > 10, "nothing was heard of the {what}: {stall:?}");
+        ensure!(
+            stall.longest_seconds < LONGEST_STALL,
+            "the {what} stood still for too long until {until}: {stall:?}"
+        );
+    }
+    Ok(())
+}
+
+/// The software of a root, and what is there of it to restart.
+const MANAGERS: [Manager; 11] = [
+    Manager::new("networkd-bookworm", NETWORKD, true),
+    Manager::new("networkd-trixie", NETWORKD, true),
+    Manager::new("nm-bookworm", NETWORK_MANAGER, true),
+    Manager::new("nm-trixie", NETWORK_MANAGER, true),
+    Manager::new("netplan-bookworm", NETWORKD, true),
+    Manager::new("netplan-trixie", NETWORKD, true),
+    Manager::new("ifupdown2-bookworm", NETWORKING, false),
+    Manager::new("ifupdown2-trixie", NETWORKING, false),
+    Manager::new("ifupdown", NETWORKING, false),
+    Manager::new("ifupdown-trixie", NETWORKING, false),
+    Manager::new("none-trixie", "", false),
+];
+
+fn manager(root: &str) -> Result<&'static Manager> {
+    MANAGERS.iter().find(|manager| manager.root == root).context("a root of the table")
+}
+
+/// One test for each row, so that they run side by side and fail by name.
+macro_rules! handovers {
+    ($($name:ident: $root:literal, $mode:literal;)*) => {
+        $(
+            #[test]
+            #[ignore = "boots a virtual machine"]
+            fn $name() -> Result<()> {
+                inherits(stringify!($name), manager($root)?, $mode)
+            }
+        )*
+    };
+}
+
+handovers! {
+    networkd_of_bookworm_adopts:         "networkd-bookworm",  "dhcp";
+    networkd_of_trixie_adopts:           "networkd-trixie",    "dhcp";
+    network_manager_of_bookworm_adopts:  "nm-bookworm",        "dhcp";
+    network_manager_of_trixie_adopts:    "nm-trixie",          "dhcp";
+    netplan_of_bookworm_adopts:          "netplan-bookworm",   "dhcp";
+    netplan_of_trixie_adopts:            "netplan-trixie",     "dhcp";
+    ifupdown_of_bookworm_keeps:          "ifupdown",           "dhcp";
+    ifupdown_of_trixie_keeps:            "ifupdown-trixie",    "dhcp";
+    ifupdown2_of_bookworm_keeps:         "ifupdown2-bookworm", "dhcp";
+    ifupdown2_of_trixie_keeps:           "ifupdown2-trixie",   "dhcp";
+    a_root_without_any_keeps:            "none-trixie",        "dhcp";
+    networkd_has_a_frozen_lease:         "networkd-bookworm",  "static";
+    network_manager_has_a_frozen_lease:  "nm-trixie",          "static";
+    netplan_has_a_frozen_lease:          "netplan-trixie",     "static";
+    networkd_leaves_it_alone:            "networkd-trixie",    "unmanaged";
+    network_manager_leaves_it_alone:     "nm-bookworm",        "unmanaged";
+    ifupdown_leaves_it_alone:            "ifupdown-trixie",    "unmanaged";
+}
