@@ -13,7 +13,7 @@ use crate::directives::{self, Facts};
 use crate::error::{Error, Result};
 use crate::handover::{self, Handover};
 use crate::machine::{self, Machine, Role};
-use crate::net::{self, Network};
+use crate::net::{self, Network, NetworkPlan};
 use crate::overlay::{self, NewRoot};
 use crate::plan::{Plan, RootOffer};
 use crate::report::{Report, rounded};
@@ -85,16 +85,21 @@ impl Boot {
         sysroot: &Path,
     ) -> Result<(NewRoot, Network), Box<Failure>> {
         let network = self.stage(Stage::Network, || {
-            for (module, options) in net::modules(&plan.network) {
-                // The kernel may have it built in, and says so itself if it does not.
-                if let Err(error) = machine.drivers.require_with(module, options) {
-                    log::warn!(target: "network", "{error}");
-                }
-            }
+            load_for_links(machine, &plan.network);
             net::bring_up(&plan.network)
         })?;
-        let config =
-            self.stage(Stage::Config, || Ok(Configuration::obtain(plan, machine, &network)))?;
+        let (config, network) = self.stage(Stage::Config, || {
+            let config = Configuration::obtain(plan, machine, &network);
+            let network = match config.network_plan(network.plan()) {
+                // While there is no root yet that a moment without network could hurt.
+                Some(plan) => {
+                    load_for_links(machine, &plan);
+                    network.rebuilt(&plan)?
+                }
+                None => network,
+            };
+            Ok((config, network))
+        })?;
         let resolve = |host: &str| network.resolve(host);
         let load =
             |module: &str, options: &[(&str, &str)]| machine.drivers.require_with(module, options);
@@ -112,7 +117,7 @@ impl Boot {
             handover::bind_api_mounts(&new_root)?;
             config.substitute(&mut directives::shell_of(new_root.path()));
             // First of all files, so that PREINIT commands may have the last word on these, too.
-            let mode = machine.request.handover.unwrap_or_default();
+            let mode = machine.request.handover.or(config.handover()).unwrap_or_default();
             network.leave_to(new_root.path(), directives::wishes(config.settings()), mode);
             let facts = facts(machine, &network, &config);
             let load_with = |module: &str, parameters: &str| {
@@ -262,6 +267,15 @@ impl Stage {
             "handover" | "init" => Self::Handover,
             _ => return None,
         })
+    }
+}
+
+/// Modules for bonds, VLANs and bridges: the kernel would call modprobe for them, which is not here.
+fn load_for_links(machine: &Machine, plan: &NetworkPlan) {
+    for (module, options) in net::modules(plan) {
+        if let Err(error) = machine.drivers.require_with(module, options) {
+            log::warn!(target: "network", "{error}");
+        }
     }
 }
 

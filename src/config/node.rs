@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::network;
 use super::source::{Includer, announce, announce_problems, load, load_from_root};
 use super::{
     Evaluation, Identity, Loaded, Location, Origin, Placeholders, Reading, Settings, Source,
@@ -13,7 +14,8 @@ use crate::directives::Tree;
 use crate::error::Result;
 use crate::fetch::{Resolve, Url};
 use crate::machine::Machine;
-use crate::net::Network;
+use crate::net::description::HandoverMode;
+use crate::net::{Network, NetworkPlan};
 use crate::plan::Plan;
 
 /// How long a server that does not answer may hold up a boot that can go on without it: it may
@@ -55,6 +57,32 @@ impl Configuration {
         let loaded = load(&urls, Path::new(BUILT_IN), patience, &resolve);
         let includer = Includer::new(&loaded, None, &resolve);
         Self::of(loaded, includer, base, identity, plan.substitution)
+    }
+
+    /// What the settings `NET_*` make of the network, if they make anything of it. What of them
+    /// cannot be is a warning.
+    pub fn network_plan(&self, plan: &NetworkPlan) -> Option<NetworkPlan> {
+        let (described, mut wrong) = network::description(self.settings());
+        let wanted = plan.description.clone().with_settings(described);
+        let complaints = wanted.check();
+        wrong.extend(complaints.iter().map(|complaint| network::Wrong {
+            setting: "NET_*",
+            place: None,
+            text: complaint.why.clone(),
+        }));
+        let wanted = wanted.without(&complaints);
+        for wrong in wrong {
+            log::warn!(target: "config", "{wrong}; ignored");
+        }
+        if wanted == plan.description {
+            return None;
+        }
+        Some(NetworkPlan { description: wanted, ..plan.clone() })
+    }
+
+    /// NET_HANDOVER
+    pub fn handover(&self) -> Option<HandoverMode> {
+        network::handover(self.settings())
     }
 
     /// LTSP's last resort: the lts.conf of the root image, which cannot be read any earlier and so

@@ -15,7 +15,7 @@ use super::apply::{self, Lifetime};
 use super::choice::{self, Verdict, Wants};
 use super::configured::Configured;
 use super::description::{AddressRequest, Ipv4Method, Ipv6Method, Needs};
-use super::dhcp::{self, News, Report, who};
+use super::dhcp::{self, News, Report, pxe, who};
 use super::dhcp6;
 use super::keep::{Renewer, Renewers};
 use super::kernel::{Change, Kernel, Kind, Known6, Link, Origin, Shape, State6};
@@ -623,6 +623,7 @@ impl Desk {
             }
             Report::News(News::BootServer { server, .. }) => {
                 log::debug!(target: "network", "{name}: {server} is a PXE boot server");
+                port.ipv4.boot_server = Some(server);
                 None
             }
             Report::News(News::Unanswered { server }) => {
@@ -784,9 +785,36 @@ impl Desk {
             }
             return Ok(false);
         }
+        self.ask_boot_servers(index).await;
         self.boot = Some((index, family));
         self.dismiss_the_others(index).await;
         Ok(true)
+    }
+
+    /// PXE boot servers may know the root that the DHCP server does not: proxyDHCP is how a site that
+    /// must not touch its DHCP server boots its machines. Costs a second where there are none.
+    async fn ask_boot_servers(&mut self, index: u32) {
+        let Some(port) = self.ports.get_mut(&index) else { return };
+        let Some((lease, Origin::Dhcp)) = port.ipv4.lease() else { return };
+        let mut lease = lease.clone();
+        let is_wanted = self.wants.lack_a_root(&lease) || port.ipv4.boot_server.is_some();
+        if !is_wanted || !pxe::could_complete(&lease) {
+            return;
+        }
+        let target = dhcp::Target { index, name: port.link.name.clone() };
+        let identity = identity::ipv4(&self.plan, port);
+        match pxe::ask(&target, &identity, lease.address, port.ipv4.boot_server).await {
+            Ok(Some((server, boot))) => {
+                log::info!(target: "network", "{}: the boot server {server} says what to boot", target.name);
+                boot.complete(&mut lease);
+                port.ipv4.leased(lease.clone(), Origin::Dhcp);
+                port.ipv4.applied = Some((lease, Origin::Dhcp));
+            }
+            Ok(None) => {
+                log::info!(target: "network", "{}: no PXE boot server says what the lease does not", target.name);
+            }
+            Err(error) => log::warn!(target: "network", "{error}"),
+        }
     }
 
     /// Says why, and sets down what nobody else had set up.

@@ -116,6 +116,25 @@ impl Leases {
             .or_else(|| shown(ipv4?.server_id))
     }
 
+    /// Takes over what an earlier lease of this machine said of booting, where these, which may be
+    /// typed ones, say nothing.
+    pub fn remember(&mut self, before: &Self) {
+        let (Some(lease), Some(before)) = (&mut self.ipv4, &before.ipv4) else { return };
+        if !(lease.tftp_server.is_some() || lease.next_server.is_some() || lease.filename.is_some())
+        {
+            lease.tftp_server.clone_from(&before.tftp_server);
+            lease.next_server = before.next_server;
+            lease.filename.clone_from(&before.filename);
+        }
+        if lease.root_path.is_none() {
+            lease.root_path.clone_from(&before.root_path);
+        }
+        lease.server_id = lease.server_id.or(before.server_id);
+        if lease.hostname.is_none() {
+            lease.hostname.clone_from(&before.hostname);
+        }
+    }
+
     /// They speak of booting, and [`Self::boot_server`] is more than a guess.
     pub fn speak_of_booting(&self) -> bool {
         let ipv4 = self.ipv4.as_ref().is_some_and(|lease| {

@@ -53,7 +53,7 @@ mod real_links6;
 mod topology;
 mod worker;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -109,6 +109,24 @@ pub fn modules(plan: &NetworkPlan) -> Vec<(&'static str, &'static [(&'static str
 }
 
 impl Network {
+    pub fn plan(&self) -> &NetworkPlan {
+        &self.plan
+    }
+
+    /// The network of this plan in place of the one that there is. A link that stays keeps its
+    /// address; one that becomes a part of another gives it to that, by the same lease.
+    ///
+    /// # Errors
+    /// As [`bring_up`].
+    pub fn rebuilt(self, plan: &NetworkPlan) -> Result<Self> {
+        log::info!(target: "network", "the configuration describes other links (NET_*)");
+        let before = self.leases.clone();
+        self.stop();
+        let mut network = bring_up(plan)?;
+        network.leases.remember(&before);
+        Ok(network)
+    }
+
     /// Name in the initramfs; the running system's udev may choose another.
     pub fn link(&self) -> &str {
         &self.boot.name

@@ -18,6 +18,10 @@ use ipv6::Ipv6;
 /// After this, one of two families that are both wanted will do (`rd.net.timeout.ip-required`).
 const BOTH_FAMILIES: Duration = Duration::from_secs(20);
 
+/// How long a link that has IPv6 waits for an offer of IPv4, which says more about booting: a server
+/// that looks whether an address is in use takes a second.
+const TIME_FOR_IPV4: Duration = Duration::from_millis(1500);
+
 /// A link that takes part.
 pub struct Port {
     pub link: Link,
@@ -92,6 +96,12 @@ impl Port {
         match self.needs(wants) {
             Needs::Ipv4 => vec![ipv4],
             Needs::Ipv6 => vec![ipv6],
+            // The families of one link do not wait for each other as links do: mostly there is only
+            // one of them.
+            Needs::Either if self.ipv4.lease().is_some_and(|(l, _)| !wants.lack_a_root(l)) => {
+                vec![ipv4]
+            }
+            Needs::Either if is_leased(&ipv6) && since.elapsed() >= TIME_FOR_IPV4 => vec![ipv6],
             Needs::Either => [ipv4, ipv6]
                 .into_iter()
                 .filter(|(family, _)| match family {

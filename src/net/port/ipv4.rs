@@ -1,5 +1,6 @@
 //! IPv4 on one link: its DHCP client, and what has come of it.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,6 +21,8 @@ pub struct Ipv4 {
     pub as_found_at: Option<Instant>,
     /// The network wants to do without IPv4 (RFC 8925), and this machine can.
     pub is_unwanted: bool,
+    /// A PXE boot server that gives no addresses.
+    pub boot_server: Option<Ipv4Addr>,
     /// The kernel has not been told of the last word on the lease.
     pub is_news: bool,
     /// What the kernel has been told, and on whose word.
