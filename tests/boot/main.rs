@@ -5,14 +5,18 @@
 
 mod aarch64;
 mod became;
+mod carrier;
 mod config;
 mod dhcp;
+mod dhcp_faults;
 mod dracut;
 mod drivers;
 mod failures;
 mod formats;
 mod hosts;
 mod leftovers;
+mod links;
+mod mtu;
 mod power_on;
 mod promise;
 mod ram;

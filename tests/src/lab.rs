@@ -64,6 +64,11 @@ impl Lab {
         Ok(self)
     }
 
+    /// Packets to this IPv6 network get as far as the servers' host, and vanish there without a word.
+    pub fn swallow(&self, network: &str) -> Result<()> {
+        ip(&format!("route add blackhole {network}"))
+    }
+
     pub(crate) fn has_ipv6(&self) -> bool {
         self.ipv6
     }
