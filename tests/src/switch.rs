@@ -227,9 +227,12 @@ fn libraries_of(program: &str) -> Result<Vec<PathBuf>> {
         .arg(workshop::packaged(program)?)
         .output()?;
     ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-    // `	libmnl.so.0 => /…/libmnl.so.0 (0x00007f…)`
+    // `	libmnl.so.0 => /…/libmnl.so.0 (0x00007f…)`; the loader itself is there by its path.
     let text = String::from_utf8(output.stdout)?;
-    let path = |line: &str| line.split_once("=> ")?.1.split(' ').next().map(PathBuf::from);
+    let path = |line: &str| {
+        let (name, path) = line.split_once(" => ")?;
+        (!name.contains('/')).then(|| path.split(' ').next().map(PathBuf::from))?
+    };
     let libraries: Vec<_> = text.lines().filter_map(path).collect();
     let ours = |library: &PathBuf| library.starts_with(&folder) && Path::exists(library);
     ensure!(libraries.iter().all(ours), "{program} wants what no package has:\n{text}");
