@@ -2,11 +2,12 @@
 //! out, overload or lie, and two of them at once.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use landfall_tests::{
     Asked, Daemon, Dnsmasq, Kernel, Lab, Machine, Node, Packet, Reply, Rogue, SERVER, Switch, code,
-    kea, tftpd,
+    dhcpd, tftpd,
 };
 use serde_json::{Value, json};
 
@@ -16,6 +17,9 @@ use crate::{usual_dhcp, usual_root, usual_vm};
 const ROGUE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 66);
 /// What the rogue gives; outside of the pool of the real server.
 const ROGUES: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 200);
+
+/// For a line that must be there already.
+const SAID: Duration = Duration::from_secs(2);
 
 /// The usual configuration from a TFTP server that is no DHCP server.
 fn plain_tftp(lab: &Lab) -> Result<Daemon> {
@@ -111,16 +115,14 @@ fn lost_late_disordered_and_doubled_packets_cost_seconds() -> Result<()> {
     machine.never_said("FAILED")
 }
 
-/// The address of the office's router, which also plays DHCP server, gets no machine a root.
-#[test]
-#[ignore = "boots a virtual machine"]
-fn of_two_servers_on_one_wire_the_one_that_names_a_boot_server_wins() -> Result<()> {
-    let lab = Lab::new("dhcp-two")?;
-    let plain = lab.on_another_host(Ipv4Addr::new(10, 77, 0, 2), || {
-        let plain = Dnsmasq::new().log("dnsmasq-plain.log").option("port=0");
-        plain.leases("10.77.0.100,10.77.0.149,1h").start(&lab)
-    })?;
-    // The first to answer is the other, and by some time.
+/// Where the plain server is.
+const OFFICE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+
+/// Boots with a server that names a boot server and, earlier by a moment, one that gives nothing
+/// but addresses from 100 on.
+fn boots_beside(test: &str, plain: impl FnOnce(&Lab) -> Result<Daemon>) -> Result<()> {
+    let lab = Lab::new(test)?;
+    let plain = lab.on_another_host(OFFICE, || plain(&lab))?;
     lab.lose_dhcp_answers(2)?;
     let dhcp = usual_dhcp(&lab)?.start(&lab)?;
     let _nbd = usual_root(&lab)?;
@@ -132,6 +134,30 @@ fn of_two_servers_on_one_wire_the_one_that_names_a_boot_server_wins() -> Result<
     assert!(!plain.log_text().contains("DHCPACK"), "{}", plain.log_text());
     assert_eq!(lease(&node)?["server_id"], json!(SERVER.to_string()));
     Ok(())
+}
+
+/// The address of the office's router, which also plays DHCP server, gets no machine a root.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn of_two_servers_on_one_wire_the_one_that_names_a_boot_server_wins() -> Result<()> {
+    boots_beside("dhcp-two", |lab| {
+        dhcpd(
+            lab,
+            "subnet 10.77.0.0 netmask 255.255.255.0 {\n range 10.77.0.100 10.77.0.149;\n}\n\
+             authoritative;\n",
+        )
+    })
+}
+
+/// dnsmasq writes its own address where the next server's would be, whether it serves files or
+/// not: that alone is no boot server.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn a_server_that_names_only_itself_does_not_win_over_one_with_a_boot_file() -> Result<()> {
+    boots_beside("dhcp-two-dnsmasq", |lab| {
+        let plain = Dnsmasq::new().log("dnsmasq-plain.log").option("port=0");
+        plain.leases("10.77.0.100,10.77.0.149,1h").start(lab)
+    })
 }
 
 /// A boot network that leads nowhere, on purpose.
@@ -173,7 +199,7 @@ fn options_in_the_fields_for_names_are_read() -> Result<()> {
         let default = state.routes.iter().find(|route| route.to == "0.0.0.0/0");
         assert_eq!(default.and_then(|route| route.via.as_deref()), Some("10.77.0.1"));
         // It is from the boot server that option 66 names.
-        machine.line("tftp://10.77.0.1/").map(drop)
+        machine.line_within("tftp://10.77.0.1/", SAID).map(drop)
     })
 }
 
@@ -186,37 +212,34 @@ fn an_option_longer_than_255_bytes_is_put_together() -> Result<()> {
     let _tftp = plain_tftp(&lab)?;
     let _nbd = usual_root(&lab)?;
     // RFC 3442: width, as many bytes of the network as it has, gateway.
-    let destination = |number: u8| format!("172.16.{number}.0/24");
     let bytes = (0..40_u8).flat_map(|number| [24, 172, 16, number, 10, 77, 0, 1]);
-    let hex: String = bytes.map(|byte| format!("{byte:02X}")).collect();
-    ensure!(hex.len() / 2 > 255);
+    let bytes: Vec<_> = bytes.map(|byte| byte.to_string()).collect();
+    ensure!(bytes.len() > 255);
     let search: Vec<_> = (0..40).map(|number| format!("room{number}.example")).collect();
-    let configuration = json!({ "Dhcp4": {
-        "interfaces-config": { "interfaces": ["br0"] },
-        "lease-database": { "type": "memfile", "persist": false },
-        "valid-lifetime": 3600,
-        "subnet4": [{
-            "id": 1,
-            "subnet": "10.77.0.0/24",
-            "pools": [{ "pool": "10.77.0.50 - 10.77.0.99" }],
-            "next-server": SERVER.to_string(),
-            "boot-file-name": "ltsp/amd64/pxelinux.0",
-            "option-data": [
-                { "code": 121, "csv-format": false, "data": hex, "always-send": true },
-                { "name": "domain-search", "data": search.join(", "), "always-send": true },
-            ],
-        }],
-        "loggers": [{ "name": "kea-dhcp4", "severity": "INFO",
-                      "output_options": [{ "output": "stdout" }] }],
-    }});
-    let server = kea(&lab, &configuration.to_string())?;
+    let quoted: Vec<_> = search.iter().map(|name| format!("{name:?}")).collect();
+    let server = dhcpd(
+        &lab,
+        &format!(
+            "option routes code 121 = array of unsigned integer 8;\n\
+             authoritative;\n\
+             subnet 10.77.0.0 netmask 255.255.255.0 {{\n\
+             range 10.77.0.50 10.77.0.99;\n\
+             next-server {SERVER};\n\
+             filename \"ltsp/amd64/pxelinux.0\";\n\
+             option routes {};\n\
+             option domain-search {};\n\
+             }}\n",
+            bytes.join(", "),
+            quoted.join(", ")
+        ),
+    )?;
 
     let machine = usual_vm(&lab, Kernel::V6_12, "")?.boot()?;
     let node = machine.node()?;
     has_its_address_from(&node, &server)?;
     let routes = node.state()?.routes;
     for number in 0..40 {
-        let to = destination(number);
+        let to = format!("172.16.{number}.0/24");
         let route = routes.iter().find(|route| route.to == to);
         let via = route.with_context(|| format!("no route to {to}: {routes:?}"))?.via.as_deref();
         assert_eq!(via, Some("10.77.0.1"), "{to}");
@@ -243,7 +266,7 @@ fn a_proxy_names_the_boot_server_beside_a_server_that_knows_none() -> Result<()>
     let node = machine.node()?;
     has_its_address_from(&node, &dhcp)?;
     // The address is from the one, the configuration from where the other says.
-    machine.line("from tftp://10.77.0.1/ltsp/amd64/lts.conf")?;
+    machine.line_within("from tftp://10.77.0.1/ltsp/amd64/lts.conf", SAID)?;
     assert!(!proxy.log_text().contains("DHCPACK(br0) 10.77"), "{}", proxy.log_text());
     Ok(())
 }
