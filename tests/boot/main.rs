@@ -5,8 +5,10 @@
 
 mod aarch64;
 mod became;
+mod carrier;
 mod config;
 mod dhcp;
+mod dhcp_faults;
 mod dracut;
 mod drivers;
 mod failures;
@@ -14,6 +16,8 @@ mod formats;
 mod handover;
 mod hosts;
 mod leftovers;
+mod links;
+mod mtu;
 mod power_on;
 mod promise;
 mod ram;

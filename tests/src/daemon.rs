@@ -101,11 +101,15 @@ impl Drop for Daemon {
 }
 
 /// A socket to be found in `/proc/net`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Socket {
     /// In state LISTEN.
     Tcp(u16),
     Udp(u16),
+    /// On IPv6.
+    Udp6(u16),
+    /// Raw ICMPv6, as everybody needs who advertises a router.
+    Icmp6,
 }
 
 impl Socket {
@@ -114,6 +118,9 @@ impl Socket {
         let (table, port, state) = match self {
             Self::Tcp(port) => ("/proc/thread-self/net/tcp", port, Some("0A")),
             Self::Udp(port) => ("/proc/thread-self/net/udp", port, None),
+            Self::Udp6(port) => ("/proc/thread-self/net/udp6", port, None),
+            // A raw socket has its protocol where others have a port.
+            Self::Icmp6 => ("/proc/thread-self/net/raw6", 58, None),
         };
         let table = fs::read_to_string(table).unwrap_or_default();
         table.lines().skip(1).any(|line| {

@@ -16,6 +16,7 @@ pub struct Initramfs {
     signatures: Signatures,
     /// `None`: all Ethernet.
     drivers: Option<Vec<String>>,
+    modules: Vec<String>,
     config: Option<String>,
     rescue_shell: bool,
     without: Vec<String>,
@@ -45,6 +46,7 @@ impl Initramfs {
             // Checking one costs an emulated machine some 60 ms.
             signatures: Signatures::Strip,
             drivers: Some(vec!["virtio_net".to_owned()]),
+            modules: Vec::new(),
             config: None,
             rescue_shell: false,
             without: Vec::new(),
@@ -61,6 +63,12 @@ impl Initramfs {
 
     pub fn signatures(mut self, signatures: Signatures) -> Self {
         self.signatures = signatures;
+        self
+    }
+
+    /// Further modules.
+    pub fn modules(mut self, names: &[&str]) -> Self {
+        self.modules.extend(names.iter().map(|name| (*name).to_owned()));
         self
     }
 
@@ -128,6 +136,7 @@ impl Initramfs {
         };
         let mut image = Build::new(self.kernel.tree()?, agent, path);
         image.drivers.clone_from(&self.drivers);
+        image.modules.clone_from(&self.modules);
         image.config = config;
         if self.rescue_shell {
             image.rescue_shell = Some(self.kernel.arch().busybox()?);

@@ -2,10 +2,11 @@
 
 use std::cell::Cell;
 use std::fs::{self, File};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -16,12 +17,19 @@ use crate::vm::Vm;
 /// Address of every server of a lab; machines get theirs from 10.77.0.0/24.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
+/// The same where [`Lab::with_ipv6`] was asked for; machines get theirs from fd77::/64.
+pub const SERVER6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
+
 /// The network namespace of the calling thread.
 const OWN_NETWORK: &str = "/proc/thread-self/ns/net";
 
 pub struct Lab {
     folder: PathBuf,
     taps: Cell<u32>,
+    hosts: Cell<u32>,
+    /// Of what is plugged in from now on.
+    mtu: Cell<Option<u32>>,
+    ipv6: bool,
 }
 
 impl Lab {
@@ -37,10 +45,48 @@ impl Lab {
         let folder = crate::workshop::dir().join("labs").join(name);
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder)?;
-        let lab = Self { folder, taps: Cell::new(0) };
+        let (taps, hosts, mtu) = (Cell::new(0), Cell::new(0), Cell::new(None));
+        let lab = Self { folder, taps, hosts, mtu, ipv6: false };
         ip("link set lo up")?;
         lab.add_wire("br0", Some(SERVER))?;
         Ok(lab)
+    }
+
+    /// Gives the servers an address of the other family as well: those that are started from now
+    /// on listen on both.
+    pub fn with_ipv6(mut self) -> Result<Self> {
+        // A router, as far as servers of advertisements want to know, and one that does not heed
+        // what it hears itself.
+        fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
+        // At once: nobody else is there yet who could have the address.
+        ip(&format!("address add {SERVER6}/64 dev br0 nodad"))?;
+        self.ipv6 = true;
+        Ok(self)
+    }
+
+    /// Packets to this IPv6 network get as far as the servers' host, and vanish there without a word.
+    pub fn swallow(&self, network: &str) -> Result<()> {
+        ip(&format!("route add blackhole {network}"))
+    }
+
+    pub(crate) fn has_ipv6(&self) -> bool {
+        self.ipv6
+    }
+
+    /// Lets the switch that `br0` is run the spanning tree protocol: a port that gets carrier
+    /// listens for so long, learns for as long again, and forwards nothing meanwhile. Between 2 s
+    /// and 30 s each; switches come with 15 s.
+    pub fn spanning_tree(&self, forward_delay: Duration) -> Result<()> {
+        // In hundredths.
+        let delay = forward_delay.as_millis() / 10;
+        ip(&format!("link set br0 type bridge stp_state 1 forward_delay {delay}"))
+    }
+
+    /// The largest packet that fits through `br0` and through every port of a wire that comes from
+    /// now on.
+    pub fn mtu(&self, bytes: u32) -> Result<()> {
+        self.mtu.set(Some(bytes));
+        ip(&format!("link set br0 mtu {bytes}"))
     }
 
     /// A further bridge; with an address, servers can be bound to it.
@@ -59,10 +105,20 @@ impl Lab {
         address: Ipv4Addr,
         start: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
+        self.on_another_host_of("br0", address, start)
+    }
+
+    /// The same on any wire; the card is called `br0` there all the same.
+    pub fn on_another_host_of<T>(
+        &self,
+        wire: &str,
+        address: Ipv4Addr,
+        start: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
         let here = File::open(OWN_NETWORK)?;
-        let cable = format!("host{}", address.octets()[3]);
+        let cable = format!("host{}", self.hosts.replace(self.hosts.get() + 1));
         ip(&format!("link add {cable} type veth peer name {cable}-far"))?;
-        ip(&format!("link set dev {cable} master br0 up"))?;
+        self.plug_in(&cable, wire)?;
         unshare(CloneFlags::CLONE_NEWNET)?;
         let there = File::open(OWN_NETWORK)?;
         setns(&here, CloneFlags::CLONE_NEWNET)?;
@@ -131,8 +187,15 @@ impl Lab {
     pub(crate) fn tap(&self, wire: &str) -> Result<String> {
         let name = format!("tap{}", self.taps.replace(self.taps.get() + 1));
         ip(&format!("tuntap add dev {name} mode tap"))?;
-        ip(&format!("link set dev {name} master {wire} up"))?;
+        self.plug_in(&name, wire)?;
         Ok(name)
+    }
+
+    fn plug_in(&self, port: &str, wire: &str) -> Result<()> {
+        if let Some(mtu) = self.mtu.get() {
+            ip(&format!("link set dev {port} mtu {mtu}"))?;
+        }
+        ip(&format!("link set dev {port} master {wire} up"))
     }
 }
 

@@ -33,9 +33,13 @@ mod netboot;
 #[cfg(feature = "harness")]
 mod node;
 #[cfg(feature = "harness")]
+mod qmp;
+#[cfg(feature = "harness")]
 mod root;
 #[cfg(feature = "harness")]
 mod servers;
+#[cfg(feature = "harness")]
+mod switch;
 #[cfg(feature = "harness")]
 #[allow(unsafe_code)]
 mod sys;
@@ -57,11 +61,15 @@ pub use self::{
     host::Host,
     initramfs::Initramfs,
     kernel::{Arch, Kernel},
-    lab::{Lab, SERVER},
+    lab::{Lab, SERVER, SERVER6},
     machine::Machine,
     netboot::{BootFolder, example},
     node::Node,
     root::{Format, ProbeRoot},
-    servers::{Dnsmasq, Leases, Nbd, NbdKind, dhcpd, kea, leased, nginx, tftpd},
+    servers::{
+        Asked, Dnsmasq, Ipv6, Leases, Nbd, NbdKind, Packet, Reply, Rogue, code, dhcpd, kea, kea6,
+        leased, nginx, radvd, tftpd,
+    },
+    switch::{RunningSwitch, Switch},
     vm::{Firmware, Nic, Vm},
 };

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Child;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::console::Console;
 use crate::node::Node;
 use crate::protocol::Hello;
+use crate::qmp::Qmp;
 
 /// Long enough for any step of a boot on a slow, busy host without KVM. Nothing waits for it but
 /// a failing test.
@@ -22,35 +24,60 @@ pub struct Machine {
     qemu: Child,
     console: Console,
     control: UnixStream,
+    monitor: Mutex<Qmp>,
     started: Instant,
+}
+
+/// What a new QEMU connects to.
+pub(crate) struct Listeners {
+    pub control: UnixListener,
+    pub monitor: UnixListener,
+}
+
+/// The name of a card's other end in QEMU.
+pub(crate) fn cable(nic: usize) -> String {
+    format!("net{nic}")
 }
 
 impl Machine {
     pub(crate) fn new(
         mut qemu: Child,
         console: Console,
-        listener: &UnixListener,
+        listeners: &Listeners,
         errors: &Path,
     ) -> Result<Self> {
-        // QEMU connects before it starts the machine, or exits because of its arguments; in the
-        // second case nobody would ever connect.
-        listener.set_nonblocking(true)?;
         let started = Instant::now();
-        let control = loop {
-            match listener.accept() {
-                Ok((stream, _)) => break stream,
-                Err(_) if started.elapsed() < Duration::from_secs(10) => {
-                    if let Some(status) = qemu.try_wait()? {
-                        bail!("qemu: {status}: {}", fs::read_to_string(errors)?.trim());
+        let mut accept = |listener: &UnixListener| -> Result<UnixStream> {
+            // QEMU connects before it starts the machine, or exits because of its arguments; in the
+            // second case nobody would ever connect.
+            listener.set_nonblocking(true)?;
+            let stream = loop {
+                match listener.accept() {
+                    Ok((stream, _)) => break stream,
+                    Err(_) if started.elapsed() < Duration::from_secs(10) => {
+                        if let Some(status) = qemu.try_wait()? {
+                            bail!("qemu: {status}: {}", fs::read_to_string(errors)?.trim());
+                        }
+                        std::thread::sleep(Duration::from_millis(5));
                     }
-                    std::thread::sleep(Duration::from_millis(5));
+                    Err(error) => return Err(error).context("waiting for qemu to connect"),
                 }
-                Err(error) => return Err(error).context("waiting for qemu's control port"),
-            }
+            };
+            stream.set_nonblocking(false)?;
+            Ok(stream)
         };
-        control.set_nonblocking(false)?;
+        let (control, monitor) = (accept(&listeners.control)?, accept(&listeners.monitor)?);
         console.follow_control(control.try_clone()?);
-        Ok(Self { qemu, console, control, started })
+        let monitor = Mutex::new(Qmp::greet(monitor)?);
+        Ok(Self { qemu, console, control, monitor, started })
+    }
+
+    /// Plugs the cable of a card in, or pulls it out: the card gets or loses its carrier. Cards
+    /// count from 0.
+    pub fn cable(&self, nic: usize, plugged: bool) -> Result<()> {
+        let arguments = serde_json::json!({ "name": cable(nic), "up": plugged });
+        let mut monitor = self.monitor.lock().unwrap_or_else(PoisonError::into_inner);
+        monitor.execute("set_link", &arguments).map(drop)
     }
 
     /// Waits for the probe to speak. A boot that stops at the failure screen, or a kernel that

@@ -12,7 +12,7 @@ use crate::accel::Accel;
 use crate::console::Console;
 use crate::kernel::Kernel;
 use crate::lab::Lab;
-use crate::machine::Machine;
+use crate::machine::{Listeners, Machine, cable};
 use crate::sys;
 
 /// What looks for something to boot on a machine that has nothing but network cards.
@@ -48,23 +48,71 @@ impl Firmware {
     }
 }
 
-/// A network card and the wire it is plugged into.
+/// A network card, and what its cable leads to.
 #[derive(Clone, Debug)]
 pub struct Nic {
-    pub wire: String,
-    pub mac: String,
+    to: Far,
+    /// `None`: by its number.
+    mac: Option<String>,
+    plugged: bool,
 }
 
-/// The card of [`Vm::new`]'s only NIC.
-const FIRST_MAC: &str = "52:54:00:77:00:01";
+#[derive(Clone, Debug)]
+enum Far {
+    /// A bridge of the lab.
+    Wire(String),
+    /// One end of a cable between two machines, by the socket that it is: every frame goes through,
+    /// those that bridges keep to themselves as well.
+    Cable { socket: String, first: bool },
+}
+
+impl Nic {
+    pub fn on(wire: &str) -> Self {
+        Self { to: Far::Wire(wire.to_owned()), mac: None, plugged: true }
+    }
+
+    /// Of the machine that is switched on first, or of the other.
+    pub(crate) fn on_cable(socket: &str, first: bool) -> Self {
+        Self { to: Far::Cable { socket: socket.to_owned(), first }, mac: None, plugged: true }
+    }
+
+    pub fn mac(mut self, mac: &str) -> Self {
+        self.mac = Some(mac.to_owned());
+        self
+    }
+
+    /// Without carrier until [`Machine::cable`] says otherwise.
+    pub fn unplugged(mut self) -> Self {
+        self.plugged = false;
+        self
+    }
+
+    /// QEMU's `-netdev`, but for the name.
+    fn backend(&self, lab: &Lab) -> Result<String> {
+        Ok(match &self.to {
+            Far::Wire(wire) => {
+                format!("tap,ifname={},script=no,downscript=no", lab.tap(wire)?)
+            }
+            Far::Cable { socket, first } => format!(
+                "stream,server={},addr.type=unix,addr.abstract=on,addr.path={socket}",
+                if *first { "on" } else { "off" }
+            ),
+        })
+    }
+}
+
+/// Of the cards in the order in which they are given: the last byte begins at 1.
+const MACS: &str = "52:54:00:77:00";
 
 pub struct Vm<'lab> {
     lab: &'lab Lab,
+    name: &'static str,
     kernel: Kernel,
     firmware: Option<Firmware>,
     initramfs: Option<PathBuf>,
     cmdline: String,
     memory_mib: u32,
+    /// None: one on `br0`.
     nics: Vec<Nic>,
     nic_model: &'static str,
     disks: Vec<PathBuf>,
@@ -87,18 +135,25 @@ impl<'lab> Vm<'lab> {
     pub(crate) fn new(lab: &'lab Lab, kernel: Kernel) -> Self {
         Self {
             lab,
+            name: "machine",
             kernel,
             firmware: None,
             initramfs: None,
             cmdline: String::new(),
             memory_mib: 512,
-            nics: vec![Nic { wire: "br0".to_owned(), mac: FIRST_MAC.to_owned() }],
+            nics: Vec::new(),
             nic_model: "virtio-net-pci",
             disks: Vec::new(),
             uuid: None,
             accel: Accel::best(),
             console: Output::Log,
         }
+    }
+
+    /// What its files in the lab's folder begin with, where there are several machines.
+    pub fn named(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
     }
 
     pub fn initramfs(mut self, image: impl Into<PathBuf>) -> Self {
@@ -126,8 +181,13 @@ impl<'lab> Vm<'lab> {
 
     /// Instead of the one card on `br0`; in the order in which the kernel finds them.
     pub fn nics(mut self, nics: &[(&str, &str)]) -> Self {
-        let nic = |(wire, mac): &(&str, &str)| Nic { wire: (*wire).into(), mac: (*mac).into() };
-        self.nics = nics.iter().map(nic).collect();
+        self.nics = nics.iter().map(|(wire, mac)| Nic::on(wire).mac(mac)).collect();
+        self
+    }
+
+    /// One more card. Given any, there is none but those given.
+    pub fn nic(mut self, nic: Nic) -> Self {
+        self.nics.push(nic);
         self
     }
 
@@ -167,11 +227,15 @@ impl<'lab> Vm<'lab> {
 
     /// Switches the machine on.
     pub fn boot(self) -> Result<Machine> {
-        // The control port is a socket without a path: gone with the namespace, and paths of
-        // sockets may not be longer than 107 bytes.
-        let address = format!("landfall-{}", std::process::id());
-        let listener =
-            UnixListener::bind_addr(&SocketAddr::from_abstract_name(address.as_bytes())?)?;
+        // These are sockets without a path: gone with the namespace, and paths of sockets may not be
+        // longer than 107 bytes.
+        let listen = |address: &str| -> Result<_> {
+            Ok(UnixListener::bind_addr(&SocketAddr::from_abstract_name(address.as_bytes())?)?)
+        };
+        let address = format!("landfall-{}-{}", std::process::id(), self.name);
+        let monitor = format!("{address}-monitor");
+        let listeners = Listeners { control: listen(&address)?, monitor: listen(&monitor)? };
+        let nics = if self.nics.is_empty() { &[Nic::on("br0")][..] } else { &self.nics };
 
         let arch = self.kernel.arch();
         let mut command = Command::new(arch.qemu());
@@ -182,11 +246,17 @@ impl<'lab> Vm<'lab> {
             .args(arch.board(self.accel))
             .args(["-serial", if self.console == Output::Terminal { "mon:stdio" } else { "stdio" }])
             .args(["-chardev", &format!("socket,id=control,abstract=on,path={address}")])
-            .args(arch.control_port());
+            .args(arch.control_port())
+            .args(["-chardev", &format!("socket,id=monitor,abstract=on,path={monitor}")])
+            .args(["-mon", "chardev=monitor,mode=control"]);
         self.add_firmware(&mut command)?;
-        for (number, nic) in self.nics.iter().enumerate() {
-            let tap = self.lab.tap(&nic.wire)?;
-            let (model, mac) = (self.nic_model, &nic.mac);
+        for (number, nic) in nics.iter().enumerate() {
+            let mut model = self.nic_model.to_owned();
+            // A bond that talks to its switch wants to know both, and this card would not say.
+            if model.starts_with("virtio") && matches!(nic.to, Far::Cable { .. }) {
+                model += ",speed=1000,duplex=full";
+            }
+            let mac = nic.mac.clone().unwrap_or_else(|| format!("{MACS}:{:02x}", number + 1));
             let (rom, order) = match self.firmware {
                 Some(Firmware::Bios) => ("", format!(",bootindex={number}")),
                 // Without its ROM the card is the firmware's to drive, as in most servers.
@@ -196,10 +266,10 @@ impl<'lab> Vm<'lab> {
             // A fixed slot for each card, so that its name in the running system is known.
             let slot = number + 3;
             command
-                .args(["-netdev"])
-                .arg(format!("tap,id=net{number},ifname={tap},script=no,downscript=no"))
+                .arg("-netdev")
+                .arg(format!("{},id={}", nic.backend(self.lab)?, cable(number)))
                 .args(["-device"])
-                .arg(format!("{model},netdev=net{number},mac={mac},addr={slot}{rom}{order}"));
+                .arg(format!("{model},netdev={},mac={mac},addr={slot}{rom}{order}", cable(number)));
         }
         for (number, disk) in self.disks.iter().enumerate() {
             command
@@ -213,7 +283,7 @@ impl<'lab> Vm<'lab> {
         }
 
         let console = Console::default();
-        let errors = self.lab.file("machine.qemu.log");
+        let errors = self.lab.file(&format!("{}.qemu.log", self.name));
         if self.console != Output::Terminal {
             command.stdin(Stdio::piped()).stdout(Stdio::piped());
         }
@@ -222,10 +292,15 @@ impl<'lab> Vm<'lab> {
             .spawn()
             .with_context(|| format!("starting {}", arch.qemu()))?;
         if let Some(output) = qemu.stdout.take() {
-            let log = File::create(self.lab.file("machine.console.log"))?;
+            let log = File::create(self.lab.file(&format!("{}.console.log", self.name)))?;
             console.follow_console(output, log, self.console == Output::Echo);
         }
-        Machine::new(qemu, console, &listener, &errors)
+        let machine = Machine::new(qemu, console, &listeners, &errors)?;
+        for (number, _) in nics.iter().enumerate().filter(|(_, nic)| !nic.plugged) {
+            // Long before its kernel has a driver for the card.
+            machine.cable(number, false)?;
+        }
+        Ok(machine)
     }
 
     /// What the machine runs first.
@@ -238,7 +313,7 @@ impl<'lab> Vm<'lab> {
             }
             Some(firmware) => {
                 let [code, pristine] = firmware.ovmf().context("this firmware is not OVMF")?;
-                let variables = self.lab.file("machine.vars.img");
+                let variables = self.lab.file(&format!("{}.vars.img", self.name));
                 fs::copy(pristine, &variables)
                     .with_context(|| format!("{pristine}: package ovmf"))?;
                 command

@@ -6,7 +6,8 @@
 //!              `vmlinuz`
 //! stubs/       systemd's EFI stubs of the same releases, in folders of the same names
 //! roots/       Debian root images
-//! packages/    boot loaders and DHCP servers of Debian, unpacked together with their libraries
+//! packages/    boot loaders, servers of addresses and iproute2 of Debian, unpacked together with
+//!              their libraries
 //! initramfs/   images built for the tests, named by what went into them
 //! labs/        one folder for each test: console and server logs, its root images
 //! ```

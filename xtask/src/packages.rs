@@ -1,6 +1,6 @@
-//! Boot loaders and DHCP servers of Debian's current release, unpacked and never installed: the
-//! packages of the servers would start them at once, and that of iPXE adds itself to the boot menu
-//! of the host.
+//! Boot loaders, servers of addresses, and what a switch is made of, of Debian's current release,
+//! unpacked and never installed: the packages of the servers would start them at once, and that of
+//! iPXE adds itself to the boot menu of the host.
 
 use std::fs;
 
@@ -16,11 +16,13 @@ const PACKAGES: &[&str] = &[
     "grub-common",
     "grub-efi-amd64-bin",
     "grub-pc-bin",
+    "iproute2",
     "ipxe",
     "isc-dhcp-server",
     "kea-dhcp4-server",
     "kea-dhcp6-server",
     "pxelinux",
+    "radvd",
     "syslinux-common",
 ];
 
@@ -33,7 +35,7 @@ pub fn prepare() -> Result<()> {
     if fs::read_to_string(&note).is_ok_and(|text| text == list) {
         return Ok(());
     }
-    say::step("fetching boot loaders and DHCP servers", || {
+    say::step("fetching boot loaders and servers of addresses", || {
         let unpacked = tree.with_extension("unfinished");
         Apt::of(SUITE, Arch::Amd64)?.unpack_with_dependencies(PACKAGES, &unpacked)?;
         // Nobody reads them here, and they are half of it.

@@ -1,18 +1,32 @@
-//! dnsmasq: DHCP always, TFTP and DNS when asked.
+//! dnsmasq: addresses of either family, TFTP and DNS when asked.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
 
 use crate::daemon::{Daemon, Socket};
-use crate::lab::Lab;
+use crate::lab::{Lab, SERVER6};
 
 pub struct Dnsmasq {
     arguments: Vec<String>,
-    leases: String,
+    leases: Option<String>,
     sockets: Vec<Socket>,
+    log: String,
+}
+
+/// How machines get their IPv6 addresses. In each case dnsmasq advertises itself as router, name
+/// server (RDNSS) and what [`Dnsmasq::search`] says (DNSSL).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ipv6 {
+    /// They make them of the prefix, and nobody answers DHCPv6.
+    Slaac,
+    /// They make them of the prefix, and ask DHCPv6 for the rest (flag O).
+    Stateless,
+    /// DHCPv6 gives them (flags M and O).
+    Stateful,
 }
 
 impl Dnsmasq {
@@ -35,9 +49,26 @@ impl Dnsmasq {
         ];
         Self {
             arguments: fixed.map(str::to_owned).into(),
-            leases: "10.77.0.50,10.77.0.99,1h".to_owned(),
+            leases: Some("10.77.0.50,10.77.0.99,1h".to_owned()),
             sockets: vec![Socket::Udp(67)],
+            log: "dnsmasq.log".to_owned(),
         }
+    }
+
+    /// Gives no addresses and speaks to nobody but firmware, to which it names a boot file on a
+    /// server: what stands beside a DHCP server that nobody may touch.
+    pub fn proxy(boot_server: Ipv4Addr) -> Self {
+        Self::new()
+            .leases("10.77.0.0,proxy")
+            .log("dnsmasq-proxy.log")
+            .option("port=0")
+            .option(format!("pxe-service=x86PC,\"Landfall\",ltsp/amd64/pxelinux,{boot_server}"))
+    }
+
+    /// Where its words go, in the lab's folder, if there are several.
+    pub fn log(mut self, name: &str) -> Self {
+        self.log = name.to_owned();
+        self
     }
 
     /// Started with nothing but a configuration, as an operator writes it; it gives no thought to
@@ -58,8 +89,43 @@ impl Dnsmasq {
 
     /// First and last address and the time, as `dhcp-range` takes them.
     pub fn leases(mut self, range: &str) -> Self {
-        self.leases = range.to_owned();
+        self.leases = Some(range.to_owned());
         self
+    }
+
+    pub fn without_ipv4(mut self) -> Self {
+        self.leases = None;
+        self.sockets.retain(|socket| *socket != Socket::Udp(67));
+        self
+    }
+
+    /// On a wire with fd77::/64, as [`Lab::with_ipv6`] makes one.
+    pub fn ipv6(self, how: Ipv6) -> Self {
+        let range = match how {
+            Ipv6::Slaac => "fd77::,ra-only,64",
+            Ipv6::Stateless => "fd77::,ra-stateless,64",
+            Ipv6::Stateful => "fd77::1000,fd77::1fff,64,1h",
+        };
+        let mut server = self
+            .option("enable-ra")
+            .option(format!("dhcp-range={range}"))
+            .option(format!("dhcp-option=option6:dns-server,[{SERVER6}]"));
+        server.sockets.push(Socket::Icmp6);
+        if how != Ipv6::Slaac {
+            server.sockets.push(Socket::Udp6(547));
+        }
+        server
+    }
+
+    /// Of names without a dot, in either family.
+    pub fn search(self, domain: &str) -> Self {
+        self.option(format!("dhcp-option=119,{domain}"))
+            .option(format!("dhcp-option=option6:domain-search,{domain}"))
+    }
+
+    /// DHCPv6's option 59: from where firmware, and we, would boot.
+    pub fn boot_file_url(self, url: &str) -> Self {
+        self.option(format!("dhcp-option=option6:bootfile-url,{url}"))
     }
 
     /// Any further option of the program, without its dashes: `dhcp-option=17,/opt/ltsp`.
@@ -85,8 +151,9 @@ impl Dnsmasq {
 
     pub fn start(self, lab: &Lab) -> Result<Daemon> {
         let mut command = Command::new("dnsmasq");
-        command.args(&self.arguments).arg(format!("--dhcp-range={}", self.leases));
-        let mut daemon = Daemon::start(command, &lab.file("dnsmasq.log"))?;
+        command.args(&self.arguments);
+        command.args(self.leases.map(|range| format!("--dhcp-range={range}")));
+        let mut daemon = Daemon::start(command, &lab.file(&self.log))?;
         for socket in self.sockets {
             daemon.wait_for(socket)?;
         }

@@ -27,6 +27,7 @@ pub struct Nbd {
     writable: Vec<(String, PathBuf)>,
     rate: Option<String>,
     folder: PathBuf,
+    ipv6: bool,
     daemon: Option<Daemon>,
 }
 
@@ -39,6 +40,7 @@ impl Nbd {
             writable: Vec::new(),
             rate: None,
             folder: lab.folder().to_path_buf(),
+            ipv6: lab.has_ipv6(),
             daemon: None,
         }
     }
@@ -90,8 +92,11 @@ impl Nbd {
     fn command(&self, pid_file: &Path) -> Result<Command> {
         let port = PORT.to_string();
         if self.kind == NbdKind::NbdServer {
-            let mut text =
-                format!("[generic]\nallowlist = true\nlistenaddr = {SERVER}\nport = {port}\n");
+            let mut text = format!("[generic]\nallowlist = true\nport = {port}\n");
+            // It takes but one; without any it listens to all.
+            if !self.ipv6 {
+                writeln!(text, "listenaddr = {SERVER}")?;
+            }
             for (name, image) in &self.exports {
                 write!(text, "[{name}]\nexportname = {}\nreadonly = true\n", image.display())?;
             }
