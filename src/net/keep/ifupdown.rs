@@ -113,52 +113,96 @@ pub fn cloud_drop_in() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::keep::tests::{Files, port, root};
-    use crate::net::lease::tests::lease;
+    use crate::directives::carry_out;
+    use crate::net::configured::Configured;
+    use crate::net::description::HandoverMode;
+    use crate::net::keep::tests::{
+        Files, WITH_NETWORK_MANAGER, inheritance, port, root, vlan_on_bond,
+    };
+    use crate::net::keep::{Inheritance, Wishes, foresee};
     use crate::net::plan::tests::plan;
+
+    const DEBIAN: Files<'static> =
+        &[("etc/network/interfaces", ""), ("usr/lib/udev/ifupdown-hotplug", "")];
+    const SECOND: Files<'static> = &[("etc/network/interfaces", ""), ("usr/share/ifupdown2/x", "")];
+    const PLAIN: Files<'static> = &[("etc/network/interfaces", "")];
 
     #[test]
     #[rustfmt::skip]
     fn the_program_is_recognised() {
-        let cases: [(Files<'_>, bool, Dialect); 4] = [
-            (&[],                                        false, Dialect::Plain),
-            (&[("etc/network/interfaces", "")],          true,  Dialect::Plain),
+        let cases: [(Files<'_>, Option<Dialect>); 6] = [
+            (&[],    None),
+            (PLAIN,  Some(Dialect::Plain)),
             (&[("sbin", "->usr/sbin"), ("usr/sbin/ifup", ""), ("usr/lib/udev/ifupdown-hotplug", "")],
-                                                         true,  Dialect::Debian),
+                     Some(Dialect::Debian)),
             (&[("usr/sbin/ifup", ""), ("lib", "->/usr/lib"), ("usr/lib/udev/ifupdown-hotplug", "")],
-                                                         true,  Dialect::Debian),
+                     Some(Dialect::Debian)),
+            (DEBIAN, Some(Dialect::Debian)),
+            (SECOND, Some(Dialect::Second)),
         ];
-        for (files, is_there, dialect) in cases {
+        for (files, dialect) in cases {
             let (_folder, tree) = root(files);
-            assert_eq!((is_in(&tree), Dialect::of(&tree)), (is_there, dialect), "{files:?}");
+            assert_eq!(Dialect::of(&tree), dialect, "{files:?}");
         }
+    }
+
+    /// The file after its first line and the two of the loopback.
+    fn stanzas(links: &[Configured], files: Files<'_>, method: Option<&str>) -> Vec<String> {
+        let (_folder, tree) = root(files);
+        let plan = plan();
+        let wishes = Wishes { method, ..Wishes::default() };
+        let left = foresee(&Inheritance { wishes, ..inheritance(links, &plan) }, &tree);
+        assert!(carry_out(&left.root, &tree).is_empty());
+        let text = tree.read_text(PATH).unwrap().unwrap();
+        let rest = text.strip_prefix(HEADER).unwrap();
+        let rest = rest.strip_prefix("auto lo\niface lo inet loopback\n").unwrap();
+        rest.lines().map(str::to_owned).collect()
     }
 
     #[test]
     fn interfaces_has_the_stanzas_of_ltsp() {
-        let (plan, lease) = (plan(), lease("10.0.0.5/24"));
-        let stanzas = |method: Option<&str>, dialect| {
-            let text = render(&port(&plan, &lease), super::method(method).0, dialect);
-            text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
-        };
+        let links = [port()];
         // C71
+        assert_eq!(stanzas(&links, PLAIN, None), ["auto eth0", "iface eth0 inet manual"]);
         assert_eq!(
-            stanzas(None, Dialect::Plain),
-            ["auto lo", "iface lo inet loopback", "auto eth0", "iface eth0 inet manual"]
+            stanzas(&links, DEBIAN, Some("manual")),
+            ["auto mac/52:54:00:aa:bb:cc=eth0", "no-auto-down eth0", "iface eth0 inet manual"]
         );
-        assert_eq!(
-            stanzas(Some("manual"), Dialect::Debian),
-            [
-                "auto lo",
-                "iface lo inet loopback",
-                "auto mac/52:54:00:aa:bb:cc=eth0",
-                "no-auto-down eth0",
-                "iface eth0 inet manual",
-            ]
-        );
-        let last = |method| stanzas(Some(method), Dialect::Plain).split_off(3);
+        let last = |method| stanzas(&links, PLAIN, Some(method)).split_off(1);
         assert_eq!(last("dhcp"), ["iface eth0 inet dhcp"]);
         assert_eq!(last("static"), ["iface eth0 inet static", "    address 10.0.0.5/24"]);
         assert_eq!(last("manual\n up reboot"), ["iface eth0 inet manual"]);
+    }
+
+    #[test]
+    fn only_links_with_addresses_are_named() {
+        let expected = ["auto bond0.5", "iface bond0.5 inet manual"];
+        assert_eq!(stanzas(&vlan_on_bond(), DEBIAN, None), expected);
+    }
+
+    /// It would take the address away that its file does not have.
+    #[test]
+    fn ifupdown2_never_hears_of_the_link() {
+        assert!(stanzas(&[port()], SECOND, None).is_empty());
+        let asked = stanzas(&[port()], SECOND, Some("dhcp"));
+        assert_eq!(asked, ["auto eth0", "iface eth0 inet dhcp"]);
+    }
+
+    /// What the file names, NetworkManager does not touch.
+    #[test]
+    fn a_link_of_network_manager_is_not_named() {
+        let files = [DEBIAN, WITH_NETWORK_MANAGER].concat();
+        assert!(stanzas(&[port()], &files, None).is_empty());
+    }
+
+    #[test]
+    fn cloud_init_writes_no_stanzas_of_its_own() {
+        let (plan, links) = (plan(), [port()]);
+        let (_folder, tree) = root(&[PLAIN[0], ("etc/cloud/cloud.cfg", "")]);
+        let mode = HandoverMode::Dhcp;
+        let left = foresee(&Inheritance { mode, ..inheritance(&links, &plan) }, &tree);
+        assert!(carry_out(&left.root, &tree).is_empty());
+        let text = tree.read_text(CLOUD_DROP_IN).unwrap().unwrap();
+        assert!(text.ends_with("network:\n  config: disabled\n"), "{text}");
     }
 }

@@ -314,3 +314,152 @@ fn number(file: &mut Keyfile, routes: impl Iterator<Item = String>) {
         file.line(&format!("route{number}"), route);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Mac;
+    use crate::net::description::{HandoverMode, Ipv6Method};
+    use crate::net::keep::tests::{
+        Files, SECOND, WITH_NETWORK_MANAGER, WITH_NETWORKD, bridge, dual_stack, inheritance, left,
+        port, root, text, v6_only, vlan_on_bond,
+    };
+    use crate::net::keep::{Wishes, foresee};
+    use crate::net::plan::tests::plan;
+    use HandoverMode::{Dhcp, Static, Unmanaged};
+
+    const UUID: &str = "9fab04d0-7b91-89c8-a437-791ef634fe68";
+
+    fn profile_of(link: Configured, mode: HandoverMode) -> String {
+        let name = format!("landfall-{}.nmconnection", link.name);
+        text(&left(&[link], WITH_NETWORK_MANAGER, mode), &name)
+    }
+
+    #[test]
+    fn network_manager_takes_a_lease_over() {
+        let left = left(&[port()], WITH_NETWORK_MANAGER, Dhcp);
+        let uuid = uuid(&port());
+        let expected = format!(
+            "\
+[connection]
+id=landfall-eth0
+uuid={uuid}
+type=ethernet
+autoconnect-priority=999
+autoconnect-retries=0
+multi-connect=1
+
+[ethernet]
+mac-address=52:54:00:aa:bb:cc
+
+[ipv4]
+method=auto
+dhcp-client-id=mac
+dhcp-timeout=2147483647
+dhcp-vendor-class-identifier=landfall
+may-fail=false
+
+[ipv6]
+addr-gen-mode=eui64
+method=ignore
+"
+        );
+        assert_eq!(text(&left, "eth0.nmconnection"), expected);
+        let note = format!("[device]\nmanaged=true\nconnection-uuid={uuid}\n");
+        assert_eq!(text(&left, "NetworkManager/devices/2"), note);
+        let private: Vec<_> = left.run.iter().filter(|file| file.mode == 0o600).collect();
+        assert_eq!(private.len(), 1, "{private:#?}");
+        assert!(
+            !left
+                .run
+                .iter()
+                .any(|file| file.path.ends_with(".conf") && file.path.contains("Manager"))
+        );
+    }
+
+    #[test]
+    fn a_profile_is_the_same_in_every_boot() {
+        let (one, other) = (port(), Configured { mac: SECOND, ..port() });
+        assert_eq!(uuid(&one), UUID);
+        assert_ne!(uuid(&one), uuid(&other));
+        // What a bond has made of its address is not what a port is known by.
+        let in_bond = Configured { mac: SECOND, permanent_mac: Some(one.mac), ..port() };
+        assert_eq!(uuid(&in_bond), UUID);
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn each_way_to_an_address_has_its_words() {
+        let identity = "dhcp-duid=00:03:00:01:52:54:00:aa:bb:cc\ndhcp-iaid=7\n";
+        let mut another = port();
+        another.request.as_mut().unwrap().client_id = Some((0, b"r7".to_vec()));
+        let cases: [(&str, Configured, HandoverMode, &str, String); 8] = [
+            ("frozen",             port(),                         Static, "ipv4", "method=manual\naddress1=10.0.0.5/24\nmay-fail=false\n".into()),
+            ("another client",     another,                        Dhcp,   "ipv4", "method=auto\ndhcp-client-id=00:72:37\ndhcp-timeout=2147483647\ndhcp-vendor-class-identifier=landfall\nmay-fail=false\n".into()),
+            ("no IPv4",            v6_only(Ipv6Method::Auto),      Dhcp,   "ipv4", "method=disabled\n".into()),
+            ("advertised",         dual_stack(),                   Dhcp,   "ipv6", format!("addr-gen-mode=eui64\nmethod=auto\n{identity}may-fail=true\n")),
+            ("alone",              v6_only(Ipv6Method::Auto),      Dhcp,   "ipv6", format!("addr-gen-mode=eui64\nmethod=auto\n{identity}may-fail=false\n")),
+            ("DHCPv6 by flags",    v6_only(Ipv6Method::Dhcp),      Dhcp,   "ipv6", format!("addr-gen-mode=eui64\nmethod=auto\n{identity}may-fail=false\n")),
+            ("the link's own",     v6_only(Ipv6Method::LinkLocal), Dhcp,   "ipv6", "addr-gen-mode=eui64\nmethod=link-local\n".into()),
+            ("frozen, by name",    v6_only(Ipv6Method::Auto),      Static, "ipv6", "addr-gen-mode=eui64\nmethod=manual\naddress1=2001:db8::7/128\naddress2=2001:db8::5054:ff:feaa:bbcc/64\ngateway=fe80::1\ndns=2001:db8::53;\nmay-fail=false\n".into()),
+        ];
+        for (case, link, mode, section, expected) in cases {
+            let text = profile_of(link, mode);
+            let rest = text.split_once(&format!("[{section}]\n")).unwrap().1;
+            let own = rest.split_once("\n[").map_or(rest, |(own, _)| own);
+            assert_eq!(own.trim_end(), expected.trim_end(), "{case}");
+        }
+    }
+
+    #[test]
+    fn what_is_made_of_others_refers_to_them() {
+        let links = vlan_on_bond();
+        let left = left(&links, WITH_NETWORK_MANAGER, Dhcp);
+        let [_, second, bond, vlan] = ["eth0", "eth1", "bond0", "bond0.5"]
+            .map(|name| text(&left, &format!("landfall-{name}.nmconnection")));
+        let of = |name: &str| uuid(links.iter().find(|link| link.name == name).unwrap());
+        assert!(second.contains(&format!("master={}\nslave-type=bond\n", of("bond0"))), "{second}");
+        assert!(second.contains("mac-address=52:54:00:aa:bb:dd\n"), "{second}");
+        assert!(!second.contains("[ipv4]") && !second.contains("cloned"), "{second}");
+        assert!(bond.contains("[bond]\nmode=active-backup\n"), "{bond}");
+        assert!(bond.contains("[ipv4]\nmethod=disabled\n"), "{bond}");
+        assert!(vlan.contains(&format!("id=5\nparent={}\n", of("bond0"))), "{vlan}");
+        assert!(vlan.contains("interface-name=bond0.5\n"), "{vlan}");
+
+        let left = self::left(&bridge(), WITH_NETWORK_MANAGER, Dhcp);
+        assert!(text(&left, "br0.nmconnection").contains("[bridge]\nstp=false\n"));
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn it_is_told_to_leave_alone_what_is_not_its_own() {
+        let port = vec![port()];
+        let cases: [(&str, Vec<Configured>, Files<'_>, HandoverMode, &str); 3] = [
+            ("it is not enabled",      port.clone(),   &[],                  Dhcp,      "mac:52:54:00:aa:bb:cc"),
+            ("networkd is, too",       port,           WITH_NETWORKD,        Dhcp,      "mac:52:54:00:aa:bb:cc"),
+            ("nobody shall have them", vlan_on_bond(), WITH_NETWORK_MANAGER, Unmanaged, "mac:52:54:00:aa:bb:cc,mac:52:54:00:aa:bb:dd,interface-name:=bond0,interface-name:=bond0.5"),
+        ];
+        for (case, links, files, mode, devices) in cases {
+            let text = text(&left(&links, files, mode), "NetworkManager/");
+            assert!(text.ends_with(&format!("[main]\ndns=none\n\n[device-landfall]\nmatch-device={devices}\nmanaged=0\n")), "{case}: {text}");
+        }
+    }
+
+    #[test]
+    fn names_of_a_setting_are_nobody_elses_c54() {
+        let (links, plan) = ([port()], plan());
+        let (_folder, tree) = root(WITH_NETWORK_MANAGER);
+        let wishes = Wishes { own_dns: true, ..Wishes::default() };
+        let left = foresee(&Inheritance { wishes, ..inheritance(&links, &plan) }, &tree);
+        assert_eq!(text(&left, "conf.d"), "[main]\ndns=none\n");
+        assert!(text(&left, "nmconnection").contains("ignore-auto-dns=true\n"));
+    }
+
+    #[test]
+    fn a_cloned_address_stays() {
+        let own = Mac([0x52, 0x54, 0, 1, 1, 1]);
+        let text = profile_of(Configured { permanent_mac: Some(own), ..port() }, Dhcp);
+        let lines = "mac-address=52:54:00:01:01:01\ncloned-mac-address=52:54:00:aa:bb:cc\n";
+        assert!(text.contains(lines), "{text}");
+    }
+}

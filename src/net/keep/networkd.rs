@@ -353,3 +353,278 @@ fn is_beyond(via: IpAddr, share: &Share<'_>) -> bool {
         IpAddr::V6(_) => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ipnet::Ipv4Net;
+
+    use super::*;
+    use crate::net::configured::Configured;
+    use crate::net::description::{HandoverMode, Ipv6Method, RouteRequest};
+    use crate::net::keep::tests::{
+        Files, NODE, SECOND, WITH_NETWORKD, bridge, dual_stack, inheritance, left, part, port,
+        root, text, v6_only, vlan_on_bond,
+    };
+    use crate::net::keep::{Inheritance, Wishes, foresee};
+    use crate::net::kernel::Origin;
+    use crate::net::lease::tests::lease;
+    use crate::net::plan::tests::plan;
+    use crate::net::{NetworkPlan, Route};
+    use HandoverMode::{Dhcp, Static, Unmanaged};
+
+    /// All files of networkd, one after the other, without their first lines.
+    fn all(links: &[Configured], mode: HandoverMode) -> String {
+        let left = left(links, WITH_NETWORKD, mode);
+        let ours = left.run.iter().filter(|file| file.path.starts_with("/run/systemd/network/"));
+        let texts = ours.map(|file| {
+            let name = file.path.trim_start_matches("/run/systemd/network/10-landfall-");
+            format!("# {name}\n{}", file.text.strip_prefix(HEADER).unwrap())
+        });
+        texts.collect()
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn our_file_comes_before_those_of_the_image() {
+        let cases: [(Files<'_>, &str); 6] = [
+            (&[],                                                "systemd/network/10-landfall-eth0.network"),
+            (&[("usr/lib/systemd/network/80-dhcp.network", "")], "systemd/network/10-landfall-eth0.network"),
+            (&[("etc/systemd/network/05-lan.network", "")],      "systemd/network/+10-landfall-eth0.network"),
+            (&[("etc/systemd/network/+lan.network", "")],        "systemd/network/+10-landfall-eth0.network"),
+            (&[("etc/systemd/network/#lan.network", "")],        "systemd/network/!10-landfall-eth0.network"),
+            (&[("etc/systemd/network/05-lan.link", "")],         "systemd/network/10-landfall-eth0.network"),
+        ];
+        for (files, expected) in cases {
+            let (_folder, tree) = root(files);
+            assert_eq!(path("eth0", "network", &tree), expected, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn networkd_adopts_a_lease() {
+        let links = [port()];
+        let plan = NetworkPlan { hostname: Some("n1".into()), ..plan() };
+        let (_folder, tree) = root(WITH_NETWORKD);
+        let expected = "\
+[Match]
+MACAddress=52:54:00:aa:bb:cc
+Type=ether
+
+[Network]
+KeepConfiguration=yes
+IgnoreCarrierLoss=yes
+DHCP=ipv4
+
+[DHCPv4]
+ClientIdentifier=mac
+SendRelease=no
+VendorClassIdentifier=landfall
+UseHostname=no
+Hostname=n1
+";
+        let left = foresee(&inheritance(&links, &plan), &tree);
+        assert_eq!(text(&left, ".network"), expected);
+
+        let wishes = Wishes { own_dns: true, own_ntp: true, ..Wishes::default() };
+        let plan = NetworkPlan { dns: vec![[10, 0, 0, 1].into()], ..plan };
+        let left = foresee(&Inheritance { wishes, ..inheritance(&links, &plan) }, &tree);
+        let more = expected.replace("SendRelease=no\n", "SendRelease=no\nUseDNS=no\nUseNTP=no\n");
+        assert_eq!(text(&left, ".network"), more, "C54: those of a setting, and no others");
+
+        let ignoring = Inheritance { ignore_peer_dns: true, ..inheritance(&links, &plan) };
+        let left = foresee(&ignoring, &tree);
+        let text = text(&left, ".network");
+        assert!(text.contains("DNS=10.0.0.1\n") && text.contains("UseDNS=no\n"), "{text}");
+    }
+
+    fn typed() -> Configured {
+        let gateway = Some([10, 9, 0, 1].into());
+        let routes = vec![Route { to: Ipv4Net::default(), via: gateway }];
+        let dns = vec![[10, 0, 0, 1].into()];
+        let lease =
+            Lease { routes, dns, search: vec!["lab.example".into()], ..lease("10.0.0.5/24") };
+        Configured { ipv4: Some(lease), mtu: Some(9000), ..port() }
+    }
+
+    /// A lease that is frozen is an address that somebody has typed: nobody asks for it.
+    #[test]
+    fn networkd_adopts_an_address_without_an_end() {
+        let expected = "\
+# eth0.network
+[Match]
+MACAddress=52:54:00:aa:bb:cc
+Type=ether
+
+[Link]
+MTUBytes=9000
+
+[Network]
+KeepConfiguration=yes
+IgnoreCarrierLoss=yes
+DNS=10.0.0.1
+Domains=lab.example
+Address=10.0.0.5/24
+
+[Route]
+Destination=0.0.0.0/0
+Gateway=10.9.0.1
+GatewayOnLink=yes
+";
+        let by_hand = Configured { origin: Origin::CommandLine, ..typed() };
+        assert_eq!(all(&[by_hand], Dhcp), expected);
+        let frozen = expected.replace("5/24\n", "5/24\n\n[IPv6AcceptRA]\nDHCPv6Client=no\n");
+        assert_eq!(all(&[typed()], Static), frozen);
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn each_way_to_an_ipv6_address_has_its_words() {
+        let identity = "[DHCPv6]\nDUIDType=link-layer\nDUIDRawData=00:01:52:54:00:aa:bb:cc\nIAID=7\nSendRelease=no\n";
+        let v6 = Configured { request: v6_only(Ipv6Method::Auto).request, ..v6_only(Ipv6Method::Auto) };
+        let typed = Ipv6Method::Static { address: "2001:db8::7".parse().unwrap(), prefix: 64, gateway: Some("fe80::1".parse().unwrap()), peer: None };
+        let routed = Ipv6Method::Static { address: "2001:db8::7".parse().unwrap(), prefix: 64, gateway: None, peer: None };
+        let cases: [(&str, Configured, HandoverMode, String); 8] = [
+            ("advertised",            v6,                             Dhcp,   format!("IPv6AcceptRA=yes\n\n{identity}")),
+            ("DHCPv6 in any case",    v6_only(Ipv6Method::Dhcp),      Dhcp,   format!("DHCP=ipv6\nIPv6AcceptRA=yes\n\n{identity}WithoutRA=solicit\n")),
+            ("the link's own",        v6_only(Ipv6Method::LinkLocal), Dhcp,   "IPv6AcceptRA=no\n".into()),
+            ("not asked for",         v6_only(Ipv6Method::Off),       Dhcp,   String::new()),
+            ("typed, with a router",  v6_only(typed),                 Dhcp,   "DNS=2001:db8::53\nAddress=2001:db8::7/128\nAddress=2001:db8::5054:ff:feaa:bbcc/64\nIPv6AcceptRA=no\n\n[Route]\nGateway=fe80::1\n".into()),
+            ("typed, without",        v6_only(routed),                Dhcp,   "DNS=2001:db8::53\nAddress=2001:db8::7/128\nIPv6AcceptRA=yes\n\n[IPv6AcceptRA]\nDHCPv6Client=no\n".into()),
+            ("frozen: routers stay",  v6_only(Ipv6Method::Auto),      Static, "DNS=2001:db8::53\nAddress=2001:db8::7/128\nIPv6AcceptRA=yes\n\n[IPv6AcceptRA]\nDHCPv6Client=no\n".into()),
+            ("both families",         dual_stack(),                   Dhcp,   format!("DHCP=ipv4\nIPv6AcceptRA=yes\n\n[DHCPv4]\nClientIdentifier=mac\nSendRelease=no\nVendorClassIdentifier=landfall\n\n{identity}")),
+        ];
+        for (case, link, mode, expected) in cases {
+            let text = all(&[link], mode);
+            let rest = text.split_once("IgnoreCarrierLoss=yes\n").unwrap().1;
+            assert_eq!(rest, expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_vlan_on_a_bond_is_described_with_its_parts() {
+        let expected = "\
+# eth0.network
+[Match]
+PermanentMACAddress=52:54:00:aa:bb:cc
+Type=ether
+
+[Network]
+KeepConfiguration=yes
+IgnoreCarrierLoss=yes
+PrimarySlave=yes
+Bond=bond0
+LinkLocalAddressing=no
+IPv6AcceptRA=no
+# eth1.network
+[Match]
+PermanentMACAddress=52:54:00:aa:bb:dd
+Type=ether
+
+[Network]
+KeepConfiguration=yes
+IgnoreCarrierLoss=yes
+Bond=bond0
+LinkLocalAddressing=no
+IPv6AcceptRA=no
+# bond0.netdev
+[NetDev]
+Name=bond0
+Kind=bond
+MACAddress=52:54:00:aa:bb:cc
+
+[Bond]
+Mode=active-backup
+MIIMonitorSec=100ms
+# bond0.link
+[Match]
+OriginalName=bond0
+
+[Link]
+MACAddressPolicy=none
+# bond0.network
+[Match]
+Name=bond0
+
+[Network]
+KeepConfiguration=yes
+IgnoreCarrierLoss=yes
+VLAN=bond0.5
+LinkLocalAddressing=no
+IPv6AcceptRA=no
+# bond0.5.netdev
+[NetDev]
+Name=bond0.5
+Kind=vlan
+MACAddress=52:54:00:aa:bb:cc
+
+[VLAN]
+Id=5
+# bond0.5.link
+[Match]
+OriginalName=bond0.5
+
+[Link]
+MACAddressPolicy=none
+# bond0.5.network
+[Match]
+Name=bond0.5
+
+[Network]
+KeepConfiguration=yes
+IgnoreCarrierLoss=yes
+DHCP=ipv4
+
+[DHCPv4]
+ClientIdentifier=mac
+SendRelease=no
+VendorClassIdentifier=landfall
+";
+        assert_eq!(all(&vlan_on_bond(), Dhcp), expected);
+    }
+
+    #[test]
+    fn a_bridge_is_as_the_boot_has_made_it() {
+        let text = all(&bridge(), Dhcp);
+        assert!(text.contains("Bridge=br0\n"), "{text}");
+        assert!(text.contains("Kind=bridge\n"), "{text}");
+        assert!(text.contains("[Bridge]\nForwardDelaySec=0\nSTP=no\n"), "{text}");
+    }
+
+    /// networkd is told of no recipe then: it would carry it out.
+    #[test]
+    fn hands_off_means_every_part() {
+        let text = all(&vlan_on_bond(), Unmanaged);
+        assert_eq!(text.matches("[Link]\nUnmanaged=yes\n").count(), 4, "{text}");
+        assert!(!text.contains("[NetDev]") && !text.contains("[Network]"), "{text}");
+    }
+
+    #[test]
+    fn a_port_with_another_address_is_known_by_its_own() {
+        let cloned = Configured { permanent_mac: Some(SECOND), ..port() };
+        assert!(all(&[cloned], Dhcp).contains("PermanentMACAddress=52:54:00:aa:bb:dd\n"));
+        let usual = Configured { permanent_mac: Some(NODE), ..port() };
+        assert!(all(&[usual], Dhcp).contains("[Match]\nMACAddress=52:54:00:aa:bb:cc\n"));
+    }
+
+    #[test]
+    fn routes_that_were_asked_for_stay() {
+        let route = |to: &str, via: Option<&str>| RouteRequest {
+            to: to.parse().unwrap(),
+            via: via.map(|via| via.parse().unwrap()),
+            on: None,
+        };
+        let routes = vec![
+            route("10.7.0.0/16", Some("10.0.0.9")),
+            route("10.8.0.0/16", Some("10.9.0.9")),
+            route("10.9.0.0/16", None),
+        ];
+        let text = all(&[Configured { routes, ..port() }], Dhcp);
+        let expected = "\
+[Route]\nDestination=10.7.0.0/16\nGateway=10.0.0.9\n\n\
+[Route]\nDestination=10.8.0.0/16\nGateway=10.9.0.9\nGatewayOnLink=yes\n\n\
+[Route]\nDestination=10.9.0.0/16\n";
+        assert!(text.ends_with(expected), "{text}");
+        let part = part("eth1", SECOND, Composition::Port);
+        assert!(all(&[part], Dhcp).ends_with("LinkLocalAddressing=no\nIPv6AcceptRA=no\n"));
+    }
+}
