@@ -324,7 +324,7 @@ fn the_running_system_finds_its_files() {
         let (folder, _) =
             keep::tests::root(&[("root/etc/network/interfaces", "iface eth0 inet dhcp\n")]);
         let (root, run) = (folder.path().join("root"), folder.path().join("run"));
-        let links = [keep::one_link(&network)];
+        let links = [network.boot.clone()];
         let inheritance = keep::tests::inheritance(&links, &network.plan);
         let kept = keep::write(&inheritance, &root, &run).unwrap();
         network.stop();

@@ -2,8 +2,11 @@
 
 use super::*;
 use crate::net::Lease;
+use crate::net::Mac;
 use crate::net::bond::BondOptions;
+use crate::net::configured::Composition;
 use crate::net::description::{AddressRequest, Ipv4Method, Ipv6Method, Needs};
+use crate::net::kernel::Origin;
 use crate::net::lease::tests::lease;
 use crate::net::lease6::tests::address6;
 use crate::net::lease6::{Lease6, Origin6, Preference, Router6};
@@ -65,9 +68,25 @@ pub fn request(ipv4: Ipv4Method, ipv6: Ipv6Method) -> AddressRequest {
 /// A port with a lease.
 pub fn port() -> Configured {
     Configured {
+        name: "eth0".to_owned(),
+        mac: NODE,
+        permanent_mac: None,
+        composition: Composition::Port,
+        master: None,
+        mtu: None,
         request: Some(request(Ipv4Method::Dhcp { request: None }, Ipv6Method::Off)),
-        ..single("eth0", NODE, &[], &plan(), Origin::Dhcp, &lease("10.0.0.5/24"))
+        ipv4: Some(lease("10.0.0.5/24")),
+        origin: Origin::Dhcp,
+        ipv6: None,
+        routes: Vec::new(),
+        boots: true,
     }
+}
+
+/// A link that somebody before us has made of links with these addresses.
+fn foreign(name: &str, beneath: &[Mac]) -> Configured {
+    let composition = Composition::Foreign { beneath: beneath.to_vec() };
+    Configured { name: name.to_owned(), composition, request: None, ..port() }
 }
 
 /// A link without any address.
@@ -177,7 +196,7 @@ fn who_renews_is_known_for_each_family() {
         link.request.as_mut().unwrap().client_id = Some((0, b"rack7".to_vec()));
         link
     };
-    let foreign = || single("bond0", NODE, &[NODE, SECOND], &plan(), Origin::Dhcp, &lease("10.0.0.5/24"));
+    let foreign = || foreign("bond0", &[NODE, SECOND]);
     let cases: [(&str, Vec<Configured>, Files<'_>, HandoverMode, Renewer, Renewer); 12] = [
         ("nobody is there",               vec![dual_stack()],           &[],                  Dhcp,      Nobody,         Nobody),
         ("networkd has both",             vec![dual_stack()],           WITH_NETWORKD,        Dhcp,      Networkd,       Networkd),
@@ -204,7 +223,7 @@ fn who_renews_is_known_for_each_family() {
 fn what_a_host_has_composed_is_left_alone_with_its_parts() {
     let beneath = [NODE, Mac([2, 0, 0, 0, 0, 7])];
     let (plan, lease) = (plan(), lease("10.0.0.5/24"));
-    let links = [single("bond0.5", NODE, &beneath, &plan, Origin::Dhcp, &lease)];
+    let links = [foreign("bond0.5", &beneath)];
     let (_folder, tree) = root(&[
         ("etc/network/interfaces", ""),
         ("usr/lib/udev/ifupdown-hotplug", ""),
@@ -254,7 +273,7 @@ fn the_lease_is_readable_by_jq() {
     let text = text(&left(&[link], &[], HandoverMode::Dhcp), "lease.json");
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
     let read: LeaseFile = serde_json::from_str(&text).unwrap();
-    assert_eq!((read.link.as_str(), read.mac, read.lease), ("eth0", NODE, lease));
+    assert_eq!((read.link.as_str(), read.mac, read.leases.ipv4), ("eth0", NODE, Some(lease)));
     assert_eq!(value["mac"], "52:54:00:aa:bb:cc");
     assert_eq!(value["address"], "10.0.0.5");
     assert_eq!(value["lease_seconds"], 60);
