@@ -4,6 +4,7 @@
 //! use as they were promised, and lets nothing that was given go until there is something better.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::dhcp::{self, News, Report, pxe, who};
 use super::dhcp6;
 use super::keep::{Renewer, Renewers};
 use super::kernel::{Change, Kernel, Kind, Known6, Link, Origin, Shape, State6};
+use super::lease6::Address6;
 use super::port::ipv4::Stage;
 use super::port::{Family, Port};
 use super::ra::Haste;
@@ -304,6 +306,14 @@ impl Desk {
             None => Port::new(link.clone(), request, is_named),
         };
         self.tell_of_change(&port, &link);
+        if port.is_in_use()
+            && !port.link.has_carrier
+            && link.has_carrier
+            && let Some(client) = &port.ipv6.client
+        {
+            // The cable may be in another network; who is not there to hear it begins anew anyway.
+            let _ = client.orders.try_send(dhcp6::Order::Moved);
+        }
         port.link = link;
         if !port.link.is_up {
             port.has_lost_its_carrier();
@@ -583,15 +593,38 @@ impl Desk {
                 }
                 dhcp6::News::Refused { server, why } => {
                     log::warn!(target: "network", "{name}: DHCPv6 server {server} takes its addresses back: {why}");
+                    self.forget6(index, None).await;
                 }
                 dhcp6::News::Declined(address) => {
                     log::debug!(target: "network", "{name}: {address} is given back to the server");
+                    self.forget6(index, Some(address)).await;
                 }
                 dhcp6::News::Expired => {
                     log::warn!(target: "network", "{name}: the DHCPv6 lease has ended and no server extends it");
+                    self.forget6(index, None).await;
                 }
             },
         }
+    }
+
+    /// Takes what a DHCPv6 server gave off the link again: `address`, or all of it. On the link that
+    /// the root is behind an address stays until there is another, unless somebody else has it.
+    async fn forget6(&mut self, index: u32, address: Option<Ipv6Addr>) {
+        let boots = self.boot.is_some_and(|(boot, _)| boot == index);
+        let Some(port) = self.ports.get_mut(&index) else { return };
+        if boots && address.is_none() {
+            return;
+        }
+        let Some(given) = &mut port.ipv6.given else { return };
+        let (gone, kept) =
+            given.addresses.iter().partition(|one| address.is_none_or(|gone| gone == one.address));
+        given.addresses = kept;
+        let gone: Vec<Address6> = gone;
+        for one in gone {
+            let done = self.kernel.remove_address6(&port.link, one.address, one.prefix).await;
+            done.unwrap_or_else(|error| log::debug!(target: "network", "{error}"));
+        }
+        port.ipv6.look(port.request.ipv6);
     }
 
     async fn heard(&mut self, index: u32, run: u64, report: Report) {
