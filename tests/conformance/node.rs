@@ -13,7 +13,7 @@ use landfall::config::{self, Evaluation, Identity, Location, Origin};
 use landfall::directives::{self, Facts, Foreseen, Kind, Tree};
 use landfall::fetch::Url;
 use landfall::machine;
-use landfall::net::{self, Addressing, Lease, LinkChoice, Mac};
+use landfall::net::{self, Addressing, Lease, Leases, LinkChoice, Mac};
 use landfall::plan::{Plan, RootOffer};
 use landfall::root::{RamMode, RootSource};
 use landfall_tests::workshop::workspace;
@@ -66,13 +66,13 @@ impl Node {
         let plan = Plan::decide(Request::read(&case.cmdline), &machine::Identity::default());
         let lease = lease(case);
         let mac: Mac = case.mac.as_deref().unwrap_or("52:54:00:aa:bb:cc").parse().expect("a MAC");
-        let variables = net::variables("eth0", mac, &plan.network, &lease);
+        let variables = net::variables("eth0", mac, &plan.network, &Leases::of_ipv4(lease.clone()));
         let named = |wanted: &str| {
             variables.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone())
         };
         let boot_server = named("ROOTSERVER");
         let identity =
-            Identity { hostname: named("HOSTNAME"), ip: Some(lease.address), mac: Some(mac) };
+            Identity { hostname: named("HOSTNAME"), ip: Some(lease.address.into()), mac: Some(mac) };
         let base = config::base(&plan, variables, boot_server.clone());
 
         let folder = tempfile::tempdir().expect("a folder");
@@ -82,7 +82,7 @@ impl Node {
         let facts = Facts {
             server: boot_server.clone(),
             device: Some("eth0".to_owned()),
-            lease: Some(lease.clone()),
+            leases: Leases::of_ipv4(lease.clone()),
             mac: Some(mac),
             uuid: None,
             memory_kib: case.memory_mib.unwrap_or(64 << 10) << 10,
