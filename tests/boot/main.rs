@@ -5,6 +5,7 @@
 
 mod aarch64;
 mod became;
+mod bonds;
 mod carrier;
 mod config;
 mod dhcp;
@@ -13,7 +14,9 @@ mod dracut;
 mod drivers;
 mod failures;
 mod formats;
+mod forms;
 mod hosts;
+mod ipv6;
 mod leftovers;
 mod links;
 mod mtu;
