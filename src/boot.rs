@@ -84,7 +84,15 @@ impl Boot {
         role: Role,
         sysroot: &Path,
     ) -> Result<(NewRoot, Network), Box<Failure>> {
-        let network = self.stage(Stage::Network, || net::bring_up(&plan.network))?;
+        let network = self.stage(Stage::Network, || {
+            for (module, options) in net::modules(&plan.network) {
+                // The kernel may have it built in, and says so itself if it does not.
+                if let Err(error) = machine.drivers.require_with(module, options) {
+                    log::warn!(target: "network", "{error}");
+                }
+            }
+            net::bring_up(&plan.network)
+        })?;
         let config =
             self.stage(Stage::Config, || Ok(Configuration::obtain(plan, machine, &network)))?;
         let resolve = |host: &str| network.resolve(host);
@@ -92,7 +100,7 @@ impl Boot {
             |module: &str, options: &[(&str, &str)]| machine.drivers.require_with(module, options);
         let image = self.stage(Stage::Root, || {
             let boot_server = network.boot_server();
-            let root_path = network.lease().root_path.as_deref();
+            let root_path = network.leases().root_path();
             let offer = RootOffer { root_path, boot_server: boot_server.as_deref() };
             root::attach(&plan.root(offer, config.settings())?, &resolve, &load)
         })?;
@@ -191,9 +199,10 @@ impl Boot {
 
     fn note_choices(&mut self, config: &Configuration, network: &Network, root: &NewRoot) {
         let image = root.image();
-        let lease = network.lease();
         self.report.add_choice("link", network.link());
-        self.report.add_choice("address", format!("{}/{}", lease.address, lease.prefix));
+        if let Some((address, prefix)) = network.leases().network_address() {
+            self.report.add_choice("address", format!("{address}/{prefix}"));
+        }
         self.report.add_choice("config", config.source());
         self.report.add_choice("root", format!("\"{}\" of {}", image.export(), image.server()));
         self.report.add_choice("filesystem", image.description());
@@ -260,7 +269,7 @@ fn facts(machine: &Machine, network: &Network, config: &Configuration) -> Facts 
     Facts {
         server: network.boot_server(),
         device: Some(network.link().to_owned()),
-        lease: Some(network.lease().clone()),
+        leases: network.leases().clone(),
         mac: Some(network.mac()),
         uuid: machine.identity.uuid,
         memory_kib: machine.memory_kib,

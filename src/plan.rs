@@ -6,6 +6,7 @@
 //! configuration, and DHCP comes last.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::boot::Stage;
 use crate::cmdline::{NbdRequest, Problem, Request, RootRequest};
@@ -13,7 +14,7 @@ use crate::config::{Settings, debian_arch};
 use crate::console::Policy;
 use crate::error::{Error, Result};
 use crate::machine::Identity;
-use crate::net::{Addressing, LinkChoice, NetworkPlan};
+use crate::net::{Addressing, Family, LinkChoice, NetworkPlan};
 use crate::overlay::OverlayPlan;
 use crate::root::{NbdExport, RamMode, RootPlan, RootSource};
 
@@ -98,7 +99,11 @@ impl Plan {
             (None, Some(mac)) => LinkChoice::Mac(mac),
             (None, None) => LinkChoice::Any,
         };
+        let root_family = wish.nbd.as_ref().and_then(|(nbd, _)| family_of(nbd.host.as_deref()?));
         let network = NetworkPlan {
+            description: request.network,
+            root_family,
+            handover: request.handover.unwrap_or_default(),
             link,
             addressing: ip.as_ref().map_or(Addressing::Dhcp { request: None }, |ip| ip.addressing),
             boot_server: ip.as_ref().and_then(|ip| ip.server.clone()),
@@ -205,6 +210,15 @@ impl Plan {
     fn ram(&self, settings: &Settings) -> RamMode {
         let configured = if settings.nbd_to_ram() { RamMode::Copy } else { RamMode::Off };
         self.root.ram.unwrap_or(configured)
+    }
+}
+
+/// Of a server that is written as an address.
+fn family_of(host: &str) -> Option<Family> {
+    let host = host.split('%').next().unwrap_or(host);
+    match host.trim_start_matches('[').trim_end_matches(']').parse().ok()? {
+        IpAddr::V4(_) => Some(Family::Ipv4),
+        IpAddr::V6(_) => Some(Family::Ipv6),
     }
 }
 

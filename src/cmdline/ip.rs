@@ -1,12 +1,24 @@
-//! `ip=` in the kernel's form (Documentation/admin-guide/nfs/nfsroot.rst), read as LTSP reads it
-//! where the two differ.
+//! `ip=`: the kernel's form (Documentation/admin-guide/nfs/nfsroot.rst), read as LTSP reads it where
+//! the two differ, and the forms of dracut.cmdline(7).
+//!
+//! ```text
+//! METHOD[,METHOD]    dhcp,TYPE,TEXT
+//! LINK:METHOD[:[MTU][:MAC]]
+//! ADDRESS[/PREFIX]:SERVER|PEER[/PREFIX]:GATEWAY:NETMASK:HOST:LINK:METHOD[:DNS[:DNS[:NTP]]]
+//! ADDRESS[/PREFIX]:SERVER|PEER[/PREFIX]:GATEWAY:NETMASK:HOST:LINK:METHOD[:[MTU][:MAC]]
+//! ```
+//!
+//! Strict on every field: a boot that goes its own way because of a typing error is worse than one
+//! that says so.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use super::fields;
+use crate::net::description::{AddressRequest, Ipv4Method, Ipv6Method, Needs, Selector, link_name};
 use crate::net::{Addressing, Mac};
 
-/// `ip=CLIENT:SERVER:GATEWAY:NETMASK:HOST:DEVICE:AUTOCONF[:DNS0[:DNS1[:NTP0]]]`, or a lone method.
+/// What the IPv4 of today asks for; `net::description` has all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IpRequest {
     pub addressing: Addressing,
@@ -21,135 +33,458 @@ pub struct IpRequest {
 impl FromStr for IpRequest {
     type Err = String;
 
-    /// Strict on every field: a boot that goes its own way because of a typing error is worse
-    /// than one that says so. Static needs a method of `off`, `none`, `static` or nothing, an
-    /// address and a netmask; where the address stands with DHCP, it is asked for.
     fn from_str(value: &str) -> Result<Self, Self::Err> {
-        let mut fields = value.split(':');
-        let mut next = || fields.next().unwrap_or_default();
-        let first = next();
-        if value.contains('[') {
-            return Err("IPv6 addresses are not supported here yet".into());
+        Ok(Self::from(&address_request(value)?))
+    }
+}
+
+impl From<&AddressRequest> for IpRequest {
+    fn from(request: &AddressRequest) -> Self {
+        let addressing = match request.ipv4 {
+            Ipv4Method::Static { address, prefix, gateway, .. } => {
+                Addressing::Static { address, prefix, gateway }
+            }
+            Ipv4Method::Dhcp { request } => Addressing::Dhcp { request },
+            Ipv4Method::Off => Addressing::Dhcp { request: None },
+        };
+        Self {
+            addressing,
+            server: request.server.clone(),
+            hostname: request.hostname.clone(),
+            device: request.on.as_ref().and_then(Selector::name).map(str::to_owned),
+            dns: request.dns.clone(),
+            ntp: request.ntp.clone(),
         }
-        let lone = !value.contains(':');
-        // A lone "off" has no address to be static with: LTSP means "whatever there is" by it.
-        if lone && (first.is_empty() || Method::from_word(first).is_some()) {
-            return Ok(Self::dhcp(None));
+    }
+}
+
+/// What field 7, or field 2 behind a link, says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Method {
+    Unsaid,
+    /// `off`, `none`, `static`
+    Fixed,
+    Asked {
+        ipv4: bool,
+        ipv6: Ipv6Method,
+        needs: Needs,
+        client_id: Option<(u8, Vec<u8>)>,
+    },
+}
+
+const METHODS: &str = "dhcp, dhcp6, auto6, either6, link6, on, any, off, none or static";
+
+/// Reads the value of `ip=`.
+pub fn address_request(value: &str) -> Result<AddressRequest, String> {
+    let fields = fields::split(value)?;
+    let (first, second) = match fields.as_slice() {
+        [] => ("", None),
+        [first] => (*first, None),
+        [first, second, ..] => (*first, Some(*second)),
+    };
+    let Some(second) = second else { return lone(first) };
+    if first.is_empty() || looks_like_address(first) {
+        return with_address(&fields);
+    }
+    let method = method(second).map_err(|why| format!("field 2: {why}"))?;
+    match method {
+        Some(Method::Unsaid) => {
+            Err(format!("field 2, the method, is missing; it may be {METHODS}"))
         }
-        if lone && first.parse::<Ipv4Addr>().is_err() {
+        Some(method) => on_link(first, method, fields.get(2..).unwrap_or_default()),
+        None if fields::with_prefix(second).is_some() => Err(live_boot(&fields)),
+        None if fields.len() > 4 => {
+            Err(format!("field 1, the address, is \"{first}\", which is not {}", fields::ADDRESS))
+        }
+        None => Err(format!("field 2, the method, is \"{second}\"; it may be {METHODS}")),
+    }
+}
+
+fn looks_like_address(text: &str) -> bool {
+    let is_dotted = text.contains('.')
+        && text.bytes().all(|byte| byte.is_ascii_digit() || b"./".contains(&byte));
+    text.starts_with('[') || is_dotted
+}
+
+/// A value of one field: a method, or an address.
+fn lone(text: &str) -> Result<AddressRequest, String> {
+    if looks_like_address(text) {
+        // All other fields are empty, so that the rules for them hold.
+        return with_address(&[text]);
+    }
+    Ok(match method(text)? {
+        // `off` has no address to be static with: LTSP means "whatever there is" by it.
+        Some(Method::Unsaid | Method::Fixed) => AddressRequest::any(),
+        Some(Method::Asked { ipv4, ipv6, needs, client_id }) => AddressRequest {
+            ipv4: dhcp(ipv4, None),
+            ipv6,
+            needs,
+            client_id,
+            ..AddressRequest::any()
+        },
+        None => {
             return Err(format!(
-                "\"{first}\" is neither a method (dhcp, off) nor an address; \
-                 the form is ip=CLIENT:SERVER:GATEWAY:NETMASK:HOST:DEVICE:METHOD"
+                "\"{text}\" is neither a method (dhcp, dhcp6, on, off …) nor an address; the form is \
+                 ip=CLIENT:SERVER:GATEWAY:NETMASK:HOST:DEVICE:METHOD or ip=DEVICE:METHOD"
             ));
         }
-        let client = address("field 1, the address,", first)?;
-        let server = Some(next()).filter(|s| !s.is_empty() && *s != "0.0.0.0").map(str::to_owned);
-        let gateway = address("field 3, the gateway,", next())?;
-        let prefix = netmask(next())?;
-        let hostname = Some(next()).filter(|s| !s.is_empty()).map(str::to_owned);
-        let device = Some(next()).filter(|s| !s.is_empty()).map(str::to_owned);
-        let word = next();
-        let method = if word.is_empty() {
-            Method::Unsaid
-        } else {
-            Method::from_word(word).ok_or_else(|| {
-                format!("field 7, the method, is \"{word}\"; it may be dhcp, on, any, off, none or static")
-            })?
+    })
+}
+
+/// `LINK:METHOD[:[MTU][:MAC]]`
+fn on_link(link: &str, method: Method, tail: &[&str]) -> Result<AddressRequest, String> {
+    let on = Some(selector("field 1, the link,", link)?);
+    let mut request = match method {
+        // Set up, and without addresses.
+        Method::Unsaid | Method::Fixed => AddressRequest {
+            on,
+            ipv4: Ipv4Method::Off,
+            ipv6: Ipv6Method::Off,
+            ..AddressRequest::any()
+        },
+        Method::Asked { ipv4, ipv6, needs, client_id } => {
+            let ipv4 = dhcp(ipv4, None);
+            AddressRequest { on, ipv4, ipv6, needs, client_id, ..AddressRequest::any() }
+        }
+    };
+    let [mtu, mac @ ..] = tail else { return Ok(request) };
+    request.mtu = fields::mtu("field 3", mtu).map_err(|why| match fields::with_prefix(mtu) {
+        Some(_) => {
+            format!("field 3 is \"{mtu}\", where an MTU may be; name servers go to nameserver=")
+        }
+        None => why,
+    })?;
+    request.cloned_mac = fields::cloned_mac("field 4", &mac.join(":"))?;
+    Ok(request)
+}
+
+/// The kernel's form, and dracut's that is made after it.
+fn with_address(fields: &[&str]) -> Result<AddressRequest, String> {
+    let field = |number: usize| number.checked_sub(1).and_then(|at| fields.get(at)).copied();
+    let text = |number| field(number).unwrap_or_default();
+    let (address, own_prefix) = own_address(text(1))?;
+    let (server, peer) = server_or_peer(text(2))?;
+    let gateway = fields::address("field 3, the gateway,", text(3))?;
+    let mask = netmask(text(4), address)?;
+    let hostname = Some(text(5)).filter(|host| !host.is_empty()).map(str::to_owned);
+    let on = match text(6) {
+        "" => None,
+        link => Some(selector("field 6, the link,", link)?),
+    };
+    let word = text(7);
+    let method = method(word).map_err(|why| format!("field 7: {why}"))?;
+    let method =
+        method.ok_or_else(|| format!("field 7, the method, is \"{word}\"; it may be {METHODS}"))?;
+    let Tail { dns, ntp, mtu, cloned_mac } = tail(fields.get(7..).unwrap_or_default())?;
+    let prefix = match (own_prefix, mask) {
+        (Some(own), Some(mask)) if own != mask => {
+            return Err(format!("field 1 says /{own}, and field 4, the netmask, /{mask}"));
+        }
+        (own, mask) => own.or(mask),
+    };
+    let request =
+        AddressRequest { on, mtu, cloned_mac, server, hostname, dns, ntp, ..AddressRequest::any() };
+    let is_static = match method {
+        Method::Fixed => true,
+        // What pxelinux's IPAPPEND 1 writes: the lease the ROM got, without a method. And nobody
+        // asks for an address with a prefix, or for one of IPv6.
+        Method::Unsaid => {
+            let is_ipv6 = address.is_some_and(|address| address.is_ipv6());
+            let has_server = request.server.is_some() || peer.is_some();
+            own_prefix.is_some() || is_ipv6 || address.is_some() && prefix.is_some() && has_server
+        }
+        Method::Asked { .. } => false,
+    };
+    if is_static {
+        let address = address.ok_or_else(|| {
+            format!("field 1, the address, is missing, which \"{word}\" in field 7 needs")
+        })?;
+        return fixed(request, address, prefix, gateway, peer);
+    }
+    let wanted = match address {
+        None => None,
+        Some(IpAddr::V4(address)) => Some(address),
+        Some(IpAddr::V6(_)) => {
+            return Err("field 1 is an IPv6 address, for which nobody can be asked; \
+                        field 7, the method, may be none"
+                .into());
+        }
+    };
+    Ok(match method {
+        Method::Asked { ipv4, ipv6, needs, client_id } => {
+            if wanted.is_some() && !ipv4 {
+                return Err(format!("field 1 is an IPv4 address, and \"{word}\" asks for none"));
+            }
+            AddressRequest { ipv4: dhcp(ipv4, wanted), ipv6, needs, client_id, ..request }
+        }
+        Method::Unsaid | Method::Fixed => AddressRequest { ipv4: dhcp(true, wanted), ..request },
+    })
+}
+
+/// Fills in a static address.
+fn fixed(
+    request: AddressRequest,
+    address: IpAddr,
+    prefix: Option<u8>,
+    gateway: Option<IpAddr>,
+    peer: Option<Peer>,
+) -> Result<AddressRequest, String> {
+    // A mask is never guessed from the class of the address: four programs guess four masks.
+    let prefix = peer.and_then(|peer| peer.prefix).or(prefix).ok_or_else(|| match address {
+        IpAddr::V4(_) => "a static address needs its netmask in field 4".to_owned(),
+        IpAddr::V6(_) => "a static address needs its prefix length in field 4".to_owned(),
+    })?;
+    if gateway == Some(address) {
+        return Err("field 3, the gateway, is the address itself".into());
+    }
+    // The other end of a link of two; anything else in field 2 is the boot server.
+    let is_of_two = match address {
+        IpAddr::V4(_) => prefix >= 31,
+        IpAddr::V6(_) => prefix >= 127,
+    };
+    let (peer, server) = match peer {
+        Some(peer) if peer.prefix.is_some() || is_of_two => (Some(peer.address), None),
+        Some(peer) => (None, Some(peer.address.to_string())),
+        None => (None, request.server.clone()),
+    };
+    let needs = |ipv4| if ipv4 { Needs::Ipv4 } else { Needs::Ipv6 };
+    let request = AddressRequest { needs: needs(address.is_ipv4()), server, ..request };
+    let other = |what: &str| Err(format!("{what} is not of the family of the address in field 1"));
+    match (address, gateway, peer) {
+        (IpAddr::V4(address), None | Some(IpAddr::V4(_)), None | Some(IpAddr::V4(_))) => {
+            let (gateway, peer) = (gateway.and_then(v4), peer.and_then(v4));
+            let ipv4 = Ipv4Method::Static { address, prefix, gateway, peer };
+            Ok(AddressRequest { ipv4, ipv6: Ipv6Method::Off, ..request })
+        }
+        (IpAddr::V6(address), None | Some(IpAddr::V6(_)), None | Some(IpAddr::V6(_))) => {
+            let (gateway, peer) = (gateway.and_then(v6), peer.and_then(v6));
+            let ipv6 = Ipv6Method::Static { address, prefix, gateway, peer };
+            Ok(AddressRequest { ipv4: Ipv4Method::Off, ipv6, ..request })
+        }
+        (IpAddr::V4(_), Some(IpAddr::V6(_)), _) | (IpAddr::V6(_), Some(IpAddr::V4(_)), _) => {
+            other("field 3, the gateway,")
+        }
+        _ => other("field 2, the peer,"),
+    }
+}
+
+fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn v6(address: IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V6(address) => Some(address),
+        IpAddr::V4(_) => None,
+    }
+}
+
+fn dhcp(asked: bool, request: Option<Ipv4Addr>) -> Ipv4Method {
+    if asked { Ipv4Method::Dhcp { request } } else { Ipv4Method::Off }
+}
+
+/// `None`: no method at all.
+///
+/// BOOTP and RARP live on as words only: every server of today answers DHCP.
+fn method(text: &str) -> Result<Option<Method>, String> {
+    if let Some((number, id)) = text.strip_prefix("dhcp,").and_then(|rest| rest.split_once(','))
+        && !number.is_empty()
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        return client_id(number, id).map(Some);
+    }
+    let mut asked: Option<(bool, Ipv6Method, Needs)> = None;
+    let is_alone = !text.contains(',');
+    for word in text.split(',') {
+        let (ipv4, ipv6, needs) = match word {
+            "" if is_alone => return Ok(Some(Method::Unsaid)),
+            "off" | "none" | "static" if is_alone => return Ok(Some(Method::Fixed)),
+            "on" | "any" | "all" if is_alone => (true, Ipv6Method::Auto, Needs::Either),
+            "ibft" => {
+                return Err("the firmware's iSCSI table (ibft) is not read here; \
+                            write the address: ip=ADDRESS::GATEWAY:NETMASK::DEVICE:none"
+                    .into());
+            }
+            "dhcp" | "dhcp4" | "single-dhcp" | "both" | "bootp" | "rarp" => {
+                (true, Ipv6Method::Off, Needs::Ipv4)
+            }
+            "dhcp6" => (false, Ipv6Method::Dhcp, Needs::Ipv6),
+            "auto6" | "either6" => (false, Ipv6Method::Auto, Needs::Ipv6),
+            "link6" | "link-local" => (false, Ipv6Method::LinkLocal, Needs::Ipv6),
+            _ => return Ok(None),
         };
-        let mut servers =
-            |what| -> Result<Option<IpAddr>, String> { Ok(address(what, next())?.map(IpAddr::V4)) };
-        let dns = [servers("field 8, a DNS server,")?, servers("field 9, a DNS server,")?];
-        let ntp = servers("field 10, an NTP server,")?;
-        if fields.next().is_some() {
-            return Err("more than ten fields".into());
-        }
-        let addressing = match (method, client, prefix) {
-            (Method::Off, Some(_), None) => {
-                return Err("a static address needs its netmask in field 4".into());
+        asked = Some(match asked {
+            None => (ipv4, ipv6, needs),
+            Some((known4, known6, _)) => {
+                let ipv6 = match (known6, ipv6) {
+                    (Ipv6Method::Off, ipv6) => ipv6,
+                    (known6, Ipv6Method::Off) => known6,
+                    _ => return Err(format!("\"{text}\" has two methods of one family")),
+                };
+                if known4 && ipv4 {
+                    return Err(format!("\"{text}\" has two methods of one family"));
+                }
+                (true, ipv6, Needs::Both)
             }
-            (Method::Off, Some(address), Some(prefix)) => {
-                Addressing::Static { address, prefix, gateway }
-            }
-            // What pxelinux's IPAPPEND 1 writes: the lease the ROM got, without a method.
-            (Method::Unsaid, Some(address), Some(prefix)) if server.is_some() => {
-                Addressing::Static { address, prefix, gateway }
-            }
-            (_, request, _) => Addressing::Dhcp { request },
-        };
-        Ok(Self {
-            addressing,
-            server,
-            hostname,
-            device,
-            dns: dns.into_iter().flatten().collect(),
-            ntp: ntp.into_iter().collect(),
-        })
+        });
     }
+    let method = |(ipv4, ipv6, needs)| Method::Asked { ipv4, ipv6, needs, client_id: None };
+    Ok(asked.map(method))
 }
 
-impl IpRequest {
-    fn dhcp(request: Option<Ipv4Addr>) -> Self {
-        Self {
-            addressing: Addressing::Dhcp { request },
-            server: None,
-            hostname: None,
-            device: None,
-            dns: Vec::new(),
-            ntp: Vec::new(),
+/// `dhcp,TYPE,TEXT`: option 61, as the kernel's own client takes it (`CONFIG_IP_PNP_DHCP`).
+fn client_id(number: &str, text: &str) -> Result<Method, String> {
+    let kind = number
+        .parse()
+        .map_err(|_| format!("the type of the client identifier is \"{number}\", not 0 to 255"))?;
+    // The length of an option is one byte, and the type is the first of what it counts.
+    if text.is_empty() || text.len() > 254 {
+        return Err("the client identifier behind dhcp,TYPE, has 1 to 254 bytes".into());
+    }
+    Ok(Method::Asked {
+        ipv4: true,
+        ipv6: Ipv6Method::Off,
+        needs: Needs::Ipv4,
+        client_id: Some((kind, text.as_bytes().to_vec())),
+    })
+}
+
+fn selector(what: &str, text: &str) -> Result<Selector, String> {
+    let name = link_name(text).map_err(|why| format!("{what}: {why}"))?;
+    Ok(Selector::named(&name))
+}
+
+fn own_address(text: &str) -> Result<(Option<IpAddr>, Option<u8>), String> {
+    if text.is_empty() {
+        return Ok((None, None));
+    }
+    let wrong = |why: &str| Err(format!("field 1, the address, is \"{text}\", {why}"));
+    let Some((address, prefix)) = fields::with_prefix(text) else {
+        return wrong(&format!("which is not {}", fields::ADDRESS));
+    };
+    let is_broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    match prefix {
+        Some(0) => wrong("whose prefix leaves no network"),
+        None if address.is_unspecified() => Ok((None, None)),
+        _ if address.is_unspecified()
+            || address.is_multicast()
+            || address.is_loopback()
+            || is_broadcast =>
+        {
+            wrong("which no link can have")
         }
+        _ => Ok((Some(address), prefix)),
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Method {
-    Dhcp,
-    Off,
-    Unsaid,
+#[derive(Clone, Copy)]
+struct Peer {
+    address: IpAddr,
+    prefix: Option<u8>,
 }
 
-impl Method {
-    /// BOOTP and RARP live on as words only: every server of today answers DHCP.
-    fn from_word(word: &str) -> Option<Self> {
-        match word {
-            "dhcp" | "on" | "any" | "all" | "both" | "bootp" | "rarp" => Some(Self::Dhcp),
-            "off" | "none" | "static" => Some(Self::Off),
-            _ => None,
+/// Field 2: a name is the boot server for certain, an address may be the other end of the link.
+fn server_or_peer(text: &str) -> Result<(Option<String>, Option<Peer>), String> {
+    if text.is_empty() {
+        return Ok((None, None));
+    }
+    match fields::with_prefix(text) {
+        Some((address, None)) if address.is_unspecified() => Ok((None, None)),
+        Some((address, prefix)) => {
+            let server = prefix.is_none().then(|| address.to_string());
+            Ok((server, Some(Peer { address, prefix })))
         }
+        None if text.contains(['/', '[', ']']) => Err(format!(
+            "field 2, the boot server or the peer, is \"{text}\", neither a name nor an address"
+        )),
+        None => Ok((Some(text.to_owned()), None)),
     }
 }
 
-fn address(what: &str, text: &str) -> Result<Option<Ipv4Addr>, String> {
-    match text {
-        "" | "0.0.0.0" => Ok(None),
-        _ => text
-            .parse()
-            .map(Some)
-            .map_err(|_| format!("{what} is \"{text}\", which is not an IPv4 address")),
-    }
-}
-
-/// A dotted mask or a prefix length. A missing one is never guessed from the address class.
-fn netmask(text: &str) -> Result<Option<u8>, String> {
+/// A dotted mask or a prefix length.
+fn netmask(text: &str, address: Option<IpAddr>) -> Result<Option<u8>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    if let Ok(prefix) = text.parse::<u8>()
-        && (1..=32).contains(&prefix)
-    {
-        return Ok(Some(prefix));
+    if address.is_some_and(|address| address.is_ipv6()) {
+        let length = fields::length(text, 128).filter(|length| *length > 0);
+        return length.map(Some).ok_or_else(|| {
+            format!(
+                "field 4, the netmask, is \"{text}\"; of an IPv6 address it is the prefix length"
+            )
+        });
     }
-    let mask: Ipv4Addr = text
-        .parse()
-        .map_err(|_| format!("field 4, the netmask, is \"{text}\", neither a mask nor a prefix"))?;
-    ipnet::ipv4_mask_to_prefix(mask)
-        .map(Some)
-        .map_err(|_| format!("field 4, the netmask, is \"{text}\", whose bits have a gap"))
+    fields::ipv4_prefix(text).filter(|length| *length > 0).map(Some).ok_or_else(|| {
+        let gap = text.parse::<Ipv4Addr>().is_ok_and(|mask| !mask.is_unspecified());
+        let why = if gap { "whose bits have a gap" } else { "neither a mask nor a prefix" };
+        format!("field 4, the netmask, is \"{text}\", {why}")
+    })
 }
 
-/// Where `BOOTIF=` names a port that no link choice of `ip=` contradicts.
-pub fn bootif(value: &str) -> Result<Mac, String> {
-    Mac::from_bootif(value)
-        .ok_or_else(|| "not a hardware address like 01-52-54-00-aa-bb-cc".to_owned())
+#[derive(Default)]
+struct Tail {
+    dns: Vec<IpAddr>,
+    ntp: Vec<IpAddr>,
+    mtu: Option<u32>,
+    cloned_mac: Option<Mac>,
+}
+
+/// What stands behind the method. Field 8 decides: digits are an MTU, an address is a name server,
+/// anything else is a hardware address, which takes six fields if it is written with colons.
+fn tail(fields: &[&str]) -> Result<Tail, String> {
+    let [first, rest @ ..] = fields else { return Ok(Tail::default()) };
+    let whole = fields.join(":");
+    if whole.parse::<Mac>().is_ok() {
+        return Ok(Tail { cloned_mac: fields::cloned_mac("field 8", &whole)?, ..Tail::default() });
+    }
+    let is_number = !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit());
+    let mac = rest.join(":");
+    if is_number || first.is_empty() && mac.parse::<Mac>().is_ok() {
+        return Ok(Tail {
+            mtu: fields::mtu("field 8", first)?,
+            cloned_mac: fields::cloned_mac("field 9", &mac)?,
+            ..Tail::default()
+        });
+    }
+    if !first.is_empty() && fields::with_prefix(first).is_none() {
+        return Err(format!(
+            "field 8 is \"{first}\", neither a DNS server, nor an MTU, nor a MAC address"
+        ));
+    }
+    if fields.len() > 3 {
+        return Err("more than ten fields".into());
+    }
+    let server = |number: usize, what: &str| {
+        let text = number.checked_sub(8).and_then(|at| fields.get(at)).copied();
+        fields::address(&format!("field {number}, {what},"), text.unwrap_or_default())
+    };
+    let dns = [server(8, "a DNS server")?, server(9, "a DNS server")?];
+    let ntp = server(10, "an NTP server")?;
+    Ok(Tail {
+        dns: dns.into_iter().flatten().collect(),
+        ntp: ntp.into_iter().collect(),
+        ..Tail::default()
+    })
+}
+
+/// live-boot's own order of the fields, said in ours.
+fn live_boot(fields: &[&str]) -> String {
+    let text = |at: usize| fields.get(at).copied().unwrap_or_default();
+    let dns = match text(4) {
+        "" => String::new(),
+        dns => format!(":{dns}"),
+    };
+    format!(
+        "this is the order of live-boot, which no other program reads; write \
+         ip={}::{}:{}::{}:none{dns}",
+        text(1),
+        text(3),
+        text(2),
+        text(0),
+    )
 }
 
 #[cfg(test)]
@@ -208,6 +543,126 @@ mod tests {
         assert_eq!(got.ntp, vec![IpAddr::from([10, 0, 0, 3])]);
     }
 
+    const MAC: Mac = Mac([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc]);
+
+    fn asked(ipv4: bool, ipv6: Ipv6Method, needs: Needs) -> AddressRequest {
+        AddressRequest { ipv4: super::dhcp(ipv4, None), ipv6, needs, ..AddressRequest::any() }
+    }
+
+    fn on(link: &str, request: AddressRequest) -> AddressRequest {
+        AddressRequest { on: Some(Selector::named(link)), ..request }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn each_method_asks_for_its_families() {
+        use Ipv6Method::{Auto, Dhcp, LinkLocal, Off};
+        use Needs::{Both, Either, Ipv4, Ipv6};
+        let cases = [
+            ("dhcp",        asked(true,  Off, Ipv4)),
+            ("dhcp4",       asked(true,  Off, Ipv4)),
+            ("single-dhcp", asked(true,  Off, Ipv4)),       // dracut: the first lease wins, as always here
+            ("bootp",       asked(true,  Off, Ipv4)),       // the kernel's; whoever answers speaks DHCP
+            ("rarp",        asked(true,  Off, Ipv4)),
+            ("both",        asked(true,  Off, Ipv4)),       // of BOOTP and DHCP
+            ("on",          asked(true,  Auto, Either)),
+            ("any",         asked(true,  Auto, Either)),
+            ("all",         asked(true,  Auto, Either)),    // klibc
+            ("",            asked(true,  Auto, Either)),    // dracut: dhcp; NetworkManager, kernel: any
+            ("none",        asked(true,  Auto, Either)),    // without an address: whatever there is
+            ("dhcp6",       asked(false, Dhcp, Ipv6)),
+            ("auto6",       asked(false, Auto, Ipv6)),
+            ("either6",     asked(false, Auto, Ipv6)),
+            ("link6",       asked(false, LinkLocal, Ipv6)),
+            ("link-local",  asked(false, LinkLocal, Ipv6)), // systemd 255
+            ("dhcp,dhcp6",  asked(true,  Dhcp, Both)),
+            ("auto6,dhcp",  asked(true,  Auto, Both)),
+            ("eth0:dhcp",   on("eth0", asked(true, Off, Ipv4))),
+            ("eth0:dhcp,auto6", on("eth0", asked(true, Auto, Both))),
+            (":::::eth0:dhcp6", on("eth0", asked(false, Dhcp, Ipv6))),
+            ("eth0:none",   on("eth0", asked(false, Off, Either))), // set up, and no more
+            ("bond0.5:on",  on("bond0.5", asked(true, Auto, Either))),
+            ("enx525400aabbcc:dhcp", AddressRequest { on: Some(Selector::Mac(MAC)), ..asked(true, Off, Ipv4) }),
+            ("enx525400aabbc:dhcp",  on("enx525400aabbc", asked(true, Off, Ipv4))), // too short: a name
+            ("dhcp,0,node-5", AddressRequest { client_id: Some((0, b"node-5".to_vec())), ..asked(true, Off, Ipv4) }),
+            (":::::eth0:dhcp,255,a,b", AddressRequest { client_id: Some((255, b"a,b".to_vec())), ..on("eth0", asked(true, Off, Ipv4)) }),
+        ];
+        for (value, expected) in cases {
+            let got = address_request(value).unwrap_or_else(|why| panic!("ip={value}: {why}"));
+            assert_eq!(got, expected, "ip={value}");
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn field_eight_says_what_follows_it() {
+        let dns = |servers: &[&str]| servers.iter().map(|s| s.parse().unwrap()).collect::<Vec<IpAddr>>();
+        // value; name servers, time servers, MTU, MAC
+        let cases = [
+            ("eth0:dhcp:1500",                              dns(&[]), dns(&[]), Some(1500), None),
+            ("eth0:dhcp:9000:52:54:00:aa:bb:cc",            dns(&[]), dns(&[]), Some(9000), Some(MAC)),
+            ("eth0:dhcp::52:54:00:aa:bb:cc",                dns(&[]), dns(&[]), None,       Some(MAC)),
+            ("eth0:dhcp::52-54-00-aa-bb-cc",                dns(&[]), dns(&[]), None,       Some(MAC)),
+            ("eth0:dhcp:",                                  dns(&[]), dns(&[]), None,       None),
+            ("10.0.0.5::10.0.0.1:24::eth0:none:9000",       dns(&[]), dns(&[]), Some(9000), None),
+            ("10.0.0.5::10.0.0.1:24::eth0:none:9000:52:54:00:aa:bb:cc", dns(&[]), dns(&[]), Some(9000), Some(MAC)),
+            ("10.0.0.5::10.0.0.1:24::eth0:none::52:54:00:aa:bb:cc",     dns(&[]), dns(&[]), None,       Some(MAC)),
+            ("10.0.0.5::10.0.0.1:24::eth0:none:52:54:00:aa:bb:cc",      dns(&[]), dns(&[]), None,       Some(MAC)),
+            ("10.0.0.5::10.0.0.1:24::eth0:none:10.0.0.53",              dns(&["10.0.0.53"]), dns(&[]), None, None),
+            ("10.0.0.5::10.0.0.1:24::eth0:none:10.0.0.53:[fd00::53]",   dns(&["10.0.0.53", "fd00::53"]), dns(&[]), None, None),
+            ("10.0.0.5::10.0.0.1:24::eth0:none::10.0.0.53",             dns(&["10.0.0.53"]), dns(&[]), None, None),
+            ("10.0.0.5::10.0.0.1:24::eth0:none:::10.0.0.9",             dns(&[]), dns(&["10.0.0.9"]), None, None),
+            (":::::eth0:dhcp:1280",                                     dns(&[]), dns(&[]), Some(1280), None),
+        ];
+        for (value, dns, ntp, mtu, mac) in cases {
+            let got = address_request(value).unwrap_or_else(|why| panic!("ip={value}: {why}"));
+            assert_eq!((got.dns, got.ntp, got.mtu, got.cloned_mac), (dns, ntp, mtu, mac), "ip={value}");
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn field_two_is_the_boot_server_unless_the_link_has_two_ends() {
+        let four = |prefix, gateway: Option<[u8; 4]>, peer: Option<[u8; 4]>| {
+            let (gateway, peer) = (gateway.map(Ipv4Addr::from), peer.map(Ipv4Addr::from));
+            Ok(Ipv4Method::Static { address: [10, 0, 0, 5].into(), prefix, gateway, peer })
+        };
+        let six = |prefix, gateway: Option<&str>, peer: Option<&str>| {
+            let (gateway, peer) = (gateway.map(|g| g.parse().unwrap()), peer.map(|p| p.parse().unwrap()));
+            Err(Ipv6Method::Static { address: "2001:db8::5".parse().unwrap(), prefix, gateway, peer })
+        };
+        // Ok: of IPv4, Err: of IPv6; boot server
+        let cases = [
+            ("10.0.0.5:10.0.0.1::24::eth0:none",      four(24, None, None),               Some("10.0.0.1")),
+            ("10.0.0.5:10.0.0.4::31::eth0:none",      four(31, None, Some([10,0,0,4])),   None),
+            ("10.0.0.5:10.0.0.4:10.0.0.4:255.255.255.255::eth0:none", four(32, Some([10,0,0,4]), Some([10,0,0,4])), None),
+            ("10.0.0.5:10.9.0.4/32:::::none",         four(32, None, Some([10,9,0,4])),   None), // the mask of the peer
+            ("10.0.0.5:10.9.0.4/24::255.255.255.255:::none", four(24, None, Some([10,9,0,4])), None), // as iproute2 takes it
+            ("10.0.0.5:boot.example:10.0.0.1:255.255.255.254::eth0:none", four(31, Some([10,0,0,1]), None), Some("boot.example")),
+            ("10.0.0.5/24::10.0.0.1:::eth0:none",     four(24, Some([10,0,0,1]), None),   None), // NetworkManager
+            ("10.0.0.5/24::10.0.0.1:255.255.255.0::eth0:none", four(24, Some([10,0,0,1]), None), None),
+            ("10.0.0.5/24",                           four(24, None, None),               None), // nobody asks for a prefix
+            ("10.0.0.5/255.255.0.0",                  four(16, None, None),               None),
+            ("10.0.0.5::10.0.0.1:24::eth0:static",    four(24, Some([10,0,0,1]), None),   None),
+            ("[2001:db8::5]::[2001:db8::1]:64::eth0:none", six(64, Some("2001:db8::1"), None), None),
+            ("[2001:db8::5]/64::[fe80::1]:::eth0:none",    six(64, Some("fe80::1"), None),     None),
+            ("[2001:db8::5/64]::[fe80::1]:::eth0:none",    six(64, Some("fe80::1"), None),     None),
+            ("[2001:db8::5]:[2001:db8::9]::64::eth0:none", six(64, None, None),                Some("2001:db8::9")),
+            ("[2001:db8::5]:[2001:db8::4]::127::eth0:none", six(127, None, Some("2001:db8::4")), None),
+            ("[2001:db8::5]/64",                           six(64, None, None),                None),
+            ("[2001:db8::5]:::64::eth0:",                  six(64, None, None),                None), // nobody asks for IPv6
+        ];
+        for (value, expected, server) in cases {
+            let got = address_request(value).unwrap_or_else(|why| panic!("ip={value}: {why}"));
+            let method = match got.needs {
+                Needs::Ipv4 => Ok(got.ipv4),
+                _ => Err(got.ipv6),
+            };
+            assert_eq!(method, expected, "ip={value}");
+            assert_eq!(got.server.as_deref(), server, "ip={value}");
+        }
+    }
+
     #[test]
     #[rustfmt::skip]
     fn a_typing_error_is_named_by_its_field() {
@@ -215,18 +670,61 @@ mod tests {
             ("dhpc",                                  "\"dhpc\" is neither"),
             ("10.0.0.5:10.0.0.1::255.0.255.0:::off",  "netmask"),
             ("10.0.0.5:10.0.0.1::0:::off",            "netmask"),
+            ("10.0.0.5:10.0.0.1::33:::off",           "netmask"),
             ("10.0.0.5:10.0.0.1:gw:24:::off",         "field 3"),
             ("10.0.0.5:::::eth0:off",                 "netmask"), // the kernel would guess from the class
-            ("eth0:dhcp",                             "field 1"), // dracut's form: a later issue
+            ("[2001:db8::5]:::::eth0:off",            "prefix length"), // NetworkManager: 64, systemd: 128
+            ("[2001:db8::5]",                         "prefix length"),
+            ("[2001:db8::5]:::ffff::::eth0:off",      "field 4"),
+            ("2001:db8::5:::64::eth0:off",            "field 1"), // no brackets
+            ("[2001:db8::5:::64::eth0:off",           "never closed"),
+            ("10.0.0.300:::24::eth0:off",             "field 1"),
+            ("224.0.0.5:::24::eth0:off",              "no link can have"),
+            ("10.0.0.5/16:::24::eth0:off",            "field 1 says /16"),
+            ("10.0.0.5::10.0.0.5:24::eth0:off",       "is the address itself"),
+            ("10.0.0.5::[fd00::1]:24::eth0:off",      "family"),
+            ("[fd00::5]:10.0.0.4/24::64::eth0:off",   "family"),
+            (":::::eth0:none",                        "field 1, the address, is missing"),
+            ("[fd00::5]/64:::::eth0:dhcp6",           "IPv6 address, for which nobody"),
+            ("10.0.0.5:::::eth0:auto6",               "asks for none"),
+            ("eth0",                                  "neither a method"),
+            ("eth0:",                                 "field 2, the method, is missing"),
+            ("eth0:dhpc",                             "field 2, the method, is \"dhpc\""),
+            ("dhcp:eth0",                             "field 2"), // the other way round
+            ("eth0:dhcp:abc",                         "field 3"),
+            ("eth0:dhcp:10.0.0.1",                    "nameserver="),
+            ("eth0:dhcp:10",                          "68 to 65535"),
+            ("eth0:dhcp::01:00:5e:00:00:01",          "no port can have"),
+            ("eth0:dhcp::52:54:00:aa:bb",             "field 4"),
+            ("a-very-long-name:dhcp",                 "field 1"),
+            ("10.0.0.5:s::24::e/h:off",               "field 6"),
             ("10.0.0.5:s::24::eth0:sometimes",        "field 7"),
             ("10.0.0.5:s::24::eth0:off:dns",          "field 8"),
+            ("10.0.0.5:s::24::eth0:off:10.0.0.1:dns", "field 9"),
             ("a:b:c:d:e:f:g:h:i:j:k",                 "field 1"),
             ("10.0.0.5:s::24::e:off::::x",            "more than ten"),
-            ("[fd00::1]:::64::eth0:off",              "IPv6"),
+            ("ibft",                                  "iSCSI"),
+            (":::::eth0:ibft",                        "iSCSI"),
+            ("on,dhcp6",                              "neither a method"), // on is both already
+            ("dhcp,dhcp",                             "two methods of one family"),
+            ("auto6,dhcp6",                           "two methods of one family"),
+            ("dhcp,256,x",                            "0 to 255"),
+            ("dhcp,0,",                               "1 to 254"),
+            ("eth0:10.0.0.5:255.255.255.0:10.0.0.1:10.0.0.53",
+                "live-boot, which no other program reads; write ip=10.0.0.5::10.0.0.1:255.255.255.0::eth0:none:10.0.0.53"),
         ];
         for (value, expected) in cases {
-            let why = value.parse::<IpRequest>().expect_err(value);
+            let why = address_request(value).expect_err(value);
             assert!(why.contains(expected), "ip={value}: {why}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_value_makes_it_panic(value in "[a-z0-9:.,/\\[\\]-]*") {
+            if let Err(why) = address_request(&value) {
+                proptest::prop_assert!(!why.is_empty());
+            }
         }
     }
 }

@@ -1,16 +1,24 @@
 //! The one table of keys: the parser, the dry run and the README's table walk it.
 
-use super::{IpRequest, Problem, RootRequest, Word, ip, root, words};
+use super::network::{self, Pending};
+use super::{IpRequest, Problem, RootRequest, Word, fields, ip, links, root, words};
 use crate::boot::Stage;
 use crate::config::means_yes;
 use crate::directives::size::Size;
 use crate::net::Mac;
+use crate::net::description::{Description, HandoverMode, link_name};
 use crate::root::RamMode;
 
 /// What was asked on the command line, before anybody decided what it means here.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
+    /// Everything that was said about the network.
+    pub network: Description,
+    /// `landfall.handover=`; none: the settings may say it.
+    pub handover: Option<HandoverMode>,
+    /// The first of `network.addresses`, as far as IPv4 goes.
     pub ip: Option<IpRequest>,
+    /// As in `network`.
     pub bootif: Option<Mac>,
     pub vendor_class: Option<String>,
     pub root: Option<RootRequest>,
@@ -44,6 +52,8 @@ pub struct Request {
     /// `landfall=off`
     pub off: bool,
     pub problems: Vec<Problem>,
+    /// What has a meaning only together with other words.
+    pub(super) pending: Pending,
 }
 
 /// One key of the command line.
@@ -84,14 +94,114 @@ pub const KEYS: &[Key] = &[
         read: |request, value| { request.flags = Some(value.to_owned()); Ok(()) },
     },
     Key {
-        name: "ip", value: "dhcp | CLIENT:SERVER:GATEWAY:NETMASK:HOST:DEVICE:METHOD[:DNS[:DNS[:NTP]]]",
-        manual: "The kernel's form. METHOD `off` is static; SERVER is the boot server. Default: DHCP on every Ethernet link.",
-        read: |request, value| { request.ip = Some(value.parse()?); Ok(()) },
+        name: "ip", value: "METHOD | DEVICE:METHOD[:[MTU][:MAC]] | CLIENT[/PREFIX]:SERVER:GATEWAY:NETMASK:HOST:DEVICE:METHOD[:DNS[:DNS[:NTP]] | :[MTU][:MAC]]",
+        manual: "An address, the kernel's or dracut's way; several `ip=` are for several links. METHOD: `dhcp`, `dhcp6`, `auto6`, `either6`, `link6`, two of them with a comma, `on` or `any` for either family, `none` or `off` for the address in field 1, `dhcp,TYPE,TEXT` with a client identifier. IPv6 stands in brackets; a DEVICE like `enx525400aabbcc` is chosen by MAC, and BOOTIF is the one of `BOOTIF=`. SERVER is the boot server; the other end of the link if it has a prefix or the mask is /31, /32, /127 or /128. An address alone is asked of DHCP, unless `netmask=` is there. Default: both families on every Ethernet port.",
+        read: |request, value| { request.network.add_address(ip::address_request(value)?); Ok(()) },
+    },
+    Key {
+        name: "nfsaddrs", value: "as ip=",
+        manual: "The kernel's old name of `ip=`.",
+        read: |request, value| { request.network.add_address(ip::address_request(value)?); Ok(()) },
+    },
+    Key {
+        name: "netmask", value: "MASK",
+        manual: "For an `ip=` of an address alone, as anaconda writes it: makes it static.",
+        read: |request, value| { request.pending.netmask = Some(network::netmask(value)?); Ok(()) },
+    },
+    Key {
+        name: "gateway", value: "ADDRESS",
+        manual: "The router of such an address.",
+        read: |request, value| { request.pending.gateway = Some(network::gateway(value)?); Ok(()) },
     },
     Key {
         name: "BOOTIF", value: "01-52-54-00-aa-bb-cc",
         manual: "The port to boot from, as boot loaders write it, with or without `01-`.",
-        read: |request, value| { request.bootif = Some(ip::bootif(value)?); Ok(()) },
+        read: |request, value| { request.network.bootif = Some(links::bootif(value)?); Ok(()) },
+    },
+    Key {
+        name: "rd.bootif", value: "0",
+        manual: "`BOOTIF=` does not count.",
+        read: |request, value| { request.pending.no_bootif = !switch(value)?; Ok(()) },
+    },
+    Key {
+        name: "bootdev", value: "DEVICE",
+        manual: "Of several links with an address, the one that the root is behind.",
+        read: |request, value| { request.network.bootdev = Some(link_name(value)?); Ok(()) },
+    },
+    Key {
+        name: "ifname", value: "NAME:MAC",
+        manual: "Name of the port with this hardware address, 6 bytes or InfiniBand's 20. Not a name that the kernel gives, like eth0.",
+        read: |request, value| { request.network.names.push(links::ifname(value)?); Ok(()) },
+    },
+    Key {
+        name: "bond", value: "NAME[:PORTS[:OPTIONS[:MTU]]]",
+        manual: "A bond. PORTS, with commas: names, `mac:52:54:00:aa:bb:cc`, `driver:ixgbe`, or `physical` for every port with a cable; default eth0,eth1. OPTIONS, with commas or semicolons, are the kernel's: `mode=802.3ad,lacp_rate=fast`; without any it is balance-rr. If neither `miimon` nor `arp_interval` is given, `miimon` is 100, because nothing else would notice a dead port.",
+        read: |request, value| { request.network.bonds.push(links::bond(value)?); Ok(()) },
+    },
+    Key {
+        name: "vlan", value: "NAME:DEVICE",
+        manual: "A VLAN over a link, which may be a bond. Its number is the end of NAME: vlan5, vlan0005, eth0.5.",
+        read: |request, value| { request.network.vlans.push(links::vlan(value)?); Ok(()) },
+    },
+    Key {
+        name: "bridge", value: "NAME[:PORTS]",
+        manual: "A bridge of ports, which are chosen as for `bond=`; default eth0.",
+        read: |request, value| { request.network.bridges.push(links::bridge(value)?); Ok(()) },
+    },
+    Key {
+        name: "team", value: "NAME:PORTS:RUNNER",
+        manual: "Refused: `bond=` does the same without a daemon.",
+        read: |_, value| Err(links::team(value)),
+    },
+    Key {
+        name: "rd.route", value: "NETWORK/PREFIX:[GATEWAY][:DEVICE]",
+        manual: "A route more; IPv6 in brackets.",
+        read: |request, value| { request.network.routes.push(links::route(value)?); Ok(()) },
+    },
+    Key {
+        name: "nameserver", value: "ADDRESS",
+        manual: "A name server, asked before those of DHCP and of routers.",
+        read: |request, value| { request.network.dns.push(links::nameserver(value)?); Ok(()) },
+    },
+    Key {
+        name: "rd.peerdns", value: "0",
+        manual: "Name servers of DHCP and of routers do not count.",
+        read: |request, value| { request.network.ignore_peer_dns = !switch(value)?; Ok(()) },
+    },
+    Key {
+        name: "rd.neednet", value: "1",
+        manual: "Without effect: the network is always needed here.",
+        read: |_, value| switch(value).map(drop),
+    },
+    Key {
+        name: "rd.net.timeout.ip-required", value: "SECONDS",
+        manual: "With `dhcp,dhcp6` and the like: after so long, one family is enough. Default 20.",
+        read: |request, value| { request.network.timeouts.both_families = Some(fields::seconds(value)?); Ok(()) },
+    },
+    Key {
+        name: "rd.net.timeout.carrier", value: "SECONDS",
+        manual: "How long other links wait for this one's carrier. No wait ends a boot: dracut's other `rd.net.timeout.…` are understood, and without effect.",
+        read: |request, value| { request.network.timeouts.carrier = Some(fields::seconds(value)?); Ok(()) },
+    },
+    Key {
+        name: "carrier_timeout", value: "SECONDS",
+        manual: "The same, as the kernel says it.",
+        read: |request, value| { request.network.timeouts.carrier = Some(fields::seconds(value)?); Ok(()) },
+    },
+    Key {
+        name: "rd.net.timeout.ipv6auto", value: "SECONDS",
+        manual: "How long an address of IPv6 is preferred to one of IPv4 that is there earlier.",
+        read: |request, value| { request.network.timeouts.ipv6 = Some(fields::seconds(value)?); Ok(()) },
+    },
+    Key {
+        name: "rd.net.timeout.ipv6dad", value: "SECONDS",
+        manual: "The same.",
+        read: |request, value| { request.network.timeouts.ipv6 = Some(fields::seconds(value)?); Ok(()) },
+    },
+    Key {
+        name: "landfall.handover", value: "dhcp | static | unmanaged",
+        manual: "Who looks after the network later: `dhcp`, the default, the running system renews the lease; `static`, the lease becomes an address that needs no server; `unmanaged`, the running system keeps its hands off. Also a setting in lts.conf, NET_HANDOVER.",
+        read: |request, value| { request.handover = Some(links::handover(value)?); Ok(()) },
     },
     Key {
         name: "dhcpclass", value: "TEXT",
@@ -204,15 +314,15 @@ impl Request {
     /// init; an unknown word of our own (`landfall.…`) is a problem that names the nearest key.
     pub fn read(line: &str) -> Self {
         let mut request = Self::default();
-        for word in words(line) {
-            if let Err(why) = request.take(&word) {
-                let text = match word.value {
-                    Some(value) => format!("{}={value}", word.key),
-                    None => word.key.to_owned(),
-                };
-                request.problems.push(Problem { at: word.at, word: text, why });
+        let words = words(line);
+        for word in &words {
+            let before = network::pieces(&request.network);
+            match request.take(word) {
+                Ok(()) => request.pending.remember(before, &request.network, word),
+                Err(why) => request.problems.push(Problem::of(word, why)),
             }
         }
+        request.settle_network(&words);
         request
     }
 
@@ -227,6 +337,7 @@ impl Request {
         }
         match KEYS.iter().find(|key| same_key(key.name, word.key)) {
             Some(key) => (key.read)(self, word.value.unwrap_or_default()),
+            None if word.key.starts_with("rd.net.timeout.") => network::other_timeout(word),
             None if word.key.starts_with("landfall.") => Err(match nearest(word.key) {
                 Some(name) => format!("no such key; did you mean {name}?"),
                 None => "no such key".to_owned(),
@@ -382,7 +493,7 @@ mod tests {
             ("quiet landfall.rma=copy panic=5", 6,  "did you mean landfall.ram?"),
             ("panic=5 landfall.zebra",          8,  "no such key"),
             ("panic=5 landfall.ram=lazy",       8,  "not available yet"),
-            ("panic=5 ip=eth0:dhcp",            8,  "field 1"),
+            ("panic=5 ip=eth0:dhpc",            8,  "field 2"),
             ("panic=5 break=nowhere",           8,  "not a stage"),
             ("panic=5 landfall.overlay=2GB",    8,  "not a size"),
             ("panic=5 root=LABEL=x",            8,  "only NBD"),

@@ -5,8 +5,11 @@
 //! its place, and the rest of the line still counts.
 
 mod claim;
+mod fields;
 mod ip;
 mod keys;
+mod links;
+mod network;
 mod root;
 
 use std::fmt;
@@ -14,9 +17,10 @@ use std::fs;
 use std::path::Path;
 
 pub use claim::{NotOurs, claim};
-pub use ip::IpRequest;
+pub use ip::{IpRequest, address_request};
 use keys::same_key;
 pub use keys::{KEYS, Key, Request, distance};
+pub use links::{bond, bridge, handover, ifname, nameserver, route, vlan};
 pub use root::{NbdRequest, RootRequest, nbdroot};
 
 /// One word of the command line, unquoted.
@@ -41,6 +45,16 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (byte {} of the kernel command line): {}", self.word, self.at, self.why)
+    }
+}
+
+impl Problem {
+    fn of(word: &Word<'_>, why: String) -> Self {
+        let text = match word.value {
+            Some(value) => format!("{}={value}", word.key),
+            None => word.key.to_owned(),
+        };
+        Self { at: word.at, word: text, why }
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Nothing here resolves or connects; who fills in a missing server is decided in `plan`.
 
-use std::net::Ipv6Addr;
+use crate::net::dial::Literal;
 
 /// What a root key asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,7 +179,9 @@ pub fn nbdroot(value: &str) -> Result<RootRequest, String> {
 fn host_field(text: &str) -> Result<(Option<String>, &str), String> {
     if let Some(rest) = text.strip_prefix('[') {
         let (address, rest) = rest.split_once(']').ok_or("a '[' without its ']'")?;
-        address.parse::<Ipv6Addr>().map_err(|_| format!("\"{address}\" is not an IPv6 address"))?;
+        format!("[{address}]")
+            .parse::<Literal>()
+            .map_err(|()| format!("\"{address}\" is not an IPv6 address"))?;
         return Ok((Some(address.to_owned()), rest));
     }
     let end = text.find([':', '/']).unwrap_or(text.len());
@@ -279,6 +281,11 @@ mod tests {
             ("nbd:10.0.0.1:10810/a/b",              Some("10.0.0.1"), Some(10810), Some(vec!["a/b", "/a/b"]), None),
             ("nbd:10.0.0.1",                        Some("10.0.0.1"), None,        None, None),
             ("nbd:[fd00::1]:focal",                 Some("fd00::1"),  None,        Some(vec!["focal", "/focal"]), None),
+            ("nbd:[fd00::1]:10810:focal",           Some("fd00::1"),  Some(10810), Some(vec!["focal", "/focal"]), None),
+            ("nbd:[fe80::1%eth0]:focal",            Some("fe80::1%eth0"), None,    Some(vec!["focal", "/focal"]), None),
+            ("nbd://[fd00::1]/focal",               Some("fd00::1"),  None,        Some(vec!["focal", "/focal"]), None),
+            ("nbd://[fd00::1]:10810/focal",         Some("fd00::1"),  Some(10810), Some(vec!["focal", "/focal"]), None),
+            ("nbd://[fe80::1%25eth0]/focal",        Some("fe80::1%25eth0"), None,  Some(vec!["focal", "/focal"]), None),
             ("nbd://boot:10810/a%2fb%20c",          Some("boot"),     Some(10810), Some(vec!["a/b c", "/a/b c"]), None),
             ("nbd://boot//opt/ltsp",                Some("boot"),     None,        Some(vec!["/opt/ltsp", "opt/ltsp"]), None),
             ("nbd://boot",                          Some("boot"),     None,        Some(vec![""]), None),

@@ -108,7 +108,7 @@ fn spellings(machine: &str) -> Vec<&str> {
 #[derive(Clone, Debug, Default)]
 pub struct Placeholders {
     pub mac: Option<crate::net::Mac>,
-    pub ip: Option<std::net::Ipv4Addr>,
+    pub ip: Option<std::net::IpAddr>,
     pub hostname: Option<String>,
     pub uuid: Option<String>,
     pub serial: Option<String>,

@@ -10,6 +10,7 @@ mod evaluate;
 mod import;
 mod known;
 mod location;
+pub mod network;
 mod node;
 mod order;
 mod piece;

@@ -45,7 +45,7 @@ impl Configuration {
         let base = base(plan, network.variables(), network.boot_server());
         let identity = Identity {
             hostname: network.hostname().map(str::to_owned),
-            ip: Some(network.lease().address),
+            ip: network.leases().address(),
             mac: Some(network.mac()),
         };
         let urls = urls(plan, machine, network, &base);
@@ -180,7 +180,7 @@ fn urls(
     if let Some(template) = &plan.config {
         let placeholders = Placeholders {
             mac: Some(network.mac()),
-            ip: Some(network.lease().address),
+            ip: network.leases().address(),
             hostname: network.hostname().map(str::to_owned),
             uuid: machine.identity.uuid_text(),
             serial: machine.identity.serial.clone(),
@@ -199,7 +199,7 @@ fn urls(
     let location = Location {
         server: server.as_deref(),
         boot_image: plan.boot_image.as_deref(),
-        filename: network.lease().filename.as_deref(),
+        filename: network.leases().filename(),
         ltsconf: named("LTSCONF"),
         arch: std::env::consts::ARCH,
     };

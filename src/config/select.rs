@@ -6,7 +6,7 @@
 //! getltscfg busy for ever, is reported and ends.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::Text;
 use super::problem::{Bound, Problem, Problems, Severity};
@@ -18,7 +18,7 @@ use crate::net::Mac;
 pub struct Identity {
     /// `None` until somebody has named the machine; the kernel's `(none)` counts as that.
     pub hostname: Option<String>,
-    pub ip: Option<Ipv4Addr>,
+    pub ip: Option<IpAddr>,
     pub mac: Option<Mac>,
 }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use lexopt::prelude::*;
 
 use super::Output;
+use crate::config::network::NetworkKey;
 use crate::config::{KNOWN, Known, Standing, Topic, Value as Type};
 
 /// Reads the rest of the command line and does what it asks for.
@@ -86,6 +87,17 @@ fn shape(value: Type) -> String {
         Type::File => {
             "/PATH [mode=MODE] [owner=USER[:GROUP]] content=TEXT | append=TEXT | base64=DATA".into()
         }
+        Type::Network(key) => match key {
+            NetworkKey::Ip => "METHOD | DEVICE:METHOD | ADDRESS/PREFIX::GATEWAY:::DEVICE:none ...",
+            NetworkKey::Bond => "NAME:PORT,PORT[:OPTION=VALUE,...[:MTU]] ...",
+            NetworkKey::Vlan => "NAME:DEVICE ...",
+            NetworkKey::Bridge => "NAME:PORT,PORT ...",
+            NetworkKey::Route => "NETWORK/PREFIX:[GATEWAY][:DEVICE] ...",
+            NetworkKey::Nameserver => "ADDRESS ...",
+            NetworkKey::IfName => "NAME:MAC ...",
+            NetworkKey::Handover => "dhcp | static | unmanaged",
+        }
+        .into(),
     }
 }
 

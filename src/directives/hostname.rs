@@ -14,7 +14,7 @@ const LONGEST: usize = 64;
 pub fn choose(settings: &Settings, facts: &Facts) -> Option<String> {
     let given = settings
         .filled("HOSTNAME")
-        .or_else(|| facts.lease.as_ref()?.hostname.as_deref())
+        .or_else(|| facts.leases.hostname())
         // LTSP cuts at the first blank.
         .and_then(|name| name.split_whitespace().next());
     if let Some(name) = given {
@@ -24,7 +24,7 @@ pub fn choose(settings: &Settings, facts: &Facts) -> Option<String> {
     let extra = match settings.get("HOSTNAME_EXTRA").unwrap_or("ip") {
         "mac" => facts.mac?.dashed(),
         "ip" => {
-            let lease = facts.lease.as_ref()?;
+            let lease = facts.leases.ipv4.as_ref()?;
             host_part(lease.address, lease.prefix).to_string()
         }
         literal => literal.to_owned(),
@@ -69,6 +69,7 @@ mod tests {
     use super::*;
     use crate::config::Origin;
     use crate::directives::tests::lease;
+    use crate::net::Leases;
 
     #[test]
     #[rustfmt::skip]
@@ -94,7 +95,7 @@ mod tests {
         ];
         for (row, values, address, prefix, expected) in cases {
             let facts = Facts {
-                lease: Some(lease(*address, *prefix)),
+                leases: Leases::of_ipv4(lease(*address, *prefix)),
                 mac: "52:54:00:aa:bb:cc".parse().ok(),
                 ..Facts::default()
             };

@@ -41,8 +41,8 @@ fn own_address(settings: &Settings, facts: &Facts) -> Result<Option<IpAddr>> {
     let doing = || format!("reading HOSTNAME_ADDRESS {value:?}");
     match value.to_ascii_lowercase().as_str() {
         "off" => Ok(None),
-        "lease" => match &facts.lease {
-            Some(lease) => Ok(Some(lease.address.into())),
+        "lease" => match facts.leases.address() {
+            Some(address) => Ok(Some(address)),
             None => Err(Error::refused(doing(), "the node has no address")),
         },
         address => address.parse().map(Some).map_err(|_| {
@@ -90,12 +90,11 @@ fn render(
 
 /// Of a search list only the first domain: LTSP put the whole list behind the name's dot.
 fn domain(settings: &Settings, facts: &Facts) -> Option<String> {
-    let lease = facts.lease.as_ref();
     let first = |name: &str| Some((*settings.list(name).first()?).to_owned());
     first("SEARCH_DOMAIN")
         .or_else(|| first("DNSDOMAIN"))
-        .or_else(|| lease?.search.first().cloned())
-        .or_else(|| lease?.domain.clone())
+        .or_else(|| facts.leases.search().first().cloned())
+        .or_else(|| facts.leases.domain().map(str::to_owned))
         .filter(|domain| !domain.is_empty())
 }
 
@@ -159,7 +158,7 @@ mod tests {
     #[test]
     #[rustfmt::skip]
     fn the_name_has_the_address_that_the_operator_wants() {
-        let leased = Facts { lease: Some(crate::directives::tests::lease([10, 9, 0, 5], 16)), ..Facts::default() };
+        let leased = Facts { leases: crate::net::Leases::of_ipv4(crate::directives::tests::lease([10, 9, 0, 5], 16)), ..Facts::default() };
         let cases = [
             (None,              Some("127.0.0.2 n1"), true),
             (Some(""),          Some("127.0.0.2 n1"), true),

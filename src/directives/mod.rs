@@ -60,7 +60,7 @@ use mounts::Mounts;
 
 use crate::config::{Origin, Settings};
 use crate::error::{Error, Result, WhileDoing};
-use crate::net::{Lease, Mac, Wishes};
+use crate::net::{Leases, Mac, Wishes};
 use crate::root::SwapPlan;
 
 /// What the boot has found out, besides settings.
@@ -70,7 +70,7 @@ pub struct Facts {
     pub server: Option<String>,
     /// Boot interface.
     pub device: Option<String>,
-    pub lease: Option<Lease>,
+    pub leases: Leases,
     /// Of the boot interface.
     pub mac: Option<Mac>,
     /// SMBIOS system UUID.
@@ -403,8 +403,8 @@ mod tests {
     use super::*;
     use crate::config::{Identity, evaluate};
 
-    pub fn lease(address: impl Into<Ipv4Addr>, prefix: u8) -> Lease {
-        Lease::of_address(address.into(), prefix)
+    pub fn lease(address: impl Into<Ipv4Addr>, prefix: u8) -> crate::net::Lease {
+        crate::net::Lease::of_address(address.into(), prefix)
     }
 
     /// The first user's node, but for its commands: what C1 says about files.
@@ -414,7 +414,7 @@ mod tests {
         let settings = evaluate(seed, &[], &Identity::default()).settings;
         let facts = Facts {
             server: Some("10.9.0.2".into()),
-            lease: Some(lease([10, 9, 200, 5], 16)),
+            leases: Leases::of_ipv4(lease([10, 9, 200, 5], 16)),
             mac: "52:54:00:aa:bb:cc".parse().ok(),
             memory_kib: 64 << 20,
             configured: true,
@@ -468,7 +468,7 @@ FSTAB_1="/dev/sda1 /srv ext4 nofail 0 0"
         let settings = evaluate(text, &[], &Identity::default()).settings;
         let facts = Facts {
             server: Some("10.9.0.2".into()),
-            lease: Some(lease([10, 9, 200, 5], 16)),
+            leases: Leases::of_ipv4(lease([10, 9, 200, 5], 16)),
             mac: "52:54:00:aa:bb:cc".parse().ok(),
             memory_kib: 64 << 20,
             configured: true,

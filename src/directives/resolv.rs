@@ -83,7 +83,7 @@ fn resolved_will_run(draft: &Draft<'_>) -> Result<bool> {
 }
 
 fn choose(settings: &Settings, facts: &Facts) -> (Resolver, Vec<Error>) {
-    let lease = facts.lease.as_ref();
+    let leases = &facts.leases;
     let words = |name: &str| -> Option<Vec<String>> {
         let words: Vec<_> = settings.list(name).into_iter().map(str::to_owned).collect();
         (!words.is_empty()).then_some(words)
@@ -92,12 +92,15 @@ fn choose(settings: &Settings, facts: &Facts) -> (Resolver, Vec<Error>) {
         let both = ["IPV4DNS0", "IPV4DNS1"].map(|name| words(name).unwrap_or_default());
         Some(both.concat()).filter(|words| !words.is_empty())
     };
-    let of_lease = || Some(lease?.dns.iter().map(ToString::to_string).collect());
+    let of_lease = || {
+        let all: Vec<String> = leases.dns().iter().map(ToString::to_string).collect();
+        (!all.is_empty()).then_some(all)
+    };
     let mut servers = words("DNS_SERVER").or_else(numbered).or_else(of_lease).unwrap_or_default();
     let mut search = words("SEARCH_DOMAIN")
         .or_else(|| words("DNSDOMAIN"))
-        .or_else(|| lease.map(|lease| lease.search.clone()).filter(|search| !search.is_empty()))
-        .or_else(|| Some(vec![lease?.domain.clone()?]))
+        .or_else(|| Some(leases.search()).filter(|search| !search.is_empty()))
+        .or_else(|| Some(vec![leases.domain()?.to_owned()]))
         .unwrap_or_default();
     let mut wrong = Vec::new();
     let mut leave_out = |what: &str, word: &str, why: &str| {
@@ -178,7 +181,7 @@ mod tests {
         let mut of_dhcp = lease([10, 0, 0, 5], 24);
         of_dhcp.dns = vec![[10, 0, 0, 53].into()];
         of_dhcp.domain = Some("example.org".into());
-        let facts = Facts { lease: Some(of_dhcp), ..Facts::default() };
+        let facts = Facts { leases: crate::net::Leases::of_ipv4(of_dhcp), ..Facts::default() };
         for (row, values, servers, search) in cases {
             let mut settings = Settings::default();
             for (name, value) in *values {

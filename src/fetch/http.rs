@@ -2,18 +2,21 @@
 //! proxies from the environment (which for PID 1 is the kernel command line), the system's
 //! resolver, redirects to anywhere, bodies without a limit, waits without an end.
 
-use std::io::{self, Read};
-use std::net::SocketAddr;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use ureq::http::header::{LOCATION, RETRY_AFTER};
 use ureq::http::{StatusCode, Uri};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
+};
 
 use super::{Attempt, Clock, Failed, Resolve, Url, addresses};
 use crate::console::Progress;
 use crate::error::{Cause, Error};
+use crate::net::dial;
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// From the end of the request to the end of the headers: the server may be making the file up.
@@ -62,8 +65,7 @@ fn get(
     let Url::Http { tls, host, port, .. } = url else {
         return Err(Error::invalid(doing(), "not an http address").into());
     };
-    let known =
-        Known(addresses(host, resolve)?.into_iter().map(|ip| SocketAddr::new(ip, *port)).collect());
+    let known = Known(addresses(host, *port, resolve)?);
     let (Some(patience), Some(whole)) = (clock.patience_left(), clock.whole_left()) else {
         return Err(clock.silence(doing()).into());
     };
@@ -84,10 +86,12 @@ fn get(
         .timeout_per_read(Some(READ))
         .timeout_per_write(Some(READ));
     let config = if *tls { with_tls(config)? } else { config };
-    let agent = ureq::Agent::with_parts(config.build(), DefaultConnector::new(), known);
+    let agent = agent(config.build(), known);
 
-    let mut response =
-        agent.get(url.to_string()).call().map_err(|error| translate(doing(), clock, error))?;
+    let mut response = agent
+        .get(url.without_link().to_string())
+        .call()
+        .map_err(|error| translate(doing(), clock, error))?;
     let status = response.status();
     if status.is_redirection() {
         let target = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
@@ -140,6 +144,91 @@ impl Resolver for Known {
             addresses.push(*address);
         }
         if self.0.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(addresses) }
+    }
+}
+
+#[cfg(feature = "tls")]
+fn agent(config: ureq::config::Config, known: Known) -> ureq::Agent {
+    let connector = Dial.chain(ureq::unversioned::transport::RustlsConnector::default());
+    ureq::Agent::with_parts(config, connector, known)
+}
+
+#[cfg(not(feature = "tls"))]
+fn agent(config: ureq::config::Config, known: Known) -> ureq::Agent {
+    ureq::Agent::with_parts(config, Dial, known)
+}
+
+/// `ureq`'s own connector tries one address after the other, and gives the first half the time.
+#[derive(Debug)]
+struct Dial;
+
+impl Connector<()> for Dial {
+    type Out = Tcp;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        _: Option<()>,
+    ) -> Result<Option<Tcp>, ureq::Error> {
+        let addresses: Vec<SocketAddr> = details.addrs.iter().copied().collect();
+        let within = details.timeout.not_zero().map_or(CONNECT, |left| *left);
+        let (stream, _) =
+            dial::connect(&addresses, within).map_err(|error| match addresses.as_slice() {
+                [_] if error.kind() == io::ErrorKind::TimedOut => {
+                    ureq::Error::Timeout(details.timeout.reason)
+                }
+                _ => error.into(),
+            })?;
+        let config = details.config;
+        let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
+        Ok(Some(Tcp { stream, buffers }))
+    }
+}
+
+/// One connection for one request.
+#[derive(Debug)]
+struct Tcp {
+    stream: TcpStream,
+    buffers: LazyBuffers,
+}
+
+impl Transport for Tcp {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        let timeout = timeout.for_write();
+        self.stream.set_write_timeout(timeout.not_zero().map(|left| *left))?;
+        let output = self.buffers.output();
+        let bytes = output.get(..amount).unwrap_or(output);
+        self.stream.write_all(bytes).map_err(|error| late(error, timeout))
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        let timeout = timeout.for_read();
+        self.stream.set_read_timeout(timeout.not_zero().map(|left| *left))?;
+        let amount = loop {
+            match self.stream.read(self.buffers.input_append_buf()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => break result.map_err(|error| late(error, timeout))?,
+            }
+        };
+        self.buffers.input_appended(amount);
+        Ok(amount > 0)
+    }
+
+    /// Asked before another request; there is none.
+    fn is_open(&mut self) -> bool {
+        false
+    }
+}
+
+/// A timeout of a socket is EAGAIN.
+fn late(error: io::Error, timeout: NextTimeout) -> ureq::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ureq::Error::Timeout(timeout.reason),
+        _ => error.into(),
     }
 }
 

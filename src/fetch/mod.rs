@@ -18,6 +18,7 @@ pub use url::{Host, Url};
 
 use crate::console;
 use crate::error::{Cause, Error, Result, WhileDoing};
+use crate::net::dial;
 
 /// From a host name to its addresses, best first.
 pub type Resolve<'a> = &'a dyn Fn(&str) -> Result<Vec<IpAddr>>;
@@ -25,6 +26,9 @@ pub type Resolve<'a> = &'a dyn Fn(&str) -> Result<Vec<IpAddr>>;
 /// All of one attempt, however well it goes: a server that sends a byte now and then would
 /// otherwise hold up a boot for ever.
 const WHOLE: Duration = Duration::from_secs(300);
+
+/// How long a server is asked by TFTP that has further addresses: three packets, all lost.
+const OTHERS_WAIT: Duration = Duration::from_secs(2);
 
 /// Reads `url`, at most `limit` bytes, in one attempt (TFTP repeats its packets within it) of at
 /// most five minutes.
@@ -103,6 +107,11 @@ impl Clock {
         Self { began, patience, end: began + WHOLE }
     }
 
+    /// The same, with no more than this until the first bytes.
+    fn patient_for(self, most: Duration) -> Self {
+        Self { patience: self.patience.min(Instant::now() + most), ..self }
+    }
+
     /// Until the first bytes must be here.
     fn patience_left(&self) -> Option<Duration> {
         time_left(self.patience.min(self.end))
@@ -146,14 +155,20 @@ fn attempt(url: &Url, limit: usize, resolve: Resolve<'_>, clock: Clock) -> Attem
             Ok(bytes)
         }
         Url::Tftp { host, port, path } => {
-            let mut failure = None;
-            for ip in addresses(host, resolve)? {
-                match tftp::fetch(SocketAddr::new(ip, *port), path, limit, clock, &progress) {
+            let mut servers = dial::order(&addresses(host, *port, resolve)?).into_iter().peekable();
+            let mut failure: Option<Failed> = None;
+            while let Some(server) = servers.next() {
+                // UDP cannot be dialled: an address that leads nowhere is as silent as a server
+                // that is busy.
+                let clock =
+                    if servers.peek().is_some() { clock.patient_for(OTHERS_WAIT) } else { clock };
+                match tftp::fetch(server, path, limit, clock, &progress) {
                     Ok(bytes) => return Ok(bytes),
-                    Err(failed) => failure = Some(failed),
-                }
-                if clock.patience_left().is_none() {
-                    break;
+                    // One that waiting may cure counts more than that a file is missing elsewhere.
+                    Err(failed) if failure.is_none() || failed.error.is_transient() => {
+                        failure = Some(failed);
+                    }
+                    Err(failed) => log::debug!(target: "config", "{}", failed.error),
                 }
             }
             Err(failure.unwrap_or_else(|| no_address(host).into()))
@@ -162,14 +177,18 @@ fn attempt(url: &Url, limit: usize, resolve: Resolve<'_>, clock: Clock) -> Attem
     }
 }
 
-fn addresses(host: &Host, resolve: Resolve<'_>) -> Result<Vec<IpAddr>> {
+fn addresses(host: &Host, port: u16, resolve: Resolve<'_>) -> Result<Vec<SocketAddr>> {
+    /// Each silent one costs time.
+    const MOST: usize = 8;
     match host {
-        Host::Address(ip) => Ok(vec![*ip]),
-        Host::Name(name) => match resolve(name)? {
-            // Each silent one costs seconds.
-            addresses if !addresses.is_empty() => Ok(addresses.into_iter().take(4).collect()),
-            _ => Err(no_address(host)),
-        },
+        Host::Address(literal) => Ok(vec![literal.at(port)?]),
+        Host::Name(name) => {
+            let found = resolve(name)?;
+            if found.is_empty() {
+                return Err(no_address(host));
+            }
+            Ok(found.into_iter().take(MOST).map(|ip| SocketAddr::new(ip, port)).collect())
+        }
     }
 }
 
@@ -198,7 +217,14 @@ mod tests {
 
     /// Serves each connection in turn with `serve`, and counts them.
     fn http_server(serve: fn(&mut dyn Write) -> io::Result<()>) -> (Url, mpsc::Receiver<()>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        http_server_at("127.0.0.1:0", serve)
+    }
+
+    fn http_server_at(
+        address: &str,
+        serve: fn(&mut dyn Write) -> io::Result<()>,
+    ) -> (Url, mpsc::Receiver<()>) {
+        let listener = TcpListener::bind(address).unwrap();
         let url = format!("http://{}/x", listener.local_addr().unwrap()).parse().unwrap();
         let (count, requests) = mpsc::channel();
         thread::spawn(move || {
@@ -286,6 +312,64 @@ mod tests {
         let error = attempt(&url, LIMIT, &nobody, clock).map_err(|f| f.error).unwrap_err();
         assert!(error.to_string().contains("too slow"), "{error}");
         assert!((500..900).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+    }
+
+    fn hello(stream: &mut dyn Write) -> io::Result<()> {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello")
+    }
+
+    /// As TFTP: one short block is a file.
+    fn tftp_server_at(address: &str) -> SocketAddr {
+        let server = UdpSocket::bind(address).unwrap();
+        let at = server.local_addr().unwrap();
+        thread::spawn(move || {
+            let mut packet = [0; 600];
+            while let Ok((_, client)) = server.recv_from(&mut packet) {
+                if packet[1] == 1 {
+                    let _ = server.send_to(b"\0\x03\0\x01hello", client);
+                }
+            }
+        });
+        at
+    }
+
+    #[test]
+    fn files_come_over_ipv6_from_addresses_that_are_typed() {
+        let (http, _requests) = http_server_at("[::1]:0", hello);
+        let Url::Http { port, .. } = http else { panic!("{http}") };
+        let tftp = tftp_server_at("[::1]:0").port();
+        let urls = [
+            format!("http://[::1]:{port}/x"),
+            format!("http://[::1%25lo]:{port}/x"),
+            format!("http://[::1%lo]:{port}/x"),
+            format!("tftp://[::1]:{tftp}/x"),
+            format!("tftp://[::1%lo]:{tftp}/x"),
+        ];
+        for url in urls {
+            let bytes = fetch(&url.parse().unwrap(), LIMIT, &nobody).unwrap();
+            assert_eq!(bytes, b"hello", "{url}");
+        }
+        let unknown = fetch(&"http://[fe80::1%nowhere]/x".parse().unwrap(), LIMIT, &nobody);
+        let words = unknown.unwrap_err().to_string();
+        assert_eq!(words, "finding the link of fe80::1%nowhere: No such device");
+    }
+
+    #[test]
+    fn a_name_with_a_dead_end_costs_little() {
+        let (http, _requests) = http_server(hello);
+        let Url::Http { port, .. } = http else { panic!("{http}") };
+        let tftp = tftp_server_at("127.0.0.1:0").port();
+        // A documentation prefix, which no route leads to, or at least nobody behind it; and an
+        // address of the loopback where nobody listens.
+        let both = |_: &str| -> Result<Vec<IpAddr>> {
+            Ok(vec!["2001:db8::1".parse().unwrap(), [127, 9, 9, 9].into(), [127, 0, 0, 1].into()])
+        };
+        for url in [format!("http://boot:{port}/x"), format!("tftp://boot:{tftp}/x")] {
+            let began = Instant::now();
+            let bytes = fetch(&url.parse().unwrap(), LIMIT, &both).unwrap();
+            assert_eq!(bytes, b"hello", "{url}");
+            assert!(began.elapsed() < Duration::from_secs(3), "{url}: {:?}", began.elapsed());
+        }
     }
 
     #[test]

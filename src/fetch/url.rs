@@ -4,11 +4,11 @@
 //! should be said before the network is asked.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::error::Error;
+use crate::net::dial::Literal;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Url {
@@ -31,17 +31,16 @@ pub enum Url {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
-    Address(IpAddr),
+    Address(Literal),
     /// Letters, digits, dots, `-` and `_`.
     Name(String),
 }
 
 impl Host {
-    /// Reads `name`, `10.0.0.1`, `fd00::1` or `[fd00::1]`.
+    /// Reads `name`, `10.0.0.1`, `fd00::1`, `[fd00::1]` or `[fe80::1%eth0]`.
     pub fn parse(text: &str) -> Option<Self> {
-        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
-        if let Ok(address) = bare.unwrap_or(text).parse::<IpAddr>() {
-            return (bare.is_none() || address.is_ipv6()).then_some(Self::Address(address));
+        if let Ok(address) = text.parse() {
+            return Some(Self::Address(address));
         }
         let wellformed = !text.is_empty()
             && text.len() <= 253
@@ -59,6 +58,18 @@ impl Url {
             Self::Tftp { host, .. } | Self::Http { host, .. } => Some(host),
             Self::File(_) => None,
         }
+    }
+
+    /// As the server sees it: which of our links it is on is none of its business.
+    #[must_use]
+    pub fn without_link(&self) -> Self {
+        let mut url = self.clone();
+        if let Self::Tftp { host, .. } | Self::Http { host, .. } = &mut url
+            && let Host::Address(literal) = host
+        {
+            literal.link = None;
+        }
+        url
     }
 
     /// The same place with another file: `tftp://h/a/b` and `c` give `tftp://h/a/c`.
@@ -218,8 +229,14 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
-            Self::Address(IpAddr::V4(address)) => write!(f, "{address}"),
+            // RFC 6874: % begins an escape, and %25 is its own.
+            Self::Address(Literal { address, link: Some(link) }) => {
+                write!(f, "[{address}%25{link}]")
+            }
+            Self::Address(Literal { address, link: None }) if address.is_ipv6() => {
+                write!(f, "[{address}]")
+            }
+            Self::Address(literal) => write!(f, "{literal}"),
             Self::Name(name) => f.write_str(name),
         }
     }
@@ -266,6 +283,12 @@ mod tests {
             ("https://h:8443/a/b?c=d&e",            Some("https://h:8443/a/b?c=d&e")),
             ("http://[fd00::1]:8080/x",             Some("http://[fd00::1]:8080/x")),
             ("http://[fd00::1]/x",                  Some("http://[fd00::1]/x")),
+            ("http://[fe80::1%25eth0]:8080/x",      Some("http://[fe80::1%25eth0]:8080/x")),
+            ("http://[fe80::1%eth0]/x",             Some("http://[fe80::1%25eth0]/x")), // as people write it
+            ("tftp://[fe80::1%eth0]/x",             Some("tftp://[fe80::1%25eth0]/x")),
+            ("tftp://[fd00::1]/lts.conf",           Some("tftp://[fd00::1]/lts.conf")),
+            ("https://[fd00::1]:8443/x",            Some("https://[fd00::1]:8443/x")),
+            ("http://[fe80::1%eth0/../x]/x",        None),
             ("file:/etc/lts.conf",                  Some("file:/etc/lts.conf")),
             ("file:///etc/lts.conf",                Some("file:/etc/lts.conf")),
             ("file://etc/lts.conf",                 None),

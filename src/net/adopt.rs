@@ -132,6 +132,7 @@ mod tests {
             lower: None,
             driver: None,
             has_partner: None,
+            primary: None,
             mac,
             permanent_mac: None,
             is_up: true,

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Lease, NetworkPlan};
+use super::port::Family;
+use super::{Lease, Lease6, NetworkPlan};
 
 /// How long a lease that names no boot server waits for one that does, on another link.
 ///
@@ -23,12 +24,22 @@ pub enum Worth {
 /// What this boot still has to learn from a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wants {
-    root: bool,
+    pub root: bool,
+    /// In which the server of the root is reached, where its address is written out: the other
+    /// family alone would be of no use.
+    pub family: Option<Family>,
+    /// How long one of two families that are both asked for waits for the other.
+    pub both_families: Option<Duration>,
 }
 
 impl Wants {
     pub fn of(plan: &NetworkPlan) -> Self {
-        Self { root: plan.root_from_dhcp }
+        let seconds = plan.description.timeouts.both_families;
+        Self {
+            root: plan.root_from_dhcp,
+            family: plan.root_family,
+            both_families: seconds.map(|seconds| Duration::from_secs(seconds.into())),
+        }
     }
 
     pub fn worth(self, lease: &Lease) -> Worth {
@@ -41,6 +52,25 @@ impl Wants {
             _ if names_server => Worth::NamesServer,
             _ => Worth::Usable,
         }
+    }
+
+    /// The same of what IPv6 gives: a boot file URL is its root-path and its boot file.
+    pub fn worth6(self, lease: &Lease6) -> Worth {
+        match lease.boot_url() {
+            Some(url) if self.root && url.starts_with("nbd") => Worth::NamesRoot,
+            Some(_) => Worth::NamesServer,
+            None => Worth::Usable,
+        }
+    }
+
+    pub fn are_met_by6(self, lease: &Lease6) -> bool {
+        let best = match (self.root, self.family) {
+            (true, _) => Worth::NamesRoot,
+            // It is reached by this family, and nothing else is lacking.
+            (false, Some(Family::Ipv6)) => Worth::Usable,
+            (false, _) => Worth::NamesServer,
+        };
+        self.worth6(lease) >= best
     }
 
     /// The root has to come from a lease, and this one does not say it.
@@ -161,7 +191,7 @@ mod tests {
             ("the root that is needed",         true,  &root,   Worth::NamesRoot,   true),
         ];
         for (case, needs_root, lease, worth, met) in cases {
-            let wants = Wants { root: needs_root };
+            let wants = Wants { root: needs_root, family: None, both_families: None };
             assert_eq!((wants.worth(lease), wants.are_met_by(lease)), (worth, met), "{case}");
         }
     }

@@ -3,12 +3,17 @@
 //!
 //! Only what was asked for, in the order it was written; `topology` finds out how it fits together.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
 use super::bond::BondOptions;
 use super::{HardwareAddress, Mac};
+
+mod consistency;
+
+pub use consistency::{About, Complaint};
 
 /// Everything that was said about links, addresses and routes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -124,6 +129,8 @@ pub enum Ipv6Method {
         address: Ipv6Addr,
         prefix: u8,
         gateway: Option<Ipv6Addr>,
+        /// The other end of a link of two (`/127`, `/128`).
+        peer: Option<Ipv6Addr>,
     },
 }
 
@@ -168,4 +175,163 @@ pub enum HandoverMode {
     Static,
     /// The system's software leaves the link alone.
     Unmanaged,
+}
+
+/// What `BOOTIF` stands for as the name of a link: the port of [`Description::bootif`].
+pub const BOOTIF: &str = "BOOTIF";
+
+/// `IFNAMSIZ` without the zero at its end.
+const LONGEST_NAME: usize = 15;
+
+/// The name of a link, as the kernel's `dev_valid_name` takes it.
+///
+/// # Errors
+/// A sentence about the name.
+pub fn link_name(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("the name of a link is missing".into());
+    }
+    if text.len() > LONGEST_NAME {
+        return Err(format!("\"{text}\" is too long for a link: {LONGEST_NAME} bytes at most"));
+    }
+    let is_wrong = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    if text.contains(is_wrong) || [".", ".."].contains(&text) {
+        return Err(format!("{text:?} is no name of a link"));
+    }
+    Ok(text.to_owned())
+}
+
+impl Selector {
+    /// A name; or a hardware address that looks like one, as udev makes names of addresses and
+    /// dracut addresses of such names.
+    pub fn named(name: &str) -> Self {
+        let digits = name.strip_prefix("enx").filter(|digits| digits.len() == 12);
+        let address = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        // `from_str_radix` takes a sign.
+        match address.filter(|_| name.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
+            Some(address) => {
+                let [_, _, bytes @ ..] = address.to_be_bytes();
+                Self::Mac(Mac(bytes))
+            }
+            None => Self::Name(name.to_owned()),
+        }
+    }
+
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Name(name) => Some(name),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Mac(mac) => write!(f, "mac:{mac}"),
+            Self::Driver(driver) => write!(f, "driver:{driver}"),
+            Self::Physical => f.write_str("physical"),
+        }
+    }
+}
+
+impl AddressRequest {
+    /// Asks for whatever there is: `ip=on`, and no `ip=` at all.
+    pub fn any() -> Self {
+        Self {
+            on: None,
+            ipv4: Ipv4Method::Dhcp { request: None },
+            ipv6: Ipv6Method::Auto,
+            needs: Needs::Either,
+            mtu: None,
+            cloned_mac: None,
+            server: None,
+            hostname: None,
+            dns: Vec::new(),
+            ntp: Vec::new(),
+            client_id: None,
+        }
+    }
+
+    /// Makes one request of two for the same link, one for each family; `None`: they contradict.
+    fn joined(&self, other: &Self) -> Option<Self> {
+        let (ipv4, ipv6) = match (self.families(), other.families()) {
+            ((true, false), (false, true)) => (self.ipv4, other.ipv6),
+            ((false, true), (true, false)) => (other.ipv4, self.ipv6),
+            _ => return None,
+        };
+        let both = |a: &[IpAddr], b: &[IpAddr]| a.iter().chain(b).copied().collect();
+        Some(Self {
+            on: self.on.clone(),
+            ipv4,
+            ipv6,
+            needs: Needs::Both,
+            mtu: one(self.mtu, other.mtu)?,
+            cloned_mac: one(self.cloned_mac, other.cloned_mac)?,
+            server: one(self.server.clone(), other.server.clone())?,
+            hostname: one(self.hostname.clone(), other.hostname.clone())?,
+            dns: both(&self.dns, &other.dns),
+            ntp: both(&self.ntp, &other.ntp),
+            client_id: one(self.client_id.clone(), other.client_id.clone())?,
+        })
+    }
+
+    /// Whether it says something of IPv4, and of IPv6.
+    fn families(&self) -> (bool, bool) {
+        (self.ipv4 != Ipv4Method::Off, self.ipv6 != Ipv6Method::Off)
+    }
+}
+
+/// What the two say together; `None`: not the same.
+fn one<T: PartialEq>(a: Option<T>, b: Option<T>) -> Option<Option<T>> {
+    match (a, b) {
+        (Some(a), Some(b)) => (a == b).then_some(Some(a)),
+        (a, b) => Some(a.or(b)),
+    }
+}
+
+impl Description {
+    /// Adds an `ip=`. Two for one link become one if they are about different families.
+    pub fn add_address(&mut self, request: AddressRequest) {
+        let same = self.addresses.iter_mut().find(|known| known.on == request.on);
+        match same.and_then(|known| Some((known.joined(&request)?, known))) {
+            Some((joined, known)) => *known = joined,
+            None => self.addresses.push(request),
+        }
+    }
+
+    /// Adds what the settings say. What somebody typed at this boot is stronger, each kind of thing
+    /// as a whole: one `ip=` takes all of `NET_IP` away.
+    #[must_use]
+    pub fn with_settings(mut self, settings: Self) -> Self {
+        fn weaker<T>(typed: &mut Vec<T>, set: Vec<T>) {
+            if typed.is_empty() {
+                *typed = set;
+            }
+        }
+        weaker(&mut self.addresses, settings.addresses);
+        weaker(&mut self.names, settings.names);
+        weaker(&mut self.bonds, settings.bonds);
+        weaker(&mut self.vlans, settings.vlans);
+        weaker(&mut self.bridges, settings.bridges);
+        weaker(&mut self.routes, settings.routes);
+        weaker(&mut self.dns, settings.dns);
+        self.place_bootif();
+        self
+    }
+
+    /// Puts the port of `BOOTIF=` where its name stands for it.
+    pub(crate) fn place_bootif(&mut self) {
+        let Some(mac) = self.bootif else { return };
+        let place = |selector: &mut Selector| {
+            if selector.name() == Some(BOOTIF) {
+                *selector = Selector::Mac(mac);
+            }
+        };
+        self.addresses.iter_mut().filter_map(|address| address.on.as_mut()).for_each(place);
+        self.bonds.iter_mut().flat_map(|bond| &mut bond.members).for_each(place);
+        self.vlans.iter_mut().map(|vlan| &mut vlan.over).for_each(place);
+        self.bridges.iter_mut().flat_map(|bridge| &mut bridge.ports).for_each(place);
+    }
 }

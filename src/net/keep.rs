@@ -17,7 +17,9 @@ mod networkd;
 use std::fs;
 use std::path::Path;
 
-use super::{Addressing, Lease, LeaseFile, Mac, Network, NetworkPlan, boot_server, variables};
+use super::{
+    Addressing, Lease, LeaseFile, Leases, Mac, Network, NetworkPlan, boot_server, variables,
+};
 use crate::directives::{Change, Draft, Tree, View, assignment, carry_out, units};
 use crate::error::{Error, Result, WhileDoing};
 
@@ -88,13 +90,14 @@ impl Port<'_> {
 /// Decides everything [`write`] does to a root that looks like `view`.
 pub fn foresee(port: &Port<'_>, view: &dyn View) -> Left {
     let Port { link, mac, plan, lease, wishes, .. } = *port;
-    let variables = variables(link, mac, plan, lease);
+    let leases = Leases::of_ipv4(lease.clone());
+    let variables = variables(link, mac, plan, &leases);
     let run = |path: &str| format!("/run/{path}");
     let mut left = Left {
         renewer: if port.is_composed() { Renewer::Nobody } else { renewer(view) },
         run: vec![
             (run(&format!("net-{link}.conf")), klibc_file(&variables)),
-            (run("landfall/lease.json"), lease_file(port, boot_server(plan, lease))),
+            (run("landfall/lease.json"), lease_file(port, boot_server(plan, &leases))),
             (run(&networkd::path(link, view)), networkd::render(port)),
             (run(network_manager::PATH), network_manager::render(port)),
         ],
@@ -121,9 +124,12 @@ pub fn foresee(port: &Port<'_>, view: &dyn View) -> Left {
 /// # Errors
 /// `new_root` cannot be opened.
 pub fn write(network: &Network, wishes: Wishes<'_>, new_root: &Path, run: &Path) -> Result<Kept> {
-    let Network { link, mac, beneath, plan, lease, .. } = network;
+    let (link, mac, plan) = (network.link(), network.mac(), &network.plan);
+    let nothing = Lease::of_address(std::net::Ipv4Addr::UNSPECIFIED, 0);
+    let lease = network.leases.ipv4.as_ref().unwrap_or(&nothing);
+    let beneath: &[Mac] = &[];
     let tree = Tree::open(new_root)?;
-    let left = foresee(&Port { link, mac: *mac, beneath, plan, lease, wishes }, &tree);
+    let left = foresee(&Port { link, mac, beneath, plan, lease, wishes }, &tree);
     for error in &left.errors {
         log::warn!(target: "network", "{error}");
     }
@@ -194,7 +200,7 @@ fn lease_file(port: &Port<'_>, boot_server: Option<String>) -> String {
         mac: port.mac,
         dhcp: port.is_dhcp(),
         boot_server,
-        lease: port.lease.clone(),
+        leases: Leases::of_ipv4(port.lease.clone()),
     };
     // Strings and numbers: there is nothing in it that JSON could not say.
     serde_json::to_string_pretty(&file).unwrap_or_default() + "\n"
@@ -330,7 +336,10 @@ pub mod tests {
         let text = lease_file(&port, Some("10.0.0.1".into()));
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         let read: LeaseFile = serde_json::from_str(&text).unwrap();
-        assert_eq!((read.link.as_str(), read.mac, read.lease), ("eth0", NODE, lease));
+        assert_eq!(
+            (read.link.as_str(), read.mac, read.leases),
+            ("eth0", NODE, Leases::of_ipv4(lease))
+        );
         assert_eq!(value["mac"], "52:54:00:aa:bb:cc");
         assert_eq!(value["address"], "10.0.0.5");
         assert_eq!(value["lease_seconds"], 60);

@@ -1,8 +1,10 @@
 //! What the agent tells the kernel about links, addresses and routes, and what it hears: route
 //! netlink, through rtnetlink. One function per intent; nothing here decides.
 
+mod ipv6;
+
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::{StreamExt, TryStreamExt};
 use ipnet::Ipv4Net;
@@ -23,6 +25,8 @@ use rtnetlink::{
     Handle, LinkBond, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVlan, MulticastGroup,
     RouteMessageBuilder,
 };
+
+pub use ipv6::{Known6, State6};
 
 use super::topology::Made;
 use super::{Lease, Mac, Route};
@@ -49,6 +53,8 @@ pub struct Link {
     /// Of a bond by IEEE 802.3ad: whether a partner has answered. Until then the switch may let
     /// nothing through.
     pub has_partner: Option<bool>,
+    /// Of a bond: number of the port that it prefers.
+    pub primary: Option<u32>,
     /// Bytes.
     pub mtu: u32,
 }
@@ -82,6 +88,10 @@ pub enum Change {
     /// New, or changed in some way.
     Link(Link),
     Gone(u32),
+    /// An IPv6 address is new, or its state or lifetime has changed.
+    Address(Known6),
+    /// A link has lost this IPv6 address.
+    AddressGone(u32, Ipv6Addr),
     /// Some changes were lost: the links must be listed again.
     Missed,
 }
@@ -97,9 +107,11 @@ impl Kernel {
         F: Fn(Change) -> R + Send + 'static,
         R: Future<Output = ()> + Send + 'static,
     {
-        let (connection, handle, mut messages) =
-            rtnetlink::new_multicast_connection(&[MulticastGroup::Link])
-                .while_doing(|| "connecting to the kernel's route netlink")?;
+        let (connection, handle, mut messages) = rtnetlink::new_multicast_connection(&[
+            MulticastGroup::Link,
+            MulticastGroup::Ipv6Ifaddr,
+        ])
+        .while_doing(|| "connecting to the kernel's route netlink")?;
         tokio::spawn(connection);
         tokio::spawn(async move {
             while let Some((message, _)) = messages.next().await {
@@ -109,6 +121,13 @@ impl Kernel {
                     }
                     NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
                         Some(Change::Gone(link.header.index))
+                    }
+                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(address)) => {
+                        ipv6::read(address).map(Change::Address)
+                    }
+                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(address)) => {
+                        ipv6::read(address)
+                            .map(|known| Change::AddressGone(known.on, known.address))
                     }
                     NetlinkPayload::Overrun(_) => Some(Change::Missed),
                     _ => None,
@@ -195,6 +214,17 @@ impl Kernel {
             };
             explain(format!("making the {what} {name}"), error)
         })
+    }
+
+    /// Makes `port` the one that a bond prefers.
+    pub async fn set_primary(&self, bond: &Link, port: &Link) -> Result<()> {
+        let message = LinkUnspec::new_with_index(bond.index)
+            .append_extra_attribute(LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Bond),
+                LinkInfo::Data(InfoData::Bond(vec![InfoBond::Primary(port.index)])),
+            ]))
+            .build();
+        self.set(message, || format!("making {} the primary of {}", port.name, bond.name)).await
     }
 
     /// Gives a link to a bond or bridge.
@@ -350,7 +380,7 @@ fn read(message: LinkMessage) -> Option<Link> {
     };
     let mut kind = if shape == Shape::Port { Kind::Port } else { Kind::Other };
     let (mut name, mut mac, mut permanent_mac, mut mtu) = (None, None, None, 0);
-    let (mut master, mut lower, mut has_partner) = (None, None, None);
+    let (mut master, mut lower, mut has_partner, mut primary) = (None, None, None, None);
     let six = |bytes: Vec<u8>| Some(Mac(<[u8; 6]>::try_from(bytes).ok()?));
     for attribute in message.attributes {
         match attribute {
@@ -366,7 +396,13 @@ fn read(message: LinkMessage) -> Option<Link> {
                 for info in infos {
                     match info {
                         LinkInfo::Kind(made) if kind == Kind::Port => kind = kind_of(&made),
-                        LinkInfo::Data(InfoData::Bond(facts)) => has_partner = partner(&facts),
+                        LinkInfo::Data(InfoData::Bond(facts)) => {
+                            has_partner = partner(&facts);
+                            primary = facts.iter().find_map(|fact| match fact {
+                                InfoBond::Primary(index) => Some(*index),
+                                _ => None,
+                            });
+                        }
                         _ => {}
                     }
                 }
@@ -387,6 +423,7 @@ fn read(message: LinkMessage) -> Option<Link> {
         master: master.filter(|index| *index != 0),
         lower,
         has_partner,
+        primary,
         mac: mac.unwrap_or(Mac([0; 6])),
         permanent_mac,
         is_up: flags.contains(LinkFlags::Up),

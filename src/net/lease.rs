@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::Mac;
+use super::{Lease6, Mac};
 
 /// Everything kept of a DHCP acknowledgement (RFC 2131, 2132), or of a static `ip=`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,10 @@ pub struct Lease {
     pub lease_seconds: Option<u32>,
     pub renew_seconds: Option<u32>,
     pub rebind_seconds: Option<u32>,
+    /// Option 108: who can do with IPv6 alone should give up IPv4 for so long (RFC 8925). Sent only
+    /// to machines that say they can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v6_only_seconds: Option<u32>,
 }
 
 /// `/run/landfall/lease.json`: a lease and the link it is on, for anybody with jq, and for
@@ -54,7 +58,104 @@ pub struct LeaseFile {
     pub dhcp: bool,
     pub boot_server: Option<String>,
     #[serde(flatten)]
-    pub lease: Lease,
+    pub leases: Leases,
+}
+
+/// What one link was given, in both families.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leases {
+    #[serde(flatten)]
+    pub ipv4: Option<Lease>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Lease6>,
+}
+
+impl Leases {
+    pub fn of_ipv4(lease: Lease) -> Self {
+        Self { ipv4: Some(lease), ipv6: None }
+    }
+
+    /// The address that others should know: that of IPv4 where there is one, because it is in more
+    /// people's lists.
+    pub fn address(&self) -> Option<IpAddr> {
+        let ipv6 = || self.ipv6.as_ref()?.address().map(|given| given.address.into());
+        self.ipv4.as_ref().map(|lease| lease.address.into()).or_else(ipv6)
+    }
+
+    /// [`Self::address`] with the length of its prefix.
+    pub fn network_address(&self) -> Option<(IpAddr, u8)> {
+        let ipv6 = || {
+            self.ipv6.as_ref()?.address().map(|given| (IpAddr::from(given.address), given.prefix))
+        };
+        self.ipv4.as_ref().map(|lease| (lease.address.into(), lease.prefix)).or_else(ipv6)
+    }
+
+    /// DHCP's root-path; in IPv6 a boot file URL of ours is that (RFC 5970 has no other place).
+    pub fn root_path(&self) -> Option<&str> {
+        let url = || self.ipv6.as_ref()?.boot_url().filter(|url| url.starts_with("nbd"));
+        self.ipv4.as_ref().and_then(|lease| lease.root_path.as_deref()).or_else(url)
+    }
+
+    /// The boot file: its path on the boot server.
+    pub fn filename(&self) -> Option<&str> {
+        let path = || {
+            let (_, rest) = self.ipv6.as_ref()?.boot_url()?.split_once("://")?;
+            rest.split_once('/').map(|(_, path)| path).filter(|path| !path.is_empty())
+        };
+        self.ipv4.as_ref().and_then(|lease| lease.filename.as_deref()).or_else(path)
+    }
+
+    /// Whom the leases name for everything that nobody has placed elsewhere, in LTSP's order: `sname`
+    /// is in `tftp_server` only when there is no `siaddr`.
+    pub fn boot_server(&self) -> Option<String> {
+        let shown = |address: Option<Ipv4Addr>| address.map(|address| address.to_string());
+        let ipv4 = self.ipv4.as_ref();
+        ipv4.and_then(|lease| lease.tftp_server.clone())
+            .or_else(|| shown(ipv4?.next_server))
+            .or_else(|| self.ipv6.as_ref()?.boot_server().map(str::to_owned))
+            .or_else(|| shown(ipv4?.server_id))
+    }
+
+    /// They speak of booting, and [`Self::boot_server`] is more than a guess.
+    pub fn speak_of_booting(&self) -> bool {
+        let ipv4 = self.ipv4.as_ref().is_some_and(|lease| {
+            let Lease { tftp_server, next_server, filename, .. } = lease;
+            tftp_server.is_some() || next_server.is_some() || filename.is_some()
+        });
+        ipv4 || self.ipv6.as_ref().is_some_and(|lease| lease.boot_url().is_some())
+    }
+
+    pub fn hostname(&self) -> Option<&str> {
+        let ipv6 = || self.ipv6.as_ref()?.hostname.as_deref();
+        self.ipv4.as_ref().and_then(|lease| lease.hostname.as_deref()).or_else(ipv6)
+    }
+
+    pub fn domain(&self) -> Option<&str> {
+        self.ipv4.as_ref()?.domain.as_deref()
+    }
+
+    pub fn dns(&self) -> Vec<IpAddr> {
+        let ipv4 = self.ipv4.as_ref().map(|lease| lease.dns.clone()).unwrap_or_default();
+        let ipv6 = self.ipv6.iter().flat_map(|lease| &lease.dns).map(|server| (*server).into());
+        ipv4.into_iter().chain(ipv6).collect()
+    }
+
+    pub fn search(&self) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        let ipv4 = self.ipv4.iter().flat_map(|lease| &lease.search);
+        for name in ipv4.chain(self.ipv6.iter().flat_map(|lease| &lease.search)) {
+            if !all.contains(name) {
+                all.push(name.clone());
+            }
+        }
+        all
+    }
+
+    pub fn ntp(&self) -> Vec<IpAddr> {
+        let ipv4 = self.ipv4.as_ref().map(|lease| lease.ntp.clone()).unwrap_or_default();
+        let ipv6 = self.ipv6.iter().flat_map(|lease| &lease.ntp).map(|server| (*server).into());
+        ipv4.into_iter().chain(ipv6).collect()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +189,7 @@ impl Lease {
             lease_seconds: None,
             renew_seconds: None,
             rebind_seconds: None,
+            v6_only_seconds: None,
         }
     }
 

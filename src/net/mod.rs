@@ -22,22 +22,34 @@
 //! somebody else has given a link stays the machine's.
 
 mod adopt;
+mod apply;
+pub mod arp;
 pub mod bond;
 mod choice;
+pub mod configured;
 pub mod description;
-mod dhcp;
+mod desk;
+pub mod dhcp;
+pub mod dhcp6;
+pub mod dial;
 mod dice;
-mod dns;
-mod held;
+pub mod dns;
+pub mod duid;
+mod identity;
 mod keep;
-mod kernel;
+pub mod kernel;
 mod lease;
+pub mod lease6;
 mod link;
 mod mac;
+mod names;
 mod plan;
 mod port;
+pub mod ra;
 #[cfg(test)]
 mod real_links;
+#[cfg(test)]
+mod real_links6;
 mod topology;
 mod worker;
 
@@ -45,70 +57,66 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 pub use keep::{Left, Renewer, Wishes};
-pub use lease::{Lease, LeaseFile, Route};
+pub use lease::{Lease, LeaseFile, Leases, Route};
+pub use lease6::Lease6;
 pub use mac::{HardwareAddress, Mac};
 pub use plan::{Addressing, LinkChoice, NetworkPlan};
+pub use port::Family;
 
 use crate::directives::View;
 use crate::error::Result;
+use configured::Configured;
 use dns::Resolver;
 use keep::{Kept, Port};
-use kernel::{Origin, Shape};
+use kernel::Origin;
 use worker::Worker;
 
-/// A configured link. Its lease is renewed in the background until [`Network::stop`].
+/// A configured link. Its leases are renewed in the background until [`Network::stop`].
 #[derive(Debug)]
 pub struct Network {
-    link: String,
-    mac: Mac,
-    /// Of a bond, bridge or VLAN that was there before us.
-    beneath: Vec<Mac>,
+    boot: Configured,
+    leases: Leases,
     /// Of a link that stays as it was found: static.
     plan: NetworkPlan,
-    origin: Origin,
-    lease: Lease,
     worker: Worker,
 }
 
 /// Waits until one link is configured. `Err` only for what waiting cannot cure: a kernel without
 /// netlink, or a static address that the kernel refuses.
 pub fn bring_up(plan: &NetworkPlan) -> Result<Network> {
-    let (worker, settled) = Worker::start(plan)?;
+    let (worker, boot) = Worker::start(plan)?;
     let mut plan = plan.clone();
-    if settled.origin == Origin::Host {
-        let Lease { address, prefix, .. } = settled.lease;
-        plan.addressing = Addressing::Static { address, prefix, gateway: settled.lease.gateway() };
-    }
-    let beneath = match settled.link.shape {
-        Shape::Composed => adopt::beneath(&settled.link.name, Path::new("/sys")),
-        _ => Vec::new(),
+    plan.addressing = match (&boot.ipv4, boot.origin) {
+        (Some(lease), Origin::Host | Origin::CommandLine) => {
+            let Lease { address, prefix, .. } = *lease;
+            Addressing::Static { address, prefix, gateway: lease.gateway() }
+        }
+        (None, _) | (_, Origin::Dhcp) => Addressing::Dhcp { request: None },
     };
-    let network = Network {
-        beneath,
-        link: settled.link.name,
-        mac: settled.link.mac,
-        plan,
-        origin: settled.origin,
-        lease: settled.lease,
-        worker,
-    };
+    let leases = Leases { ipv4: boot.ipv4.clone(), ipv6: boot.ipv6.clone() };
+    let network = Network { boot, leases, plan, worker };
     log::info!(target: "network", "{}", network.summary());
     Ok(network)
+}
+
+/// Kernel modules that the links of this plan need, with their options.
+pub fn modules(plan: &NetworkPlan) -> Vec<(&'static str, &'static [(&'static str, &'static str)])> {
+    topology::modules(&plan.description)
 }
 
 impl Network {
     /// Name in the initramfs; the running system's udev may choose another.
     pub fn link(&self) -> &str {
-        &self.link
+        &self.boot.name
     }
 
     pub fn mac(&self) -> Mac {
-        self.mac
+        self.boot.mac
     }
 
-    /// As it was granted; a later renewal is not reflected here.
-    pub fn lease(&self) -> &Lease {
-        &self.lease
+    /// As they were granted; a later renewal is not reflected here.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
     }
 
     pub fn is_dhcp(&self) -> bool {
@@ -118,36 +126,41 @@ impl Network {
     /// Whom to ask for everything that nobody has placed elsewhere, name or address: `ip=`, option
     /// 66, `siaddr`, `sname`, and at last the DHCP server itself.
     pub fn boot_server(&self) -> Option<String> {
-        boot_server(&self.plan, &self.lease)
+        boot_server(&self.plan, &self.leases)
     }
 
     /// Whether `ip=` or the lease speaks of booting, and [`Self::boot_server`] is more than a guess.
     pub fn names_a_boot_server(&self) -> bool {
-        let Lease { tftp_server, next_server, filename, .. } = &self.lease;
-        let named = self.plan.boot_server.is_some() || tftp_server.is_some();
-        named || next_server.is_some() || filename.is_some()
+        self.plan.boot_server.is_some() || self.leases.speak_of_booting()
     }
 
     /// The machine's name: `ip=` first, then the lease.
     pub fn hostname(&self) -> Option<&str> {
-        self.plan.hostname.as_deref().or(self.lease.hostname.as_deref())
+        self.plan.hostname.as_deref().or(self.leases.hostname())
     }
 
-    /// Those of `ip=`, then those of the lease.
+    /// Those that were typed, then those of the leases, which may have become more since.
     pub fn dns(&self) -> Vec<IpAddr> {
-        joined(&self.plan.dns, &self.lease.dns)
+        let described = self.worker.describe().unwrap_or_default();
+        let now = described.into_iter().find(|configured| configured.boots);
+        let leases = now.map_or_else(
+            || self.leases.clone(),
+            |now| Leases { ipv4: now.ipv4.or(self.leases.ipv4.clone()), ipv6: now.ipv6 },
+        );
+        let theirs = if self.plan.description.ignore_peer_dns { Vec::new() } else { leases.dns() };
+        joined(&joined(&self.plan.dns, &self.plan.description.dns), &theirs)
     }
 
     /// Addresses of `host`, at least one. A failure that [`crate::error::Error::is_transient`] is
     /// worth another call; each takes at most some 20 s.
     pub fn resolve(&self, host: &str) -> Result<Vec<IpAddr>> {
-        let resolver = Resolver { servers: self.dns(), search: self.lease.search.clone() };
+        let resolver = Resolver::new(&self.dns(), self.leases.search());
         resolver.look_up(host, Path::new("/etc/hosts"))
     }
 
     /// What LTSP's scripts and klibc's `ipconfig` called these values; only those that are known.
     pub fn variables(&self) -> Vec<(String, String)> {
-        variables(&self.link, self.mac, &self.plan, &self.lease)
+        variables(self.link(), self.mac(), &self.plan, &self.leases)
     }
 
     /// Lets the address outlive its lease. For systems in which nobody renews it, and harmless for
@@ -163,13 +176,14 @@ impl Network {
         match keep::write(self, wishes, new_root, Path::new("/run")) {
             Ok(Kept { renewer, files }) => {
                 log::debug!(target: "network", "left for the running system: {}", files.join(" "));
-                if let (Renewer::Nobody, Some(seconds)) = (renewer, self.lease.lease_seconds) {
+                let lease = self.leases.ipv4.as_ref();
+                let lasts = lease.and_then(|lease| Some((lease.address, lease.lease_seconds?)));
+                if let (Renewer::Nobody, Some((address, seconds))) = (renewer, lasts) {
                     log::info!(
                         target: "network",
-                        "nobody in this root renews the lease of {seconds} s: {} stays on {}, and \
-                         the DHCP server must not give it to another",
-                        self.lease.address,
-                        self.link
+                        "nobody in this root renews the lease of {seconds} s: {address} stays on {}, \
+                         and the DHCP server must not give it to another",
+                        self.link()
                     );
                 }
             }
@@ -184,24 +198,26 @@ impl Network {
     }
 
     fn summary(&self) -> String {
-        let Lease { address, prefix, .. } = self.lease;
-        let mut text = format!("{} is {address}/{prefix}", self.link);
-        if let Some(gateway) = self.lease.gateway() {
-            text = format!("{text} through {gateway}");
-        }
-        match self.origin {
-            Origin::CommandLine => return format!("{text}, as ip= says"),
-            Origin::Host => return format!("{text}, as it was found"),
-            Origin::Dhcp => {}
-        }
-        text = match self.lease.lease_seconds {
-            Some(seconds) => format!("{text}, lease of {seconds} s"),
-            None => format!("{text}, lease for ever"),
-        };
-        match self.lease.server_id {
-            Some(server) => format!("{text} from {server}"),
-            None => text,
-        }
+        let ipv4 = self.leases.ipv4.as_ref().map(|lease| {
+            let Lease { address, prefix, lease_seconds, server_id, .. } = lease;
+            let through = lease.gateway().map(|gateway| format!(" through {gateway}"));
+            let text = format!("{address}/{prefix}{}", through.unwrap_or_default());
+            let lasts = match (self.boot.origin, lease_seconds) {
+                (Origin::CommandLine, _) => return format!("{text}, as ip= says"),
+                (Origin::Host, _) => return format!("{text}, as it was found"),
+                (Origin::Dhcp, Some(seconds)) => format!("lease of {seconds} s"),
+                (Origin::Dhcp, None) => "lease for ever".to_owned(),
+            };
+            let from = server_id.map(|server| format!(" from {server}")).unwrap_or_default();
+            format!("{text}, {lasts}{from}")
+        });
+        let ipv6 = self.leases.ipv6.as_ref().and_then(|lease| {
+            let given = lease.address()?;
+            let through = lease.gateway().map(|gateway| format!(" through {gateway}"));
+            Some(format!("{}/{}{}", given.address, given.prefix, through.unwrap_or_default()))
+        });
+        let both: Vec<_> = [ipv4, ipv6].into_iter().flatten().collect();
+        format!("{} is {}", self.link(), both.join(", and "))
     }
 }
 
@@ -211,22 +227,18 @@ pub fn left_files(
     link: &str,
     mac: Mac,
     plan: &NetworkPlan,
-    lease: &Lease,
+    leases: &Leases,
     wishes: Wishes<'_>,
     view: &dyn View,
 ) -> Left {
+    let nothing = Lease::of_address(Ipv4Addr::UNSPECIFIED, 0);
+    let lease = leases.ipv4.as_ref().unwrap_or(&nothing);
     keep::foresee(&Port { link, mac, beneath: &[], plan, lease, wishes }, view)
 }
 
-/// [`Network::boot_server`] of a lease that was read, not fetched.
-pub fn boot_server(plan: &NetworkPlan, lease: &Lease) -> Option<String> {
-    // `sname` is in tftp_server only when there is no siaddr, so this is LTSP's order.
-    let shown = |address: Option<Ipv4Addr>| address.map(|address| address.to_string());
-    plan.boot_server
-        .clone()
-        .or_else(|| lease.tftp_server.clone())
-        .or_else(|| shown(lease.next_server))
-        .or_else(|| shown(lease.server_id))
+/// [`Network::boot_server`] of leases that were read, not fetched.
+pub fn boot_server(plan: &NetworkPlan, leases: &Leases) -> Option<String> {
+    plan.boot_server.clone().or_else(|| leases.boot_server())
 }
 
 fn joined(first: &[IpAddr], then: &[IpAddr]) -> Vec<IpAddr> {
@@ -239,43 +251,69 @@ fn joined(first: &[IpAddr], then: &[IpAddr]) -> Vec<IpAddr> {
     all
 }
 
-/// [`Network::variables`] of a lease that was read, not fetched.
-pub fn variables(link: &str, mac: Mac, plan: &NetworkPlan, lease: &Lease) -> Vec<(String, String)> {
+/// [`Network::variables`] of leases that were read, not fetched.
+pub fn variables(
+    link: &str,
+    mac: Mac,
+    plan: &NetworkPlan,
+    leases: &Leases,
+) -> Vec<(String, String)> {
     let words = |addresses: &[IpAddr]| {
         addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
     };
-    let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    let network = lease.network();
-    let dns = joined(&plan.dns, &lease.dns);
-    let ntp = words(&joined(&plan.ntp, &lease.ntp));
-    let nth = |index: usize| dns.get(index).map(ToString::to_string).unwrap_or_default();
+    let dns = joined(&plan.dns, &leases.dns());
+    let ntp = words(&joined(&plan.ntp, &leases.ntp()));
+    let search = leases.search().join(" ");
+    let hostname = plan.hostname.as_deref().or(leases.hostname());
+    let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
     let is_dhcp = matches!(plan.addressing, Addressing::Dhcp { .. });
-    let broadcast = lease.broadcast.unwrap_or_else(|| network.broadcast());
-    let hostname = plan.hostname.as_ref().or(lease.hostname.as_ref());
-    let lasts = lease.lease_seconds.filter(|_| is_dhcp);
+    // klibc's word for "by hand", which cloud-init checks.
+    let proto = if is_dhcp { "dhcp" } else { "none" };
+    let ipv4 = leases.ipv4.as_ref();
+    let of_ipv4 =
+        |value: &dyn Fn(&Lease) -> Option<String>| ipv4.and_then(value).unwrap_or_default();
+    let of_ipv6 = |value: &dyn Fn(&Lease6) -> Option<String>| {
+        leases.ipv6.as_ref().and_then(value).unwrap_or_default()
+    };
+    let nth = |index: usize| {
+        let mut servers = dns.iter().filter(|server| server.is_ipv4());
+        servers.nth(index).map(ToString::to_string).unwrap_or_default()
+    };
+    let first_of_ipv6 = dns.iter().find(|server| server.is_ipv6()).map(ToString::to_string);
+    let broadcast = |lease: &Lease| lease.broadcast.unwrap_or_else(|| lease.network().broadcast());
+    // Of an address that nobody else has chosen the prefix is that of its network.
+    let proto6 = |prefix: u8| if prefix == 128 { "dhcp6" } else { "auto6" };
     let all = [
         ("DEVICE", link.to_owned()),
-        // klibc's word for "by hand", which cloud-init checks.
-        ("PROTO", if is_dhcp { "dhcp" } else { "none" }.to_owned()),
-        ("IPV4ADDR", lease.address.to_string()),
-        ("IPV4BROADCAST", broadcast.to_string()),
-        ("IPV4NETMASK", network.netmask().to_string()),
-        ("IPV4GATEWAY", lease.gateway().map(|via| via.to_string()).unwrap_or_default()),
+        ("PROTO", of_ipv4(&|_| Some(proto.to_owned()))),
+        ("IPV4ADDR", of_ipv4(&|lease| Some(lease.address.to_string()))),
+        ("IPV4BROADCAST", of_ipv4(&|lease| Some(broadcast(lease).to_string()))),
+        ("IPV4NETMASK", of_ipv4(&|lease| Some(lease.network().netmask().to_string()))),
+        ("IPV4GATEWAY", of_ipv4(&|lease| Some(lease.gateway()?.to_string()))),
         ("IPV4DNS0", nth(0)),
         ("IPV4DNS1", nth(1)),
+        // The names of Ubuntu's initramfs-tools.
+        ("IPV6PROTO", of_ipv6(&|lease| Some(proto6(lease.address()?.prefix).to_owned()))),
+        ("IPV6ADDR", of_ipv6(&|lease| Some(lease.address()?.address.to_string()))),
+        ("IPV6NETMASK", of_ipv6(&|lease| Some(lease.address()?.prefix.to_string()))),
+        ("IPV6GATEWAY", of_ipv6(&|lease| Some(lease.gateway()?.to_string()))),
+        ("IPV6DNS0", first_of_ipv6.unwrap_or_default()),
         ("DNS_SERVER", words(&dns)),
-        ("HOSTNAME", hostname.cloned().unwrap_or_default()),
-        ("DNSDOMAIN", text(&lease.domain)),
-        ("SEARCH_DOMAIN", lease.search.join(" ")),
-        ("DOMAINSEARCH", lease.search.join(" ")),
-        ("NISDOMAIN", text(&lease.nis_domain)),
-        ("ROOTSERVER", boot_server(plan, lease).unwrap_or_default()),
-        ("ROOTPATH", text(&lease.root_path)),
-        ("filename", text(&lease.filename)),
+        ("HOSTNAME", text(hostname)),
+        ("DNSDOMAIN", text(leases.domain())),
+        ("SEARCH_DOMAIN", search.clone()),
+        ("DOMAINSEARCH", search),
+        ("NISDOMAIN", of_ipv4(&|lease| lease.nis_domain.clone())),
+        ("ROOTSERVER", boot_server(plan, leases).unwrap_or_default()),
+        ("ROOTPATH", text(leases.root_path())),
+        ("filename", text(leases.filename())),
         ("NTPSVR", ntp.clone()),
         ("TIMESVR", ntp),
-        ("TIMEZONE", lease.time_offset.map(|offset| offset.to_string()).unwrap_or_default()),
-        ("DHCPLEASETIME", lasts.map(|seconds| seconds.to_string()).unwrap_or_default()),
+        ("TIMEZONE", of_ipv4(&|lease| Some(lease.time_offset?.to_string()))),
+        (
+            "DHCPLEASETIME",
+            of_ipv4(&|lease| Some(lease.lease_seconds.filter(|_| is_dhcp)?.to_string())),
+        ),
         ("LTSP_CLIENT_MAC", mac.to_string().to_ascii_uppercase()),
     ];
     all.into_iter()
@@ -309,7 +347,7 @@ mod tests {
             (None,             lease(None, false),         "10.0.0.3"),
         ];
         for (plan, lease, expected) in cases {
-            assert_eq!(boot_server(&named(plan), &lease).as_deref(), Some(expected), "{plan:?}");
+            assert_eq!(boot_server(&named(plan), &Leases::of_ipv4(lease)).as_deref(), Some(expected), "{plan:?}");
         }
     }
 
@@ -329,7 +367,7 @@ mod tests {
             IPV4NETMASK=255.255.252.0 IPV4DNS0=10.0.0.9 IPV4DNS1=10.0.0.1 \
             DNS_SERVER=10.0.0.9 10.0.0.1 10.0.0.2 HOSTNAME=n9 SEARCH_DOMAIN=a.org b.org \
             DOMAINSEARCH=a.org b.org DHCPLEASETIME=600 LTSP_CLIENT_MAC=52:54:00:AA:BB:CC";
-        let shown: Vec<_> = variables("eth0", NODE, &plan, &lease)
+        let shown: Vec<_> = variables("eth0", NODE, &plan, &Leases::of_ipv4(lease))
             .into_iter()
             .map(|(name, value)| format!("{name}={value}"))
             .collect();

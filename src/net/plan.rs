@@ -3,10 +3,17 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::Mac;
+use super::description::{Description, HandoverMode};
+use super::port::Family;
 
 /// One machine's request: which link, how it gets its address, and who the machine says it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkPlan {
+    /// What was said about links, addresses and routes.
+    pub description: Description,
+    /// The family of the root's server, where that is an address.
+    pub root_family: Option<Family>,
+    pub handover: HandoverMode,
     pub link: LinkChoice,
     pub addressing: Addressing,
     /// Second field of `ip=`, name or address: overrides whatever boot server DHCP names.
@@ -55,6 +62,9 @@ pub mod tests {
     /// DHCP on every link, and nothing else asked for.
     pub fn plan() -> NetworkPlan {
         NetworkPlan {
+            description: Description::default(),
+            root_family: None,
+            handover: HandoverMode::Dhcp,
             link: LinkChoice::Any,
             addressing: Addressing::Dhcp { request: None },
             boot_server: None,

@@ -1,43 +1,45 @@
-//! One link that may become the boot link: how far it has got, and its DHCP client.
+//! One link that gets addresses: what is asked of it, and how far it has got in each family.
+
+pub mod ipv4;
+pub mod ipv6;
+
+use std::time::Duration;
 
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::Lease;
 use super::choice::{Standing, Wants, Worth};
+use super::description::{AddressRequest, Ipv4Method, Ipv6Method, Needs};
 use super::kernel::Link;
-use super::link::Progress;
+use super::link::{Asked, Progress};
+use ipv4::Ipv4;
+use ipv6::Ipv6;
+
+/// After this, one of two families that are both wanted will do (`rd.net.timeout.ip-required`).
+const BOTH_FAMILIES: Duration = Duration::from_secs(20);
 
 /// A link that takes part.
 pub struct Port {
     pub link: Link,
+    pub request: AddressRequest,
+    /// An `ip=` names it: it is configured whichever link the machine boots from.
+    pub is_named: bool,
+    /// Chosen, or named: what it is given is made known to the kernel.
+    pub is_ours: bool,
     /// Somebody else set it up before us: it stays up if it is not used.
     pub was_up: bool,
-    pub progress: Stage,
-    /// The DHCP client and its number: reports of an earlier one may still be on their way.
-    pub client: Option<(u64, AbortOnDrop)>,
     /// When what failed is due again: setting it up, or its configuration.
     pub again_at: Option<Instant>,
-    /// When the link is used as it was found, unless a server has answered.
-    pub as_found_at: Option<Instant>,
     /// The operator knows that it could not be set up.
     pub has_failed: bool,
-}
-
-/// How far a port has got.
-pub enum Stage {
-    NoCarrier,
-    Asking { since: Instant, sent: u32, trouble: Option<String>, promised: Option<Worth> },
-    Leased { since: Instant, lease: Box<Lease>, as_found: bool },
-}
-
-impl Stage {
-    pub fn asking(since: Instant) -> Self {
-        Self::Asking { since, sent: 0, trouble: None, promised: None }
-    }
+    /// The moment of its carrier.
+    pub since: Option<Instant>,
+    pub ipv4: Ipv4,
+    pub ipv6: Ipv6,
 }
 
 /// A task that ends with its owner.
+#[derive(Debug)]
 pub struct AbortOnDrop(pub AbortHandle);
 
 impl Drop for AbortOnDrop {
@@ -46,48 +48,106 @@ impl Drop for AbortOnDrop {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    Ipv4,
+    Ipv6,
+}
+
 impl Port {
-    pub fn progress(&self) -> Progress {
-        match &self.progress {
-            Stage::NoCarrier => Progress::NoCarrier,
-            Stage::Asking { since, sent, trouble, .. } => {
-                Progress::Asking { lasts: since.elapsed(), sent: *sent, trouble: trouble.clone() }
+    pub fn new(link: Link, request: AddressRequest, is_named: bool) -> Self {
+        Self {
+            was_up: link.is_up,
+            link,
+            request,
+            is_named,
+            is_ours: is_named,
+            again_at: None,
+            has_failed: false,
+            since: None,
+            ipv4: Ipv4::default(),
+            ipv6: Ipv6::default(),
+        }
+    }
+
+    /// Which families the boot waits for on this link.
+    pub fn needs(&self, wants: Wants) -> Needs {
+        match (self.request.needs, wants.family) {
+            (Needs::Either, Some(Family::Ipv4)) if self.request.ipv4 != Ipv4Method::Off => {
+                Needs::Ipv4
             }
-            Stage::Leased { lease, .. } => Progress::Leased(lease.clone()),
+            (Needs::Either, Some(Family::Ipv6)) if self.request.ipv6 != Ipv6Method::Off => {
+                Needs::Ipv6
+            }
+            (needs, _) => needs,
         }
     }
 
-    /// It is used with what somebody else has given it, and nobody is asked any more.
-    pub fn leave_as_found(&mut self, lease: &Lease) {
-        self.client = None;
-        self.as_found_at = None;
-        self.progress =
-            Stage::Leased { since: Instant::now(), lease: Box::new(lease.clone()), as_found: true };
-    }
-
-    pub fn is_as_found(&self) -> bool {
-        matches!(self.progress, Stage::Leased { as_found: true, .. })
-    }
-
-    pub fn standing(&self, wants: Wants, is_static: bool) -> Standing {
-        match &self.progress {
-            Stage::NoCarrier => Standing::NoCarrier,
-            Stage::Asking { promised, .. } => Standing::Trying { promised: *promised },
-            Stage::Leased { since, lease, as_found } => Standing::Leased {
-                worth: wants.worth(lease),
-                best: is_static || *as_found || wants.are_met_by(lease),
-                age: since.elapsed(),
-            },
+    /// What each family has come to, as far as the boot may be content with it.
+    pub fn standings(&self, wants: Wants) -> Vec<(Family, Standing)> {
+        let Some(since) = self.since else { return vec![(Family::Ipv4, Standing::NoCarrier)] };
+        let ipv4 = (Family::Ipv4, self.ipv4.standing(wants, &self.request));
+        let ipv6 = (Family::Ipv6, self.ipv6.standing(wants, &self.request));
+        let is_leased = |one: &(Family, Standing)| matches!(one.1, Standing::Leased { .. });
+        match self.needs(wants) {
+            Needs::Ipv4 => vec![ipv4],
+            Needs::Ipv6 => vec![ipv6],
+            Needs::Either => [ipv4, ipv6]
+                .into_iter()
+                .filter(|(family, _)| match family {
+                    Family::Ipv4 => self.request.ipv4 != Ipv4Method::Off,
+                    Family::Ipv6 => self.request.ipv6 != Ipv6Method::Off,
+                })
+                .collect(),
+            Needs::Both if is_leased(&ipv4) && is_leased(&ipv6) => vec![ipv4, ipv6],
+            Needs::Both => {
+                let patience = wants.both_families.unwrap_or(BOTH_FAMILIES);
+                if since.elapsed() >= patience {
+                    let leased: Vec<_> = [ipv4, ipv6].into_iter().filter(is_leased).collect();
+                    if !leased.is_empty() {
+                        return leased;
+                    }
+                }
+                vec![(Family::Ipv4, Standing::Trying { promised: None })]
+            }
         }
     }
 
-    /// Says once what is wrong; a server that is wrong is so every few seconds.
-    pub fn trouble(&mut self, what: String) {
-        let Stage::Asking { trouble, promised, .. } = &mut self.progress else { return };
-        *promised = None;
-        if trouble.as_ref() != Some(&what) {
-            log::warn!(target: "network", "{}: {what}", self.link.name);
-            *trouble = Some(what);
+    /// For the operator.
+    pub fn progress(&self, wants: Wants) -> Progress {
+        let Some(since) = self.since else { return Progress::NoCarrier };
+        if let Some((lease, _)) = self.ipv4.lease() {
+            return Progress::Ipv4(Box::new(lease.clone()));
         }
+        let lease = self.ipv6.lease();
+        if let (Some(_), Some(address)) = (self.ipv6.usable_since, lease.address()) {
+            return Progress::Ipv6(address.address, wants.worth6(&lease));
+        }
+        let ipv4 = self
+            .ipv4
+            .progress()
+            .map(|(_, sent, trouble)| Asked { sent, trouble: trouble.map(str::to_owned) });
+        let ipv6 = (self.request.ipv6 != Ipv6Method::Off)
+            .then(|| Asked { sent: self.ipv6.sent, trouble: self.ipv6.trouble.clone() });
+        let lacks_partner = self.link.has_partner == Some(false);
+        Progress::Asking { lasts: since.elapsed(), ipv4, ipv6, lacks_partner }
+    }
+
+    /// The best of what its families can do.
+    pub fn worth(&self, wants: Wants) -> Worth {
+        let ipv4 = self.ipv4.lease().map(|(lease, _)| wants.worth(lease));
+        ipv4.max(Some(wants.worth6(&self.ipv6.lease()))).unwrap_or(Worth::Usable)
+    }
+
+    /// The kernel has an address of ours for it.
+    pub fn is_in_use(&self) -> bool {
+        self.is_ours && (self.ipv4.applied.is_some() || self.ipv6.usable_since.is_some())
+    }
+
+    /// The carrier has gone, or the link is down.
+    pub fn has_lost_its_carrier(&mut self) {
+        self.since = None;
+        self.ipv4.stop();
+        self.ipv6.stop();
     }
 }

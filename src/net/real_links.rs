@@ -10,13 +10,18 @@ use std::time::{Duration, Instant};
 
 use super::keep;
 use super::plan::tests::plan;
-use super::{Addressing, LinkChoice, Network, NetworkPlan, bring_up};
+use super::{Lease, Network, NetworkPlan, bring_up};
 
 /// Set for the run inside.
 const INSIDE: &str = "LANDFALL_TEST_IN_NAMESPACE";
 
 /// Runs `test`, whose name is `name`, in new namespaces.
 fn isolated(name: &str, test: impl FnOnce(&Lab)) {
+    isolated_in("real_links", name, test);
+}
+
+/// The same for a test of another module of `net`.
+pub(super) fn isolated_in(module: &str, name: &str, test: impl FnOnce(&Lab)) {
     if std::env::var_os(INSIDE).is_some() {
         return test(&Lab::new());
     }
@@ -24,7 +29,7 @@ fn isolated(name: &str, test: impl FnOnce(&Lab)) {
         .args(["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--mount-proc"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "--ignored", "--nocapture", "--test-threads=1"])
-        .arg(format!("net::real_links::{name}"))
+        .arg(format!("net::{module}::{name}"))
         .env(INSIDE, "1")
         .status()
         .expect("unshare is part of util-linux");
@@ -32,11 +37,25 @@ fn isolated(name: &str, test: impl FnOnce(&Lab)) {
 }
 
 /// A child that ends with the test.
-struct Process(Child);
+pub(super) struct Process(Child);
 
 impl Process {
-    fn start(command: &mut Command) -> Self {
+    pub(super) fn start(command: &mut Command) -> Self {
         Self(command.stdin(Stdio::null()).spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")))
+    }
+}
+
+impl Process {
+    /// Lets it say goodbye, and waits for that.
+    pub(super) fn end(&mut self) {
+        // One that is still starting would just die.
+        wait_until("a handler for SIGTERM", || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+            u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << (libc::SIGTERM - 1)) != 0
+        });
+        run(&format!("kill {}", self.0.id()));
+        let _ = self.0.wait();
     }
 }
 
@@ -47,7 +66,7 @@ impl Drop for Process {
     }
 }
 
-struct Lab {
+pub(super) struct Lab {
     /// Its namespace is the servers'.
     servers: Process,
 }
@@ -74,17 +93,17 @@ impl Lab {
         lab
     }
 
-    fn pid(&self) -> String {
+    pub(super) fn pid(&self) -> String {
         self.servers.0.id().to_string()
     }
 
     /// Runs a command at the servers' end.
-    fn there(&self, command: &str) {
+    pub(super) fn there(&self, command: &str) {
         run(&format!("nsenter --net --target {} {command}", self.pid()));
     }
 
     /// dnsmasq on one of the links.
-    fn dnsmasq(&self, link: &str, options: &[&str]) -> Process {
+    pub(super) fn dnsmasq(&self, link: &str, options: &[&str]) -> Process {
         let mut command = Command::new("nsenter");
         command.args([
             "--net",
@@ -106,14 +125,14 @@ impl Lab {
     }
 }
 
-fn run(command: &str) -> String {
+pub(super) fn run(command: &str) -> String {
     let mut words = command.split(' ');
     let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !is_so() {
         assert!(Instant::now() < deadline, "waiting for {what}");
@@ -145,8 +164,19 @@ const FOREVER: u64 = u32::MAX as u64;
 const POOL: &str = "--dhcp-range=10.5.0.50,10.5.0.50,255.255.255.0,2m";
 const OTHER_POOL: &str = "--dhcp-range=10.6.0.50,10.6.0.50,255.255.255.0,2m";
 
+fn lease_of(network: &Network) -> &Lease {
+    network.leases().ipv4.as_ref().expect("an IPv4 lease")
+}
+
 fn dhcp() -> Network {
     bring_up(&plan()).unwrap()
+}
+
+/// What a command line asks for.
+fn planned(line: &str) -> NetworkPlan {
+    let request = crate::cmdline::Request::read(line);
+    assert!(request.problems.is_empty(), "{:?}", request.problems);
+    crate::plan::Plan::decide(request, &crate::machine::Identity::default()).network
 }
 
 #[test]
@@ -167,9 +197,9 @@ fn everything_in_the_lease_reaches_the_kernel() {
         );
         let network = dhcp();
         assert_eq!((network.link(), network.boot_server().as_deref()), ("eth0", Some("10.5.0.1")));
-        assert_eq!(network.lease().root_path.as_deref(), Some("nbd:10.5.0.1/focal"));
-        assert_eq!(network.lease().filename.as_deref(), Some("/ltsp/amd64/pxelinux.0"));
-        assert_eq!(network.lease().search, ["eng.lan", "lab.lan"]);
+        assert_eq!(lease_of(&network).root_path.as_deref(), Some("nbd:10.5.0.1/focal"));
+        assert_eq!(lease_of(&network).filename.as_deref(), Some("/ltsp/amd64/pxelinux.0"));
+        assert_eq!(lease_of(&network).search, ["eng.lan", "lab.lan"]);
 
         let [(address, seconds)] = &addresses("eth0")[..] else {
             panic!("{:?}", addresses("eth0"))
@@ -249,8 +279,7 @@ fn links_and_carriers_may_come_later() {
                 thread::sleep(Duration::from_millis(500));
                 lab.there("ip link set s1 up");
             });
-            let plan = NetworkPlan { link: LinkChoice::Name("eth1".into()), ..plan() };
-            let network = bring_up(&plan).unwrap();
+            let network = bring_up(&planned("ip=eth1:dhcp")).unwrap();
             assert_eq!(network.link(), "eth1");
             assert!(!is_up("eth0"), "a link that is not meant is not touched");
             network.stop();
@@ -265,7 +294,7 @@ fn the_lease_is_renewed_while_the_boot_goes_on() {
     isolated("the_lease_is_renewed_while_the_boot_goes_on", |lab| {
         let _server = lab.dnsmasq("s0", &[POOL, "--dhcp-option=option:T1,3"]);
         let network = dhcp();
-        assert_eq!(network.lease().renew_seconds, Some(3), "dnsmasq does not do as it is told");
+        assert_eq!(lease_of(&network).renew_seconds, Some(3), "dnsmasq does not do as it is told");
         let rest = || addresses("eth0").first().map_or(0, |(_, seconds)| *seconds);
         wait_until("some of the lease to pass", || rest() < 149);
         wait_until("a renewal", || rest() >= 149);
@@ -278,12 +307,7 @@ fn the_lease_is_renewed_while_the_boot_goes_on() {
 fn an_address_by_hand_needs_no_server() {
     isolated("an_address_by_hand_needs_no_server", |lab| {
         lab.there("ip link set s0 down");
-        let addressing = Addressing::Static {
-            address: [10, 6, 0, 9].into(),
-            prefix: 24,
-            gateway: Some([10, 6, 0, 1].into()),
-        };
-        let network = bring_up(&NetworkPlan { addressing, ..plan() }).unwrap();
+        let network = bring_up(&planned("ip=10.6.0.9::10.6.0.1:255.255.255.0:::off")).unwrap();
         assert_eq!(network.link(), "eth1", "the first with carrier");
         assert_eq!(addresses("eth1"), [("10.6.0.9/24".to_owned(), FOREVER)]);
         assert_eq!(routes()[0], "default via 10.6.0.1 dev eth1 proto static");
@@ -365,7 +389,7 @@ fn an_address_that_is_there_is_enough_when_nobody_answers() {
         let before = routes();
         let network = dhcp();
         assert_eq!((network.link(), network.is_dhcp()), ("eth0", false));
-        assert_eq!(network.lease().gateway(), Some([10, 5, 0, 1].into()));
+        assert_eq!(lease_of(&network).gateway(), Some([10, 5, 0, 1].into()));
         network.make_permanent().unwrap();
         network.stop();
         assert_eq!(addresses("eth0"), [("10.5.0.77/24".to_owned(), FOREVER)]);

@@ -27,6 +27,11 @@ pub enum Action {
         index: u32,
         master: u32,
     },
+    /// The port that a bond prefers to the others.
+    SetPrimary {
+        index: u32,
+        port: u32,
+    },
     SetMac {
         index: u32,
         mac: Mac,
@@ -77,6 +82,7 @@ pub fn next(wanted: &Description, links: &[Link]) -> Vec<Action> {
     }
     let mut actions = view.made();
     actions.extend(view.joined());
+    actions.extend(view.preferred());
     actions.extend(view.tuned());
     actions
 }
@@ -261,6 +267,21 @@ impl<'a> View<'a> {
         actions
     }
 
+    /// The kernel knows the preferred port of a bond by its number, once it is a member.
+    fn preferred(&self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for Bond { name, options, .. } in &self.wanted.bonds {
+            let port = options.primary().and_then(|primary| self.find(&Selector::named(primary)));
+            if let (Some(bond), Some(port)) = (self.named(name), port)
+                && port.master == Some(bond.index)
+                && bond.primary != Some(port.index)
+            {
+                actions.push(Action::SetPrimary { index: bond.index, port: port.index });
+            }
+        }
+        actions
+    }
+
     /// Address, size of frames, and up. What is below comes first: no VLAN is larger than its port.
     fn tuned(&self) -> Vec<Action> {
         let mut actions = Vec::new();
@@ -341,7 +362,6 @@ fn has_address(link: &Link, hardware: &HardwareAddress) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::description::{Ipv4Method, Ipv6Method, Needs};
     use crate::net::kernel::Shape;
 
     const A: Mac = Mac([2, 0, 0, 0, 0, 0xa]);
@@ -367,6 +387,7 @@ mod tests {
             is_up: false,
             has_carrier: false,
             has_partner: None,
+            primary: None,
             mtu: 1500,
         }
     }
@@ -389,19 +410,7 @@ mod tests {
     }
 
     fn request(on: Option<Selector>) -> AddressRequest {
-        AddressRequest {
-            on,
-            ipv4: Ipv4Method::Dhcp { request: None },
-            ipv6: Ipv6Method::Auto,
-            needs: Needs::Either,
-            mtu: None,
-            cloned_mac: None,
-            server: None,
-            hostname: None,
-            dns: Vec::new(),
-            ntp: Vec::new(),
-            client_id: None,
-        }
+        AddressRequest { on, ..AddressRequest::any() }
     }
 
     /// A kernel without surprises: carries actions out until there are none.
@@ -454,6 +463,10 @@ mod tests {
                     assert!(lower.mtu >= *mtu, "{} is larger than what it is on", links[at].name);
                 }
                 links[at].mtu = *mtu;
+            }
+            Action::SetPrimary { index, port } => {
+                let at = at(links, *index);
+                links[at].primary = Some(*port);
             }
             Action::SetUp { index } => {
                 let at = at(links, *index);

@@ -7,10 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::nbd::client::{Connection, Peer};
+use super::nbd::client::{CONNECTING, Connection, Peer};
 use super::plan::NbdExport;
 use crate::console;
 use crate::error::{Error, Result};
+use crate::net::dial::{self, Literal};
 
 /// Turns a host name into addresses.
 pub type Resolve<'a> = &'a dyn Fn(&str) -> Result<Vec<IpAddr>>;
@@ -72,7 +73,7 @@ pub fn connect_within(
 /// Where to look, as people say it.
 struct Host<'a> {
     name: &'a str,
-    literal: Option<IpAddr>,
+    literal: Option<Literal>,
     port: u16,
 }
 
@@ -85,8 +86,9 @@ impl<'a> Host<'a> {
 
 impl std::fmt::Display for Host<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.literal {
-            Some(address) => SocketAddr::new(address, self.port).fmt(f),
+        match &self.literal {
+            Some(literal) if literal.address.is_ipv6() => write!(f, "[{literal}]:{}", self.port),
+            Some(literal) => write!(f, "{literal}:{}", self.port),
             None => write!(f, "{}:{}", self.name, self.port),
         }
     }
@@ -100,21 +102,43 @@ fn try_once(
 ) -> Result<Connection> {
     /// A name with more addresses than this is not a boot server's.
     const MOST_ADDRESSES: usize = 16;
-    let (addresses, name) = match host.literal {
-        Some(address) => (vec![address], None),
-        None => (resolve(host.name)?, Some(host.name.to_owned())),
+    let (mut addresses, name) = match &host.literal {
+        Some(literal) => (vec![literal.at(host.port)?], None),
+        None => {
+            let found = resolve(host.name)?.into_iter().take(MOST_ADDRESSES);
+            let found = found.map(|address| SocketAddr::new(address, host.port)).collect();
+            (found, Some(host.name.to_owned()))
+        }
     };
     let started = Instant::now();
+    let left = || patience.saturating_sub(started.elapsed());
     let mut reason: Option<Error> = None;
-    for address in addresses.into_iter().take(MOST_ADDRESSES) {
-        let peer = Peer { address: SocketAddr::new(address, host.port), name: name.clone() };
-        let left = patience.saturating_sub(started.elapsed());
-        match Connection::open_within(&peer, &export.names, left) {
+    // Whoever answers first, until one of them has the image.
+    while !addresses.is_empty() {
+        let connecting = || match addresses.as_slice() {
+            [address] => {
+                format!("connecting to {}", Peer { address: *address, name: name.clone() })
+            }
+            _ => format!("connecting to {host}"),
+        };
+        let (stream, address) = match dial::connect(&addresses, left().min(CONNECTING)) {
+            Ok(connected) => connected,
+            Err(error) => {
+                let error = Error::new(connecting(), error);
+                if reason.is_none() || error.is_transient() {
+                    reason = Some(error);
+                }
+                break;
+            }
+        };
+        let peer = Peer { address, name: name.clone() };
+        match Connection::over(stream, &peer, &export.names, left()) {
             Ok(connection) => return Ok(connection),
             // One server that is down may be the only one with the image: its reason counts.
             Err(error) if reason.is_none() || error.is_transient() => reason = Some(error),
             Err(error) => log::debug!(target: "root", "{error}"),
         }
+        addresses.retain(|other| *other != address);
     }
     Err(reason.unwrap_or_else(|| {
         Error::refused(format!("looking for {}", host.name), "the name has no address")
@@ -217,6 +241,35 @@ mod tests {
         assert!(beyond.to_string().ends_with("it is beyond the end"), "{beyond}");
         connection.disconnect();
         server.join().unwrap();
+    }
+
+    #[test]
+    fn literal_addresses_of_ipv6_need_no_resolver() {
+        let nobody = |name: &str| -> Result<Vec<IpAddr>> { panic!("asking for {name}") };
+        for host in ["::1", "[::1]", "::1%lo", "[::1%25lo]"] {
+            let listener = TcpListener::bind("[::1]:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let server = serve_once(listener, 100);
+            let connection = connect(&export(host, port), &nobody).unwrap();
+            assert!(connection.peer().to_string().starts_with("[::1"), "{host}");
+            connection.disconnect();
+            server.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn all_addresses_are_named_when_none_answers() {
+        let port = TcpListener::bind("127.0.0.9:0").unwrap().local_addr().unwrap().port();
+        let both = |_: &str| Ok(vec![[127, 0, 0, 9].into(), [127, 0, 0, 8].into()]);
+        let error = connect_within(&export("ltsp-1", port), &both, Duration::from_millis(100))
+            .map(drop)
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "connecting to ltsp-1:{port}: 127.0.0.9: Connection refused, 127.0.0.8: Connection refused"
+            )
+        );
     }
 
     #[test]

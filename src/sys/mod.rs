@@ -2,6 +2,7 @@
 //! did in its error.
 
 pub mod clock;
+pub mod icmp6;
 pub mod loop_device;
 pub mod memory;
 pub mod module;

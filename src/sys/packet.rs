@@ -10,7 +10,14 @@ use tokio::io::unix::AsyncFd;
 
 use crate::error::{Result, WhileDoing};
 
-const ETHERNET_BROADCAST: [u8; 6] = [0xff; 6];
+pub const ETHERNET_BROADCAST: [u8; 6] = [0xff; 6];
+
+/// What a socket hears and says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Ipv4,
+    Arp,
+}
 
 /// The length and state of a packet that [`receive`] put into its buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,11 +28,11 @@ pub struct Received {
     pub checksum_is_pending: bool,
 }
 
-/// Opens a non-blocking socket for the IPv4 packets of the link `index` that pass `filter`.
+/// Opens a non-blocking socket for the packets of the link `index` that pass `filter`.
 ///
-/// Packets begin with the IP header, for the filter too; the kernel adds and removes that of the
+/// Packets begin with the IP or ARP header, for the filter too; the kernel adds and removes that of the
 /// link. Must be called on a tokio runtime.
-pub fn open(index: u32, filter: &[SockFilter]) -> Result<AsyncFd<OwnedFd>> {
+pub fn open(index: u32, protocol: Protocol, filter: &[SockFilter]) -> Result<AsyncFd<OwnedFd>> {
     let doing = || format!("opening a packet socket on link {index}");
     // Protocol 0 hears nothing, so no packet gets in before the filter is there.
     let kind = Type::DGRAM.nonblocking().cloexec();
@@ -45,16 +52,32 @@ pub fn open(index: u32, filter: &[SockFilter]) -> Result<AsyncFd<OwnedFd>> {
     if outcome != 0 {
         return Err(io::Error::last_os_error()).while_doing(doing);
     }
-    socket.bind(&link_address(index, None)).while_doing(doing)?;
+    socket.bind(&link_address(index, protocol, &[])).while_doing(doing)?;
     // SAFETY: an OwnedFd names the same open file until it is dropped, and only the AsyncFd, which
     // owns it, can drop it.
     let watched = unsafe { AsyncFd::register_with_interest(socket.into(), Interest::READABLE) };
     watched.map_err(io::Error::from).while_doing(doing)
 }
 
-/// Sends one IPv4 packet to every station on the link.
-pub fn send_to_all(socket: &impl AsFd, index: u32, packet: &[u8]) -> io::Result<()> {
-    let to = link_address(index, Some(ETHERNET_BROADCAST));
+/// Sends one packet to every station on an Ethernet link.
+pub fn send_to_all(
+    socket: &impl AsFd,
+    protocol: Protocol,
+    index: u32,
+    packet: &[u8],
+) -> io::Result<()> {
+    send(socket, protocol, index, &ETHERNET_BROADCAST, packet)
+}
+
+/// Sends one packet to the station with this hardware address, of as many bytes as the link's.
+pub fn send(
+    socket: &impl AsFd,
+    protocol: Protocol,
+    index: u32,
+    station: &[u8],
+    packet: &[u8],
+) -> io::Result<()> {
+    let to = link_address(index, protocol, station);
     SockRef::from(&socket.as_fd()).send_to(packet, &to).map(drop)
 }
 
@@ -99,22 +122,37 @@ fn checksum_is_pending(header: &libc::msghdr) -> bool {
     false
 }
 
-/// IPv4 on the link `index`, to the station with this hardware address if there is one.
-fn link_address(index: u32, station: Option<[u8; 6]>) -> SockAddr {
-    let mut storage = SockAddrStorage::zeroed();
-    // SAFETY: sockaddr_ll fits the storage and may hold any bytes; zeroed is one of its values.
-    let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
-    address.sll_family = libc::AF_PACKET as libc::sa_family_t;
-    address.sll_protocol = (libc::ETH_P_IP as u16).to_be();
-    address.sll_ifindex = i32::try_from(index).unwrap_or_default();
-    if let Some(station) = station {
-        address.sll_halen = 6;
-        for (to, from) in address.sll_addr.iter_mut().zip(station) {
-            *to = from;
-        }
+/// The link `index`, and the station with this hardware address if there is one.
+fn link_address(index: u32, protocol: Protocol, station: &[u8]) -> SockAddr {
+    /// InfiniBand's have twenty bytes. The kernel takes them behind the eight that sockaddr_ll has
+    /// room for, if the length of the address says so (packet_sendmsg).
+    #[repr(C)]
+    struct LongAddress {
+        usual: libc::sockaddr_ll,
+        rest: [u8; 12],
     }
-    // SAFETY: family and length are those of the sockaddr_ll just written.
-    unsafe { SockAddr::new(storage, socklen(size_of::<libc::sockaddr_ll>())) }
+
+    let protocol = match protocol {
+        Protocol::Ipv4 => libc::ETH_P_IP,
+        Protocol::Arp => libc::ETH_P_ARP,
+    };
+    let mut storage = SockAddrStorage::zeroed();
+    // SAFETY: LongAddress is plain bytes of the C layout, fits the storage of 128 and may hold any
+    // of them; zeroed is one of its values.
+    let address = unsafe { storage.view_as::<LongAddress>() };
+    address.usual.sll_family = libc::AF_PACKET as libc::sa_family_t;
+    address.usual.sll_protocol = (protocol as u16).to_be();
+    address.usual.sll_ifindex = i32::try_from(index).unwrap_or_default();
+    let room = address.usual.sll_addr.iter_mut().chain(&mut address.rest);
+    let mut length = 0u8;
+    for (to, from) in room.zip(station) {
+        *to = *from;
+        length = length.saturating_add(1);
+    }
+    address.usual.sll_halen = length;
+    let size = size_of::<libc::sockaddr_ll>() + usize::from(length.saturating_sub(8));
+    // SAFETY: family and length are those of the address just written.
+    unsafe { SockAddr::new(storage, socklen(size)) }
 }
 
 fn socklen(size: usize) -> libc::socklen_t {

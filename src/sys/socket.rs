@@ -1,19 +1,10 @@
 //! TCP connections to the server of the root image, and what is asked of them.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
-
-/// Connects within `timeout`. Small requests leave at once (`TCP_NODELAY`).
-pub fn connect(peer: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&peer, timeout).map_err(|error| {
-        if error.kind() == io::ErrorKind::TimedOut { silent(timeout) } else { error }
-    })?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
 
 /// Makes a dead peer show itself: after `timeout` without a byte, reading and writing fail.
 pub fn expect_answers_within(stream: &TcpStream, timeout: Duration) -> io::Result<()> {

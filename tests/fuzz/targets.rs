@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::Ipv6Addr;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use landfall::cmdline::{self, Request};
 use landfall::config::{
@@ -14,7 +16,7 @@ use landfall::directives::{self, Facts, Tree};
 use landfall::error::Error;
 use landfall::fetch::Url;
 use landfall::machine;
-use landfall::net::{self, Lease, Mac};
+use landfall::net::{self, Lease, Lease6, Mac, dhcp6, ra};
 use landfall::plan::{Plan, RootOffer};
 
 /// As it is run by name.
@@ -26,6 +28,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("cmdline", cmdline),
     ("families", families),
     ("check", check),
+    ("dhcp6", dhcp6),
+    ("ra", ra),
 ];
 
 /// A whole file, with files that it includes: whatever it is, every complaint has a place in one
@@ -135,6 +139,13 @@ pub fn cmdline(data: &[u8]) {
         assert!(line.is_char_boundary(problem.at), "{problem:?} of {line:?}");
         assert!(!problem.why.is_empty());
     }
+    // Nothing that contradicts itself reaches the kernel.
+    let left = request.network.contradictions();
+    assert!(left.is_empty(), "{left:?} of {line:?}");
+    for bond in &request.network.bonds {
+        let _ =
+            (bond.options.attributes(), bond.options.networkd(), bond.options.network_manager());
+    }
     let plan = Plan::decide(request, &machine::Identity::default());
     assert!(!plan.to_string().is_empty());
 
@@ -218,6 +229,75 @@ pub fn check(data: &[u8]) {
     assert!(reading.problems.is_empty() || !findings.is_empty(), "{:?}", reading.problems);
 }
 
+/// A message to the DHCPv6 port of a machine. What is believed of it could be a machine's, is
+/// bounded, and survives being written to a file; and our own messages are no answers.
+pub fn dhcp6(data: &[u8]) {
+    let Ok(reply) = dhcp6::parse(data, IAID) else { return };
+    let lease = reply.lease;
+    for one in &lease.addresses {
+        assert!(!one.address.is_multicast() && !one.address.is_loopback(), "{one:?}");
+        assert_ne!(one.valid_seconds, Some(0), "{one:?}");
+    }
+    is_bounded(&lease);
+    assert!(!reply.status.sentence().contains(char::is_control));
+    let identity = dhcp6::Identity {
+        duid: reply.client,
+        iaid: IAID,
+        hostname: lease.hostname.clone(),
+        class: lease.boot_url.clone().unwrap_or_default(),
+        architecture: Some(7),
+    };
+    let addresses: Vec<_> = lease.addresses.iter().map(|one| one.address).collect();
+    let ask = dhcp6::Ask::Request { server: reply.server, addresses };
+    let envelope = dhcp6::Envelope { transaction: reply.transaction, hundredths: 0 };
+    let sent = dhcp6::encode(&identity, envelope, &ask);
+    assert!(dhcp6::parse(&sent, IAID).is_err(), "a client answers itself");
+}
+
+/// What somebody on the link says as a router, several times: the first two bytes of each say how
+/// long it is, the third how many seconds later the next one comes, the fourth who it is.
+pub fn ra(mut data: &[u8]) {
+    let mut routers = ra::Routers::default();
+    let mut now = Duration::ZERO;
+    while let Some((&[high, low, pause, router], rest)) = data.split_first_chunk::<4>() {
+        let length = usize::from(u16::from_be_bytes([high, low])).min(rest.len());
+        let (message, rest) = rest.split_at(length);
+        data = rest;
+        if let Ok(said) = ra::parse(message) {
+            let router = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, router.into());
+            routers.hear(router, &said, now);
+        }
+        is_bounded(&routers.lease(now));
+        now += Duration::from_secs(pause.into());
+        routers.expire(now);
+        assert!(routers.next_end().is_none_or(|end| end > now), "something has ended and is there");
+    }
+}
+
+fn is_bounded(lease: &Lease6) {
+    let counts = [
+        lease.addresses.len(),
+        lease.routers.len(),
+        lease.routes.len(),
+        lease.prefixes.len(),
+        lease.dns.len(),
+        lease.search.len(),
+        lease.ntp.len(),
+        lease.ntp_names.len(),
+        lease.boot_params.len(),
+    ];
+    assert!(counts.iter().all(|count| *count <= 32), "{counts:?}");
+    assert!(lease.mtu.is_none_or(|mtu| mtu >= 1280));
+    let texts = lease.search.iter().chain(&lease.ntp_names).chain(&lease.boot_params);
+    let texts = texts.chain(&lease.hostname).chain(&lease.boot_url);
+    for text in texts {
+        assert!(!text.is_empty() && !text.contains(char::is_control), "{text:?}");
+    }
+    let (_, _) = (lease.boot_server(), lease.address());
+    let json = serde_json::to_string(lease).expect("JSON");
+    assert_eq!(&serde_json::from_str::<Lease6>(&json).expect("the same"), lease);
+}
+
 /// Settings that mean anything, with any value, on the image of a small Debian: no family takes
 /// another one, or the machine, with it.
 pub fn families(data: &[u8]) {
@@ -233,12 +313,18 @@ pub fn families(data: &[u8]) {
         ..Facts::default()
     };
     let foreseen = directives::foresee(&evaluation.settings, &facts, image());
+    let (network, problems) = config::network::description(&evaluation.settings);
+    assert!(network.contradictions().is_empty(), "{network:?}");
+    assert!(problems.iter().all(|problem| !problem.text.is_empty()));
     for change in &foreseen.changes {
         let path = &change.path;
         assert!(path.starts_with('/') && !path.contains('\0'), "a change of {path:?}");
         assert!(!path.split('/').any(|part| part == ".."), "a change of {path:?}");
     }
 }
+
+/// Of the link whose messages are read.
+const IAID: u32 = 7;
 
 const MAC: Mac = Mac([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc]);
 

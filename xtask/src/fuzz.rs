@@ -15,7 +15,7 @@ use landfall_tests::workshop::{self, workspace};
 use crate::{agent, needs, say};
 
 /// As in the binaries of `tests/fuzz`.
-const TARGETS: &[&str] = &["lts_conf", "import", "cmdline", "families", "check"];
+const TARGETS: &[&str] = &["lts_conf", "import", "cmdline", "families", "check", "dhcp6", "ra"];
 
 /// What counts the branches of everything that is compiled with it.
 const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module \
@@ -26,7 +26,7 @@ const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module \
 
 #[derive(clap::Args)]
 pub struct Options {
-    /// One of lts_conf, import, cmdline, families, check; all of them if none is named.
+    /// One of lts_conf, import, cmdline, families, check, dhcp6, ra; all of them if none is named.
     target: Option<String>,
     /// For each target.
     #[arg(long, value_name = "N", default_value_t = 1800)]

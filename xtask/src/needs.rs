@@ -51,6 +51,8 @@ const TESTS: &[Need] = &[
     ("sfdisk", "fdisk"),
     ("mkswap", "util-linux"),
     ("nft", "nftables"),
+    // Its package starts nothing unless there is a configuration.
+    ("radvd", "radvd"),
     ("strace", "strace"),
     ("shellcheck", "shellcheck"),
     ("sbsign", "sbsigntool"),

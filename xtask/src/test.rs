@@ -28,6 +28,7 @@ pub fn run(word: Option<&str>) -> Result<()> {
     say::step("unit and plan tests", || {
         agent::cargo("test", &[vec!["--workspace"], filter(word)].concat())
     })?;
+    packages::prepare()?;
     say::step("unit tests against real servers and the real kernel", || real_tests(word))?;
     if word.is_none() {
         fuzz::look(SECONDS_OF_FUZZING)?;

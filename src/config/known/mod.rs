@@ -5,6 +5,7 @@
 
 mod table;
 
+use super::network::NetworkKey;
 use super::problem::{Place, Problem, Severity};
 use super::{Origin, Settings};
 use crate::cmdline::distance;
@@ -95,6 +96,8 @@ pub enum Value {
     ContainerDirs,
     SshKey,
     File,
+    /// Words of a key of the command line.
+    Network(NetworkKey),
 }
 
 /// What becomes of a setting.

@@ -1,7 +1,7 @@
 //! The rows. Their texts are in every image, so they are short; the manual page has the rest.
 
 use super::Value::*;
-use super::{Known, Standing, Topic, Value};
+use super::{Known, NetworkKey, Standing, Topic, Value};
 
 use Topic::{
     Commands, Files, Mounts, Names, Network, Services as Units, Source, Swap, System, Time,
@@ -23,6 +23,14 @@ pub const KNOWN: &[Known] = &[
     Network.row("DNS_SERVER", Addresses, "from DHCP", "Name servers."),
     Network.row("SEARCH_DOMAIN", Domains, "from DHCP", "Domains in which short names are looked up."),
     Network.row("NET_DEVICE_METHOD", Text, "manual", "Method of the boot interface in /etc/network/interfaces."),
+    Network.net(NetworkKey::Ip, "from the boot", "Addresses of the running system, as ip= on the kernel command line, which is stronger; so it is with each of NET_*."),
+    Network.net(NetworkKey::Bond, "", "Bonds, as bond=: NAME:PORTS:OPTIONS:MTU."),
+    Network.net(NetworkKey::Vlan, "", "VLANs, as vlan=: NAME:DEVICE, with the number at the end of NAME."),
+    Network.net(NetworkKey::Bridge, "", "Bridges, as bridge=: NAME:PORTS."),
+    Network.net(NetworkKey::Route, "", "More routes, as rd.route=: NETWORK/PREFIX:GATEWAY:DEVICE."),
+    Network.net(NetworkKey::Nameserver, "", "Name servers in front of those of DHCP and of routers."),
+    Network.net(NetworkKey::IfName, "", "Names of ports, as ifname=: NAME:MAC."),
+    Network.net(NetworkKey::Handover, "dhcp", "Who looks after the network: dhcp, the system renews the lease; static, the lease becomes an address that needs no server; unmanaged, the system keeps its hands off."),
     Network.row("SYSLOG_HOST", Hosts { word: None, ports: true }, "", "Where all log messages are sent too."),
 
     Time.row("TIMESERVER", Hosts { word: Some("auto"), ports: false }, "", "NTP servers, for timesyncd, chrony or ntpd; auto is SERVER."),
@@ -154,6 +162,10 @@ impl Topic {
         manual: &'static str,
     ) -> Known {
         Known { name, value, standing: Standing::Applied, topic: self, default, manual }
+    }
+
+    const fn net(self, key: NetworkKey, default: &'static str, manual: &'static str) -> Known {
+        self.row(key.setting(), Value::Network(key), default, manual)
     }
 }
 

@@ -158,7 +158,12 @@ fn value(setting: &Setting<'_>, findings: &mut Findings) {
     // In a list each word is for itself; elsewhere a variable may stand for several fields.
     let is_list = matches!(
         known.value,
-        Value::Addresses | Value::Hosts { .. } | Value::Domains | Value::Services | Value::Paths
+        Value::Addresses
+            | Value::Hosts { .. }
+            | Value::Domains
+            | Value::Services
+            | Value::Paths
+            | Value::Network(_)
     );
     if !setting.imported.is_known() && !is_list {
         return;

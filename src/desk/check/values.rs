@@ -7,10 +7,12 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use super::{fields, zones};
+use crate::config::network::NetworkKey;
 use crate::config::{Severity, Value, is_true, means_yes};
 use crate::desk::check::sections::is_host_name;
 use crate::directives::{self, units};
 use crate::error::Error;
+use crate::net::description::Description;
 
 /// Something about a piece of a value; about all of it if the range is empty.
 pub struct Remark {
@@ -122,6 +124,7 @@ pub fn check(value: Value, text: &str, remarks: &mut Remarks) {
         Value::FstabLine => fields::fstab_line(text, &words, remarks),
         Value::CronLine => fields::cron_line(text, &words, remarks),
         Value::ContainerDirs => fields::container_dirs(&words, remarks),
+        Value::Network(key) => network(key, &words, remarks),
     }
     // What the node refuses is wrong, whatever else was found.
     let is_wrong = remarks.iter().any(|remark| remark.severity == Severity::Error);
@@ -263,6 +266,22 @@ fn domain(word: Word<'_>, remarks: &mut Remarks) {
 fn service(word: Word<'_>, remarks: &mut Remarks) {
     if !units::is_name(&units::named(word.text)) {
         separated(word, remarks, "this is no name of a service");
+    }
+}
+
+/// By the grammar of the kernel command line, and whether the words fit together.
+fn network(key: NetworkKey, words: &[Word<'_>], remarks: &mut Remarks) {
+    if !key.is_list() {
+        single(words, remarks);
+    }
+    let mut all = Description::default();
+    for word in words {
+        if let Err(why) = key.read(word.text, &mut all) {
+            error(remarks, word.range(), why, "");
+        }
+    }
+    for complaint in all.contradictions() {
+        error(remarks, 0..0, complaint.why, "");
     }
 }
 
@@ -453,6 +472,12 @@ mod tests {
             (Value::Sysctl,    "a.b=",                  "E0: a parameter has no value"),
             (Value::Sysctl,    "panic=10",              "E0: it does not begin"),
             (Value::Sysctl,    "sysctl -w a.b=1",       "E0: this is a program"),
+            (Value::Network(NetworkKey::Ip),   "eth0:dhcp BOOTIF:auto6",    ""),
+            (Value::Network(NetworkKey::Ip),   "eth0:dhcp  eth1:dhpc",      "E11: field 2"),
+            (Value::Network(NetworkKey::Ip),   "eth0:dhcp eth0:on",         "E0: there is another"),
+            (Value::Network(NetworkKey::Bond), "b:eth0,eth1:mode=4 c:eth2:mode=9", "E19: mode is"),
+            (Value::Network(NetworkKey::Vlan), "v5:v5",                     "E0: v5 would be made of itself"),
+            (Value::Network(NetworkKey::Handover), "static later",          "E7: only one word"),
         ];
         for (value, text, expected) in cases {
             let got = remarks(value, text);

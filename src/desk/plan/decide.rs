@@ -19,7 +19,7 @@ use crate::desk::image::Image;
 use crate::directives::{Facts, Foreseen, environment, foresee, wishes};
 use crate::error::Cause;
 use crate::handover::{INITS, choose_init};
-use crate::net::{Addressing, Left, LinkChoice, Renewer, left_files};
+use crate::net::{Addressing, Leases, Left, LinkChoice, Renewer, left_files};
 use crate::root::{self, RamMode, RootPlan, RootSource};
 
 /// Decides everything. `copy_of_file`: /etc/lts.conf is among the files, as a node writes it.
@@ -67,7 +67,7 @@ pub fn decide(
     let facts = Facts {
         server: boot_server.clone(),
         device: Some(situation.link.clone()),
-        lease: situation.lease().cloned(),
+        leases: situation.known_leases(),
         mac: situation.node.mac,
         uuid: situation.node.uuid,
         memory_kib: situation.memory_or_enough_kib(),
@@ -167,9 +167,14 @@ pub fn decide(
 fn left(situation: &Situation, settings: &Settings, image: &Image) -> Left {
     let plan = &situation.plan.network;
     match (situation.lease(), situation.node.mac) {
-        (Some(lease), Some(mac)) => {
-            left_files(&situation.link, mac, plan, lease, wishes(settings), image)
-        }
+        (Some(lease), Some(mac)) => left_files(
+            &situation.link,
+            mac,
+            plan,
+            &Leases::of_ipv4(lease.clone()),
+            wishes(settings),
+            image,
+        ),
         _ => {
             Left { renewer: Renewer::Nobody, run: Vec::new(), root: Vec::new(), errors: Vec::new() }
         }

@@ -8,7 +8,7 @@ use super::options::Site;
 use crate::cmdline::Request;
 use crate::config::{Identity, Location, Origin, Placeholders, base};
 use crate::machine;
-use crate::net::{Addressing, Lease, LeaseFile, LinkChoice, Mac, boot_server, variables};
+use crate::net::{Addressing, Lease, LeaseFile, Leases, LinkChoice, Mac, boot_server, variables};
 use crate::plan::{Plan, RootOffer};
 
 /// The first Ethernet port of a kernel that nobody tells to rename them; ours does not.
@@ -49,10 +49,12 @@ impl Situation {
         }
         let was_typed = file.as_ref().is_some_and(|file| !file.dhcp);
         if let (Some(file), true) = (&file, was_typed) {
-            let Lease { address, prefix, .. } = file.lease;
+            let Some(Lease { address, prefix, .. }) = file.leases.ipv4 else {
+                return Err("the lease is of IPv6 alone, and plans are made for IPv4".into());
+            };
             // `ip=` is not part of the lease's file, only what it came to.
             if matches!(plan.network.addressing, Addressing::Dhcp { .. }) {
-                let gateway = file.lease.gateway();
+                let gateway = file.leases.ipv4.as_ref().and_then(Lease::gateway);
                 plan.network.addressing = Addressing::Static { address, prefix, gateway };
             }
         }
@@ -71,14 +73,17 @@ impl Situation {
                 }
                 (Lease::typed(address, prefix, gateway), true, true)
             }
-            (Addressing::Dhcp { .. }, Some(file)) => (file.lease.clone(), true, true),
-            (Addressing::Dhcp { .. }, None) => {
+            (
+                Addressing::Dhcp { .. },
+                Some(LeaseFile { leases: Leases { ipv4: Some(lease), .. }, .. }),
+            ) => (lease.clone(), true, true),
+            (Addressing::Dhcp { .. }, _) => {
                 (offered(&node, site, &mut unknown), node.address.is_some(), false)
             }
         };
         let server = file.as_ref().and_then(|file| file.boot_server.clone());
         if was_typed && lease.dns.is_empty() {
-            lease.dns = file.as_ref().map(|file| file.lease.dns.clone()).unwrap_or_default();
+            lease.dns = file.as_ref().map(|file| file.leases.dns()).unwrap_or_default();
         }
         let link = match (&file, &plan.network.link) {
             (Some(file), _) => file.link.clone(),
@@ -113,13 +118,22 @@ impl Situation {
         self.has_address.then_some(&self.lease)
     }
 
+    fn leases(&self) -> Leases {
+        Leases::of_ipv4(self.lease.clone())
+    }
+
+    /// [`Self::lease`], as a boot has it.
+    pub fn known_leases(&self) -> Leases {
+        Leases { ipv4: self.lease().cloned(), ipv6: None }
+    }
+
     /// Whether somebody who is not asked here, DHCP, has more to say.
     pub fn may_be_told_more(&self) -> bool {
         !self.is_complete
     }
 
     pub fn boot_server(&self) -> Option<String> {
-        boot_server(&self.plan.network, &self.lease).or_else(|| self.server.clone())
+        boot_server(&self.plan.network, &self.leases()).or_else(|| self.server.clone())
     }
 
     /// The name that `ip=` or DHCP gives.
@@ -140,7 +154,7 @@ impl Situation {
     pub fn identity(&self) -> Identity {
         Identity {
             hostname: self.hostname().map(str::to_owned),
-            ip: self.lease().map(|lease| lease.address),
+            ip: self.lease().map(|lease| lease.address.into()),
             mac: self.node.mac,
         }
     }
@@ -148,7 +162,7 @@ impl Situation {
     /// What a file can refer to, with what is not known left out.
     pub fn base(&self) -> Vec<(String, String, Origin)> {
         let mac = self.node.mac.unwrap_or(Mac([0; 6]));
-        let mut known = variables(&self.link, mac, &self.plan.network, &self.lease);
+        let mut known = variables(&self.link, mac, &self.plan.network, &self.leases());
         known.retain(|(name, _)| match name.as_str() {
             "IPV4ADDR" | "IPV4BROADCAST" | "IPV4NETMASK" => self.has_address,
             "LTSP_CLIENT_MAC" => self.node.mac.is_some(),
@@ -164,7 +178,7 @@ impl Situation {
                 let identity = machine::Identity { uuid: self.node.uuid, serial: None };
                 let placeholders = Placeholders {
                     mac: self.node.mac,
-                    ip: self.lease().map(|lease| lease.address),
+                    ip: self.lease().map(|lease| lease.address.into()),
                     hostname: self.hostname().map(str::to_owned),
                     uuid: identity.uuid_text(),
                     serial: None,

@@ -2,15 +2,16 @@
 //! send and what has become known come out (RFC 2131 section 4.4).
 //!
 //! Departures from the RFC, all because a person watches this boot and a disk hangs on its end:
-//! the first message goes out at once and is repeated after 50 ms, not 4 s; it never gives up; no
-//! ARP probe (the firmware used the address seconds ago); no DECLINE, no RELEASE.
+//! the first message goes out at once and is repeated after 50 ms, not 4 s; it never gives up; an
+//! address is probed for 75 ms, not for seconds; no RELEASE.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::message::{Ask, Envelope, Kind, Reply};
+use super::message::{Ask, Envelope, Identity, Kind, Reply};
+use super::news::{News, Verdict, Weighed};
 use crate::net::choice::Wants;
-use crate::net::{Lease, Mac};
+use crate::net::{HardwareAddress, Lease, Mac, NetworkPlan};
 
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 /// A blocked switch port opens after 30 or 50 s; then nobody should wait long for the next try.
@@ -18,18 +19,53 @@ const LONGEST_WAIT: Duration = Duration::from_secs(16);
 /// Servers that look a client up in a directory take a while.
 const FIRST_REQUEST_WAIT: Duration = Duration::from_millis(400);
 const REQUEST_TRIES: u32 = 4;
+/// Together what it may cost that a server does not know, and therefore ignores, the address that
+/// this machine had: a server that does know it answers within a round trip.
+const CONFIRM_WAITS: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(150)];
 /// Time for a second server on the same link to make an offer that says where to boot from.
-const HOLD: Duration = Duration::from_millis(500);
+pub const HOLD: Duration = Duration::from_millis(500);
 /// RFC 2131 says 60 s, which is longer than some leases in the field.
 const SHORTEST_RENEWAL_WAIT: Duration = Duration::from_secs(10);
 /// Answers go to everybody from this try on: something eats those to a machine without address.
 const BROADCAST_FROM: u32 = 4;
+/// RFC 5227 section 2.1.1 probes three times with pauses of seconds, for radio links and sleeping
+/// laptops. On a cable a kernel that has the address answers within a millisecond, a server of good
+/// habits has pinged it before, and three probes get through where two are lost.
+const PROBES: u32 = 3;
+const PROBE_WAIT: Duration = Duration::from_millis(25);
+/// After a conflict, growing. RFC 2131 wants 10 s, against a storm; one a second is none.
+const AFTER_CONFLICT: Duration = Duration::from_secs(1);
+/// Who claims that many addresses in a row answers for every address (a router with proxy ARP), and
+/// cannot be believed.
+const CLAIMS_TO_BELIEVE: usize = 2;
+/// Messages of one exchange whose fate is told; more is a server gone wild.
+const MOST_TOLD: usize = 16;
 
 /// What does not change while the client lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
-    pub mac: Mac,
+    pub hardware: HardwareAddress,
+    /// Value of option 61.
+    pub client_id: Vec<u8>,
     pub wants: Wants,
+}
+
+impl Rules {
+    pub fn of(plan: &NetworkPlan, identity: &Identity) -> Self {
+        Self {
+            hardware: identity.hardware,
+            client_id: identity.client_id(),
+            wants: Wants::of(plan),
+        }
+    }
+}
+
+/// An address to begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub address: Ipv4Addr,
+    /// The kernel has it already, and answers for it: asking the link who has it is of no use.
+    pub is_configured: bool,
 }
 
 /// Random bits and the time since an arbitrary moment: everything that makes a step impure.
@@ -50,13 +86,41 @@ pub struct Client {
     /// NAKs and unanswered requests in a row.
     refusals: u32,
     wish: Option<Ipv4Addr>,
+    /// The kernel has it: from an earlier lease, or from before us.
+    configured: Option<Ipv4Addr>,
+    /// Who has claimed addresses that were granted to us, and which.
+    claims: Option<(Mac, Vec<Ipv4Addr>)>,
+    /// Offers of this exchange that have been told of.
+    told: Vec<(Option<Ipv4Addr>, Option<Ipv4Addr>)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
-    Selecting { tries: u32, held: Option<Box<Lease>> },
-    Requesting { offer: Box<Lease>, tries: u32 },
-    Bound { address: Ipv4Addr, server: Option<Ipv4Addr>, times: Times, extending: bool },
+    /// INIT-REBOOT and REBOOTING of the RFC.
+    Confirming {
+        address: Ipv4Addr,
+        tries: usize,
+    },
+    Selecting {
+        tries: u32,
+        held: Option<Box<Lease>>,
+    },
+    Requesting {
+        offer: Box<Lease>,
+        tries: u32,
+    },
+    /// Granted, and not used before the link has had time to object.
+    Probing {
+        lease: Box<Lease>,
+        granted: Duration,
+        sent: u32,
+    },
+    Bound {
+        address: Ipv4Addr,
+        server: Option<Ipv4Addr>,
+        times: Times,
+        extending: bool,
+    },
 }
 
 /// Moments of a lease that ends.
@@ -70,6 +134,8 @@ struct Times {
 #[derive(Clone, Debug)]
 pub enum Event {
     Received(Box<Reply>),
+    /// Somebody else has the address of [`Client::probes`].
+    Claimed(Mac),
     /// The moment of [`Client::until`] has come.
     Timeout,
 }
@@ -77,7 +143,9 @@ pub enum Event {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Step {
     pub send: Option<Send>,
-    pub news: Option<News>,
+    /// Ask the link by ARP who has this address.
+    pub probe: Option<Ipv4Addr>,
+    pub news: Vec<News>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,26 +156,21 @@ pub struct Send {
     pub to: Option<Ipv4Addr>,
 }
 
-/// What the rest of the agent should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
-    /// A server offers this, and it will be requested.
-    Accepted(Box<Lease>),
-    /// An offer that cannot be used, and why.
-    Unusable { server: Option<Ipv4Addr>, why: &'static str },
-    /// The lease is ours.
-    Granted(Box<Lease>),
-    /// The lease goes on, with these values.
-    Extended(Box<Lease>),
-    /// A server took the lease or the offer back.
-    Refused { server: Option<Ipv4Addr>, words: Option<String> },
-    /// The lease has ended and nobody extended it.
-    Expired,
+impl Step {
+    fn telling(news: impl IntoIterator<Item = News>) -> Self {
+        Self { news: news.into_iter().collect(), ..Self::default() }
+    }
+
+    /// With this told before.
+    fn after(mut self, mut news: Vec<News>) -> Self {
+        news.append(&mut self.news);
+        Self { news, ..self }
+    }
 }
 
 impl Client {
-    /// Begins on a link that has carrier. `wish`: an address to ask for.
-    pub fn start(rules: Rules, wish: Option<Ipv4Addr>, chance: Chance) -> (Self, Step) {
+    /// Begins on a link that has carrier.
+    pub fn start(rules: Rules, known: Option<Known>, chance: Chance) -> (Self, Step) {
         let client = Self {
             rules,
             phase: Phase::Selecting { tries: 0, held: None },
@@ -115,9 +178,15 @@ impl Client {
             since: chance.now,
             until: None,
             refusals: 0,
-            wish,
+            wish: known.map(|known| known.address),
+            configured: known.filter(|known| known.is_configured).map(|known| known.address),
+            claims: None,
+            told: Vec::new(),
         };
-        client.discover(0, chance)
+        match known {
+            Some(Known { address, .. }) => client.confirm(address, 0, chance),
+            None => client.discover(0, chance),
+        }
     }
 
     /// When the next [`Event::Timeout`] is due; `None`: never (a lease without end).
@@ -131,39 +200,46 @@ impl Client {
         matches!(self.phase, Phase::Bound { .. })
     }
 
+    /// Our hardware address, and the address that is ours unless somebody on the link objects now.
+    pub fn probes(&self) -> Option<(Mac, Ipv4Addr)> {
+        match (&self.phase, self.rules.hardware) {
+            (Phase::Probing { lease, .. }, HardwareAddress::Ethernet(mac)) => {
+                Some((mac, lease.address))
+            }
+            _ => None,
+        }
+    }
+
     pub fn step(self, event: Event, chance: Chance) -> (Self, Step) {
         match event {
             Event::Received(reply) => self.received(*reply, chance),
+            Event::Claimed(by) => self.claimed(by, chance),
             Event::Timeout => self.timeout(chance),
         }
     }
 
-    fn received(mut self, reply: Reply, chance: Chance) -> (Self, Step) {
-        if reply.transaction != self.transaction || reply.mac != self.rules.mac {
+    fn is_for_us(&self, reply: &Reply) -> bool {
+        let is_our_hardware = match (self.rules.hardware, reply.mac) {
+            (HardwareAddress::Ethernet(ours), Some(theirs)) => ours == theirs,
+            // Only the client identifier tells such machines apart, if the server sends it back.
+            (HardwareAddress::Infiniband(_), None) => {
+                reply.client_id.as_ref().is_none_or(|id| *id == self.rules.client_id)
+            }
+            _ => false,
+        };
+        is_our_hardware && reply.transaction == self.transaction
+    }
+
+    fn received(self, reply: Reply, chance: Chance) -> (Self, Step) {
+        if !self.is_for_us(&reply) {
             return (self, Step::default());
         }
-        match (&mut self.phase, reply.kind) {
-            (Phase::Selecting { held, .. }, Kind::Offer) => {
-                let offer = match reply.lease {
-                    Ok(offer) => Box::new(offer),
-                    Err(why) => {
-                        let news = News::Unusable { server: reply.server, why };
-                        return (self, Step { send: None, news: Some(news) });
-                    }
-                };
-                let wants = self.rules.wants;
-                if wants.are_met_by(&offer) {
-                    return self.request(offer, 0, chance);
-                }
-                match held {
-                    None => {
-                        *held = Some(offer);
-                        self.until = Some(chance.now.saturating_add(HOLD));
-                    }
-                    Some(other) if wants.worth(&offer) > wants.worth(other) => *held = Some(offer),
-                    Some(_) => {}
-                }
-                (self, Step::default())
+        match (&self.phase, reply.kind) {
+            (Phase::Selecting { .. }, Kind::Offer) => self.offered(reply, chance),
+            (Phase::Requesting { offer, .. }, Kind::Offer) => {
+                let (taken, mut client) = (offer.server_id, self);
+                let told = client.tell(&reply, Verdict::TooLate { taken });
+                (client, Step::telling(told))
             }
             (Phase::Requesting { offer, .. }, Kind::Ack | Kind::Nak)
                 if reply.server.is_some() && reply.server != offer.server_id =>
@@ -171,30 +247,134 @@ impl Client {
                 // Another server's opinion of an offer that is not its own.
                 (self, Step::default())
             }
-            (Phase::Requesting { .. }, Kind::Ack) => match reply.lease {
-                Ok(lease) => self.granted(lease, chance, News::Granted),
+            (Phase::Confirming { .. }, Kind::Ack) => match reply.lease {
+                // Nobody else on this link would be asked, and one of them may know.
+                Ok(lease) if self.rules.wants.lack_a_root(&lease) => self.begin(chance),
+                Ok(lease) => self.granted(Box::new(lease), chance),
                 Err(why) => {
-                    let news = News::Unusable { server: reply.server, why };
-                    self.restart(Some(news), chance)
+                    let (client, step) = self.begin(chance);
+                    (client, step.after(vec![News::Unusable { server: reply.server, why }]))
                 }
             },
+            (Phase::Requesting { .. }, Kind::Ack) => match reply.lease {
+                Ok(lease) => self.granted(Box::new(lease), chance),
+                Err(why) => self.restart(News::Unusable { server: reply.server, why }, chance),
+            },
             (Phase::Bound { extending: true, .. }, Kind::Ack) => match reply.lease {
-                Ok(lease) => self.granted(lease, chance, News::Extended),
+                Ok(lease) => self.bound(Box::new(lease), chance.now, chance, News::Extended),
                 Err(_) => (self, Step::default()),
             },
-            (Phase::Requesting { .. } | Phase::Bound { extending: true, .. }, Kind::Nak) => {
+            // Only the server that is asked can know; at T2 everybody is.
+            (Phase::Bound { server, times, .. }, Kind::Nak)
+                if chance.now < times.rebind
+                    && reply.server.is_some()
+                    && reply.server != *server =>
+            {
+                (self, Step::default())
+            }
+            (
+                Phase::Confirming { .. }
+                | Phase::Requesting { .. }
+                | Phase::Bound { extending: true, .. },
+                Kind::Nak,
+            ) => {
                 let news = News::Refused { server: reply.server, words: reply.words };
-                self.restart(Some(news), chance)
+                self.restart(news, chance)
             }
             _ => (self, Step::default()),
         }
     }
 
+    /// Weighs an offer: what has all that this boot wants is taken at once, others wait for a
+    /// better one.
+    fn offered(mut self, reply: Reply, chance: Chance) -> (Self, Step) {
+        let wants = self.rules.wants;
+        let offer = match &reply.lease {
+            Ok(offer) => Box::new(offer.clone()),
+            Err(why) => {
+                let is_boot_server = reply.boot.menu.is_some();
+                let verdict = if is_boot_server { Verdict::Proxy } else { Verdict::Unusable(why) };
+                let mut news = self.tell(&reply, verdict);
+                if is_boot_server && let (Some(server), false) = (reply.server, news.is_empty()) {
+                    news.push(News::BootServer { server, boot: Box::new(reply.boot) });
+                } else if !is_boot_server {
+                    news.push(News::Unusable { server: reply.server, why });
+                }
+                return (self, Step::telling(news));
+            }
+        };
+        let Phase::Selecting { held, .. } = &mut self.phase else {
+            return (self, Step::default());
+        };
+        let is_the_same =
+            |other: &Lease| (other.server_id, other.address) == (offer.server_id, offer.address);
+        if held.as_deref().is_some_and(is_the_same) {
+            return (self, Step::default());
+        }
+        let loser = match held.as_deref() {
+            // Whoever came first, unless the later one says more.
+            Some(other) if wants.worth(&offer) <= wants.worth(other) => {
+                let verdict = Verdict::NoBetter { than: other.server_id };
+                let news = self.tell(&reply, verdict);
+                return (self, Step::telling(news));
+            }
+            other => other.cloned(),
+        };
+        let waits = !wants.are_met_by(&offer);
+        if waits {
+            *held = Some(offer.clone());
+            if loser.is_none() {
+                self.until = Some(chance.now.saturating_add(HOLD));
+            }
+        }
+        let news = loser.map_or_else(Vec::new, |loser| {
+            self.tell_lease(&loser, Verdict::SaysLess { than: offer.server_id })
+        });
+        if waits {
+            return (self, Step::telling(news));
+        }
+        let (client, step) = self.take(offer, Verdict::Taken, chance);
+        (client, step.after(news))
+    }
+
+    fn claimed(mut self, by: Mac, chance: Chance) -> (Self, Step) {
+        let Phase::Probing { lease, granted, .. } = &self.phase else {
+            return (self, Step::default());
+        };
+        let (lease, granted) = (lease.clone(), *granted);
+        let address = lease.address;
+        let (_, claimed) = match &mut self.claims {
+            Some(claims) if claims.0 == by => claims,
+            claims => claims.insert((by, Vec::new())),
+        };
+        if !claimed.contains(&address) {
+            claimed.push(address);
+        }
+        if claimed.len() > CLAIMS_TO_BELIEVE {
+            let (client, step) = self.bound(lease, granted, chance, News::Granted);
+            return (client, step.after(vec![News::Conflict { address, by, declined: false }]));
+        }
+        self.wish = None;
+        let ask = Ask::Decline { address, server: lease.server_id };
+        let send = Send { ask, envelope: self.envelope(false, chance), to: None };
+        self.refusals = self.refusals.saturating_add(1);
+        self.anew(chance);
+        self.until = Some(after(AFTER_CONFLICT, self.refusals.saturating_sub(1), chance));
+        let news = vec![News::Conflict { address, by, declined: true }];
+        (self, Step { send: Some(send), probe: None, news })
+    }
+
     fn timeout(mut self, chance: Chance) -> (Self, Step) {
         match &mut self.phase {
+            Phase::Confirming { address, tries } if *tries < CONFIRM_WAITS.len() => {
+                let (address, tries) = (*address, *tries);
+                self.confirm(address, tries, chance)
+            }
+            // Nobody here knows of it, which RFC 2131 section 4.3.2 has servers say by silence.
+            Phase::Confirming { .. } => self.begin(chance),
             Phase::Selecting { held, .. } if held.is_some() => {
                 let Some(offer) = held.take() else { return (self, Step::default()) };
-                self.request(offer, 0, chance)
+                self.take(offer, Verdict::Best, chance)
             }
             Phase::Selecting { tries, .. } => {
                 let tries = *tries;
@@ -204,12 +384,47 @@ impl Client {
                 let (offer, tries) = (offer.clone(), *tries);
                 self.request(offer, tries, chance)
             }
-            Phase::Requesting { .. } => self.restart(None, chance),
+            Phase::Requesting { offer, .. } => {
+                let server = offer.server_id;
+                self.restart(News::Unanswered { server }, chance)
+            }
+            Phase::Probing { lease, sent, .. } if *sent < PROBES => {
+                *sent = sent.saturating_add(1);
+                let probe = Some(lease.address);
+                self.until = Some(chance.now.saturating_add(PROBE_WAIT));
+                (self, Step { probe, ..Step::default() })
+            }
+            Phase::Probing { lease, granted, .. } => {
+                let (lease, granted) = (lease.clone(), *granted);
+                self.bound(lease, granted, chance, News::Granted)
+            }
             Phase::Bound { times, .. } if chance.now >= times.end => {
-                self.restart(Some(News::Expired), chance)
+                self.restart(News::Expired, chance)
             }
             Phase::Bound { .. } => self.extend(chance),
         }
+    }
+
+    fn confirm(mut self, address: Ipv4Addr, tries: usize, chance: Chance) -> (Self, Step) {
+        let wait = CONFIRM_WAITS.get(tries).copied().unwrap_or(FIRST_WAIT);
+        self.until = Some(after(wait, 0, chance));
+        self.phase = Phase::Confirming { address, tries: tries.saturating_add(1) };
+        let envelope = self.envelope(false, chance);
+        let send = Send { ask: Ask::Confirm { address }, envelope, to: None };
+        (self, Step { send: Some(send), ..Step::default() })
+    }
+
+    /// The first DISCOVER of an exchange. Late answers to what was sent before it do not count.
+    fn begin(mut self, chance: Chance) -> (Self, Step) {
+        self.anew(chance);
+        self.discover(0, chance)
+    }
+
+    fn anew(&mut self, chance: Chance) {
+        self.transaction = chance.dice;
+        self.since = chance.now;
+        self.told.clear();
+        self.phase = Phase::Selecting { tries: 0, held: None };
     }
 
     fn discover(mut self, tries: u32, chance: Chance) -> (Self, Step) {
@@ -220,7 +435,14 @@ impl Client {
             envelope: self.envelope(tries >= BROADCAST_FROM, chance),
             to: None,
         };
-        (self, Step { send: Some(send), news: None })
+        (self, Step { send: Some(send), ..Step::default() })
+    }
+
+    fn take(mut self, offer: Box<Lease>, verdict: Verdict, chance: Chance) -> (Self, Step) {
+        let mut news = self.tell_lease(&offer, verdict);
+        news.push(News::Accepted(offer.clone()));
+        let (client, step) = self.request(offer, 0, chance);
+        (client, step.after(news))
     }
 
     fn request(mut self, offer: Box<Lease>, tries: u32, chance: Chance) -> (Self, Step) {
@@ -230,38 +452,55 @@ impl Client {
             to: None,
         };
         self.until = Some(after(FIRST_REQUEST_WAIT, tries, chance));
-        let news = (tries == 0).then(|| News::Accepted(offer.clone()));
         self.phase = Phase::Requesting { offer, tries: tries.saturating_add(1) };
-        (self, Step { send: Some(send), news })
+        (self, Step { send: Some(send), ..Step::default() })
     }
 
     /// From the beginning: at once the first time, later with a growing pause, so that a server
     /// that offers and then refuses is not asked a thousand times a second.
-    fn restart(mut self, news: Option<News>, chance: Chance) -> (Self, Step) {
-        if let Phase::Bound { address, .. } = self.phase {
-            self.wish = Some(address);
+    fn restart(mut self, news: News, chance: Chance) -> (Self, Step) {
+        match self.phase {
+            // The machine keeps it until it has another.
+            Phase::Bound { address, .. } => {
+                self.wish = Some(address);
+                self.configured = Some(address);
+            }
+            _ if matches!(news, News::Refused { .. }) => self.wish = None,
+            _ => {}
         }
-        self.transaction = chance.dice;
-        self.since = chance.now;
         self.refusals = self.refusals.saturating_add(1);
         if self.refusals == 1 {
-            let (client, step) = self.discover(0, chance);
-            return (client, Step { news, ..step });
+            let (client, step) = self.begin(chance);
+            return (client, step.after(vec![news]));
         }
-        self.phase = Phase::Selecting { tries: 0, held: None };
+        self.anew(chance);
         self.until = Some(after(Duration::from_secs(1), self.refusals.saturating_sub(2), chance));
-        (self, Step { send: None, news })
+        (self, Step::telling([news]))
     }
 
-    fn granted(
+    /// An ACK that makes an address ours, if nobody on the link objects.
+    fn granted(mut self, lease: Box<Lease>, chance: Chance) -> (Self, Step) {
+        let is_ethernet = matches!(self.rules.hardware, HardwareAddress::Ethernet(_));
+        if !is_ethernet || self.configured == Some(lease.address) {
+            return self.bound(lease, chance.now, chance, News::Granted);
+        }
+        let probe = Some(lease.address);
+        self.until = Some(chance.now.saturating_add(PROBE_WAIT));
+        self.phase = Phase::Probing { lease, granted: chance.now, sent: 1 };
+        (self, Step { probe, ..Step::default() })
+    }
+
+    /// `granted`: when the ACK came.
+    fn bound(
         mut self,
-        lease: Lease,
+        lease: Box<Lease>,
+        granted: Duration,
         chance: Chance,
         news: fn(Box<Lease>) -> News,
     ) -> (Self, Step) {
         let times = lease.lease_seconds.map(|lasts| {
-            let at = |seconds: u32| chance.now.saturating_add(Duration::from_secs(seconds.into()));
-            // Counted from now, not from the request as the RFC has it: the two are milliseconds
+            let at = |seconds: u32| granted.saturating_add(Duration::from_secs(seconds.into()));
+            // Counted from the ACK, not from the request as the RFC has it: the two are milliseconds
             // apart, or the answer would have been to an earlier request.
             let rebind = lease.rebind_seconds.filter(|rebind| *rebind < lasts);
             let rebind = rebind.unwrap_or(lasts.saturating_sub(lasts.div_ceil(8)));
@@ -274,13 +513,14 @@ impl Client {
         let soonest = chance.now.saturating_add(Duration::from_secs(1));
         self.until = times.renew.map(|renew| renew.max(soonest));
         self.refusals = 0;
+        self.configured = Some(lease.address);
         self.phase = Phase::Bound {
             address: lease.address,
             server: lease.server_id,
             times,
             extending: false,
         };
-        (self, Step { send: None, news: Some(news(Box::new(lease))) })
+        (self, Step::telling([news(lease)]))
     }
 
     /// Renews with the server that granted the lease, later rebinds with any.
@@ -299,7 +539,29 @@ impl Client {
         let half = next.saturating_sub(chance.now) / 2;
         self.until = Some(chance.now.saturating_add(half.max(SHORTEST_RENEWAL_WAIT)).min(next));
         let envelope = self.envelope(false, chance);
-        (self, Step { send: Some(Send { ask: Ask::Extend { address }, envelope, to }), news: None })
+        let send = Send { ask: Ask::Extend { address }, envelope, to };
+        (self, Step { send: Some(send), ..Step::default() })
+    }
+
+    /// The fate of an offer, told once however often it comes.
+    fn tell(&mut self, reply: &Reply, verdict: Verdict) -> Vec<News> {
+        let address = reply.lease.as_ref().ok().map(|lease| lease.address);
+        self.tell_once(Weighed::reply(reply, verdict), address)
+    }
+
+    fn tell_lease(&mut self, offer: &Lease, verdict: Verdict) -> Vec<News> {
+        self.tell_once(Weighed::lease(offer, verdict), Some(offer.address))
+    }
+
+    fn tell_once(&mut self, weighed: Weighed, address: Option<Ipv4Addr>) -> Vec<News> {
+        let key = (weighed.server, address);
+        // What is taken is told although it may have been passed over before.
+        let is_new = self.told.len() < MOST_TOLD && !self.told.contains(&key);
+        if !is_new && !matches!(weighed.verdict, Verdict::Taken | Verdict::Best) {
+            return Vec::new();
+        }
+        self.told.push(key);
+        vec![News::Weighed(Box::new(weighed))]
     }
 
     fn envelope(&self, broadcast: bool, chance: Chance) -> Envelope {
@@ -321,6 +583,7 @@ fn after(first: Duration, tries: u32, chance: Chance) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::dhcp::pxe::Boot;
     use crate::net::lease::tests::lease;
     use crate::net::plan::tests::plan;
 
@@ -338,9 +601,19 @@ mod tests {
         Event::Received(Box::new(reply))
     }
 
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 57);
+
+    fn rules() -> Rules {
+        let hardware = HardwareAddress::Ethernet(NODE);
+        Rules { hardware, client_id: vec![1], wants: Wants::of(&plan()) }
+    }
+
     fn started() -> Client {
-        let rules = Rules { mac: NODE, wants: Wants::of(&plan()) };
-        Client::start(rules, None, at(0.0)).0
+        Client::start(rules(), None, at(0.0)).0
+    }
+
+    fn knowing(address: Ipv4Addr, is_configured: bool) -> Client {
+        Client::start(rules(), Some(Known { address, is_configured }), at(0.0)).0
     }
 
     fn reply(kind: Kind, server: Ipv4Addr, lasts: Option<u32>) -> Reply {
@@ -353,9 +626,11 @@ mod tests {
         Reply {
             kind,
             transaction: EVEN,
-            mac: NODE,
+            mac: Some(NODE),
+            client_id: None,
             server: Some(server),
             lease: Ok(lease),
+            boot: Boot::default(),
             words: None,
         }
     }
@@ -367,9 +642,10 @@ mod tests {
         reply
     }
 
+    /// With an address that it had before, so that there is nothing to probe.
     fn bound(lasts: Option<u32>) -> Client {
-        let (client, _) = started().step(got(reply(Kind::Offer, SERVER, lasts)), at(0.0));
-        client.step(got(reply(Kind::Ack, SERVER, lasts)), at(0.0)).0
+        let ack = got(reply(Kind::Ack, SERVER, lasts));
+        knowing(ADDRESS, true).step(ack, at(0.0)).0
     }
 
     /// What a step did, in a few words.
@@ -379,22 +655,32 @@ mod tests {
                 Ask::Discover { wish: None } => "discover".to_owned(),
                 Ask::Discover { wish: Some(wish) } => format!("discover {wish}"),
                 Ask::Select { server, .. } => format!("select {}", server.unwrap()),
+                Ask::Confirm { address } => format!("confirm {address}"),
                 Ask::Extend { .. } => "extend".to_owned(),
+                Ask::Decline { address, .. } => format!("decline {address}"),
+                Ask::Boot { .. } => panic!("not of this exchange"),
             };
             match send.to {
                 Some(server) => format!("{what} to {server}"),
                 None => what,
             }
         });
-        let news = step.news.as_ref().map(|news| match news {
-            News::Accepted(_) => "accepted".to_owned(),
-            News::Unusable { why, .. } => format!("unusable: {why}"),
-            News::Granted(lease) => format!("granted {}", lease.address),
-            News::Extended(lease) => format!("extended {}", lease.address),
-            News::Refused { .. } => "refused".to_owned(),
-            News::Expired => "expired".to_owned(),
+        let probe = step.probe.map(|_| "probe".to_owned());
+        let news = step.news.iter().filter_map(|news| match news {
+            News::Weighed(_) => None,
+            News::Accepted(_) => Some("accepted".to_owned()),
+            News::Unusable { why, .. } => Some(format!("unusable: {why}")),
+            News::BootServer { .. } => Some("boot server".to_owned()),
+            News::Unanswered { .. } => Some("unanswered".to_owned()),
+            News::Conflict { declined, .. } => {
+                Some(if *declined { "conflict" } else { "a liar" }.to_owned())
+            }
+            News::Granted(lease) => Some(format!("granted {}", lease.address)),
+            News::Extended(lease) => Some(format!("extended {}", lease.address)),
+            News::Refused { .. } => Some("refused".to_owned()),
+            News::Expired => Some("expired".to_owned()),
         });
-        [sent, news].into_iter().flatten().collect::<Vec<_>>().join(", ")
+        sent.into_iter().chain(probe).chain(news).collect::<Vec<_>>().join(", ")
     }
 
     fn run(client: Client, events: Vec<(f64, Event)>) -> (Client, Vec<String>) {
@@ -417,12 +703,24 @@ mod tests {
         let nak = |server| got(reply(Kind::Nak, server, None));
         let unusable = || got(Reply { lease: Err("it has no subnet mask"), ..plain(SERVER) });
         let foreign = || got(Reply { transaction: 1, ..plain(SERVER) });
-        let neighbour = || got(Reply { mac: Mac([2; 6]), ..plain(SERVER) });
+        let neighbour = || got(Reply { mac: Some(Mac([2; 6])), ..plain(SERVER) });
+        let infiniband = || got(Reply { mac: None, ..plain(SERVER) });
+        let proxy = || got(Reply {
+            lease: Err("it has no address"),
+            boot: Boot { menu: Some(vec![]), ..Boot::default() },
+            ..plain(OTHER)
+        });
         let cases = [
-            ("the usual four messages",      vec![offer(), ack(SERVER)],              vec!["select 10.0.0.1, accepted", "granted 10.0.0.57"]),
+            ("the usual four messages",      vec![offer(), ack(SERVER)],              vec!["select 10.0.0.1, accepted", "probe"]),
             ("silence",                      vec![Timeout, Timeout],                  vec!["discover", "discover"]),
             ("another transaction",          vec![foreign()],                         vec![""]),
             ("another machine",              vec![neighbour()],                       vec![""]),
+            ("a machine without MAC",        vec![infiniband()],                      vec![""]),
+            ("a NAK out of the blue",        vec![nak(SERVER)],                       vec![""]),
+            ("a proxy, as often as it speaks", vec![proxy(), proxy(), offer()],       vec!["boot server", "", "select 10.0.0.1, accepted"]),
+            ("a double of the offer that waits",
+                                             vec![got(plain(OTHER)), got(plain(OTHER)), Timeout],
+                                                                                      vec!["", "", "select 10.0.0.2, accepted"]),
             ("an ACK out of the blue",       vec![ack(SERVER)],                       vec![""]),
             ("an unusable offer",            vec![unusable(), offer()],               vec!["unusable: it has no subnet mask", "select 10.0.0.1, accepted"]),
             ("an offer without boot server waits for a better one",
@@ -438,12 +736,178 @@ mod tests {
             ("the second NAK begins later",  vec![offer(), nak(SERVER), offer(), nak(SERVER), Timeout],
                 vec!["select 10.0.0.1, accepted", "discover, refused", "select 10.0.0.1, accepted", "refused", "discover"]),
             ("four requests unanswered",     vec![offer(), Timeout, Timeout, Timeout, Timeout],
-                vec!["select 10.0.0.1, accepted", "select 10.0.0.1", "select 10.0.0.1", "select 10.0.0.1", "discover"]),
+                vec!["select 10.0.0.1, accepted", "select 10.0.0.1", "select 10.0.0.1", "select 10.0.0.1", "discover, unanswered"]),
         ];
         for (case, events, expected) in cases {
             let events = events.into_iter().map(|event| (0.01, event)).collect();
             assert_eq!(run(started(), events).1, expected, "{case}");
         }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn an_address_that_is_known_is_confirmed_first() {
+        use Event::Timeout;
+        let ack = |server| got(reply(Kind::Ack, server, Some(60)));
+        let nak = |server| got(reply(Kind::Nak, server, None));
+        let useless = || got(Reply { lease: Err("it lasts 0 s"), ..reply(Kind::Ack, SERVER, None) });
+        let cases = [
+            ("its server knows it",            vec![ack(SERVER)],                 vec!["probe"]),
+            ("after the first was lost",       vec![Timeout, ack(SERVER)],        vec!["confirm 10.0.0.57", "probe"]),
+            ("nobody knows it",                vec![Timeout, Timeout],            vec!["confirm 10.0.0.57", "discover 10.0.0.57"]),
+            ("it is of another network",       vec![nak(OTHER)],                  vec!["discover, refused"]),
+            ("an ACK after the NAK is late",   vec![nak(OTHER), ack(SERVER)],     vec!["discover, refused", ""]),
+            ("a NAK after the ACK is late",    vec![ack(SERVER), nak(OTHER)],     vec!["probe", ""]),
+            ("an answer that says nothing",    vec![useless()],                   vec!["discover 10.0.0.57, unusable: it lasts 0 s"]),
+        ];
+        for (case, events, expected) in cases {
+            let events = events.into_iter().map(|event| (0.01, event)).collect();
+            assert_eq!(run(knowing(ADDRESS, false), events).1, expected, "{case}");
+        }
+        let (mut client, mut waited) = (knowing(ADDRESS, false), Duration::ZERO);
+        for _ in 0..2 {
+            waited = client.until().unwrap();
+            client = client.step(Timeout, Chance { now: waited, dice: u32::MAX }).0;
+        }
+        assert!(waited <= Duration::from_millis(300), "{waited:?} before the first DISCOVER");
+
+        // The root must come from DHCP: another server on the link may know it.
+        let wants = Wants::of(&NetworkPlan { root_from_dhcp: true, ..plan() });
+        let known = Some(Known { address: ADDRESS, is_configured: true });
+        let (client, _) = Client::start(Rules { wants, ..rules() }, known, at(0.0));
+        assert_eq!(run(client, vec![(0.01, ack(SERVER))]).1, ["discover 10.0.0.57"]);
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn a_fresh_address_is_probed_before_it_is_used() {
+        use Event::{Claimed, Timeout};
+        let offer = || got(reply(Kind::Offer, SERVER, Some(60)));
+        let ack = || got(reply(Kind::Ack, SERVER, Some(60)));
+        let neighbour = Mac([2; 6]);
+        let cases = [
+            ("nobody objects",       vec![Timeout, Timeout, Timeout],  vec!["probe", "probe", "granted 10.0.0.57"]),
+            ("somebody has it",      vec![Timeout, Claimed(neighbour), Timeout, offer()],
+                vec!["probe", "decline 10.0.0.57, conflict", "discover", "select 10.0.0.1, accepted"]),
+            ("somebody objects too late", vec![Timeout, Timeout, Timeout, Claimed(neighbour)],
+                vec!["probe", "probe", "granted 10.0.0.57", ""]),
+        ];
+        for (case, events, expected) in cases {
+            let (client, _) = run(started(), vec![(0.0, offer()), (0.0, ack())]);
+            assert_eq!(client.probes(), Some((NODE, ADDRESS)), "{case}");
+            let events = events.into_iter().map(|event| (0.01, event)).collect();
+            assert_eq!(run(client, events).1, expected, "{case}");
+        }
+
+        let (mut client, _) = run(started(), vec![(0.0, offer()), (0.0, ack())]);
+        while !client.is_bound() {
+            let now = client.until().unwrap();
+            assert!(now <= Duration::from_millis(75), "{now:?} for nothing");
+            client = client.step(Timeout, Chance { now, dice: EVEN }).0;
+        }
+        assert_eq!(client.until(), Some(Duration::from_secs(30)), "T1 counts from the ACK");
+
+        // RFC 2131 table 5, and a pause.
+        let (client, _) = run(started(), vec![(0.0, offer()), (0.0, ack())]);
+        let (client, step) = client.step(Claimed(neighbour), at(0.02));
+        let decline = Ask::Decline { address: ADDRESS, server: Some(SERVER) };
+        assert_eq!(step.send.map(|send| (send.ask, send.to)), Some((decline, None)));
+        assert_eq!(client.until(), Some(Duration::from_millis(1020)));
+    }
+
+    #[test]
+    fn who_claims_every_address_is_not_believed() {
+        let acked = |last: u8| {
+            let mut ack = reply(Kind::Ack, SERVER, Some(60));
+            ack.lease = ack.lease.map(|lease| Lease { address: [10, 0, 0, last].into(), ..lease });
+            ack
+        };
+        let claim = |by: u8| Event::Claimed(Mac([by; 6]));
+        let story = |claims: [(u8, u8); 3]| {
+            let mut client = started();
+            let mut last = String::new();
+            for (round, (by, address)) in (0u32..).zip(claims) {
+                let offer = Reply { kind: Kind::Offer, ..acked(address) };
+                let now = at(f64::from(round) * 20.0);
+                for event in [Event::Timeout, got(offer), got(acked(address)), claim(by)] {
+                    let step;
+                    (client, step) = client.step(event, now);
+                    last = told(&step);
+                }
+            }
+            last
+        };
+        assert_eq!(story([(2, 57), (2, 58), (2, 59)]), "a liar, granted 10.0.0.59");
+        assert_eq!(story([(2, 57), (3, 58), (2, 59)]), "decline 10.0.0.59, conflict", "two others");
+        assert_eq!(
+            story([(2, 57), (2, 58), (2, 57)]),
+            "decline 10.0.0.57, conflict",
+            "the server does not listen"
+        );
+    }
+
+    #[test]
+    fn each_offer_has_one_verdict() {
+        use Verdict::{Best, NoBetter, Proxy, SaysLess, Taken, TooLate, Unusable};
+        let (third, fourth) = (Ipv4Addr::new(10, 0, 0, 3), Ipv4Addr::new(10, 0, 0, 4));
+        let verdicts = |events: Vec<Event>| -> Vec<(u8, Verdict)> {
+            let mut client = started();
+            let mut all = Vec::new();
+            for event in events {
+                let step;
+                (client, step) = client.step(event, at(0.01));
+                all.extend(step.news.into_iter().filter_map(|news| match news {
+                    News::Weighed(weighed) => {
+                        Some((weighed.server.unwrap().octets()[3], weighed.verdict))
+                    }
+                    _ => None,
+                }));
+            }
+            all
+        };
+        let boot = |server| got(reply(Kind::Offer, server, Some(60)));
+        let useless = got(Reply { lease: Err("it has no subnet mask"), ..plain(fourth) });
+        let proxy = got(Reply {
+            lease: Err("it has no address"),
+            boot: Boot { menu: Some(vec![]), ..Boot::default() },
+            ..plain(third)
+        });
+        let story = verdicts(vec![
+            got(plain(OTHER)),
+            got(plain(third)),
+            got(plain(third)), // a double
+            useless,
+            boot(SERVER),
+            boot(fourth),
+            got(plain(OTHER)), // a double of what was passed over
+        ]);
+        assert_eq!(
+            story,
+            [
+                (3, NoBetter { than: Some(OTHER) }),
+                (4, Unusable("it has no subnet mask")),
+                (2, SaysLess { than: Some(SERVER) }),
+                (1, Taken),
+                (4, TooLate { taken: Some(SERVER) }),
+            ]
+        );
+        let story = verdicts(vec![proxy, got(plain(OTHER)), Event::Timeout]);
+        assert_eq!(story, [(3, Proxy), (2, Best)]);
+    }
+
+    #[test]
+    fn infiniband_is_told_apart_by_its_client_identifier() {
+        let hardware = HardwareAddress::Infiniband([7; 20]);
+        let rules = Rules { hardware, client_id: vec![255, 1], ..rules() };
+        let offer = |client_id| got(Reply { mac: None, client_id, ..plain(SERVER) });
+        let selects = |client_id| {
+            let client = Client::start(rules.clone(), None, at(0.0)).0;
+            let (client, _) = client.step(offer(client_id), at(0.0));
+            told(&client.step(Event::Timeout, at(0.5)).1)
+        };
+        assert_eq!(selects(Some(vec![255, 1])), "select 10.0.0.1, accepted");
+        assert_eq!(selects(None), "select 10.0.0.1, accepted", "a server before RFC 6842");
+        assert_eq!(selects(Some(vec![255, 2])), "discover", "somebody else's");
     }
 
     #[test]
@@ -475,7 +939,7 @@ mod tests {
     fn a_lease_is_renewed_at_t1_rebound_at_t2_and_given_up_at_its_end() {
         use Event::Timeout;
         let ack = || got(reply(Kind::Ack, SERVER, Some(120)));
-        let nak = || got(reply(Kind::Nak, OTHER, None));
+        let nak = |server| got(reply(Kind::Nak, server, None));
         let cases = [
             ("renewed",        vec![(60.0, Timeout), (60.1, ack())],             vec!["extend to 10.0.0.1", "extended 10.0.0.57"]),
             ("repeated",       vec![(60.0, Timeout), (82.5, Timeout)],           vec!["extend to 10.0.0.1", "extend to 10.0.0.1"]),
@@ -483,7 +947,14 @@ mod tests {
                                                                                  vec!["extend to 10.0.0.1", "extend", "extended 10.0.0.57"]),
             ("at its end",     vec![(60.0, Timeout), (105.0, Timeout), (120.0, Timeout)],
                                                                                  vec!["extend to 10.0.0.1", "extend", "discover 10.0.0.57, expired"]),
-            ("taken away",     vec![(60.0, Timeout), (60.1, nak())],             vec!["extend to 10.0.0.1", "discover 10.0.0.57, refused"]),
+            ("taken away",     vec![(60.0, Timeout), (60.1, nak(SERVER))],       vec!["extend to 10.0.0.1", "discover 10.0.0.57, refused"]),
+            ("somebody else cannot",
+                               vec![(60.0, Timeout), (60.1, nak(OTHER)), (60.2, ack())],
+                                                                                 vec!["extend to 10.0.0.1", "", "extended 10.0.0.57"]),
+            ("but once all are asked",
+                               vec![(60.0, Timeout), (105.0, Timeout), (105.1, nak(OTHER)), (105.2, ack())],
+                                                                                 vec!["extend to 10.0.0.1", "extend", "discover 10.0.0.57, refused", ""]),
+            ("a NAK out of the blue", vec![(1.0, nak(SERVER))],                  vec![""]),
             ("a late ACK",     vec![(1.0, ack())],                               vec![""]),
         ];
         for (case, events, expected) in cases {
@@ -508,8 +979,7 @@ mod tests {
         for (lasts, renew, rebind, expected) in cases {
             let mut ack = reply(Kind::Ack, SERVER, Some(lasts));
             ack.lease = ack.lease.map(|lease| Lease { renew_seconds: renew, rebind_seconds: rebind, ..lease });
-            let (client, _) = started().step(got(reply(Kind::Offer, SERVER, None)), at(0.0));
-            let (client, _) = client.step(got(ack), at(0.0));
+            let (client, _) = knowing(ADDRESS, true).step(got(ack), at(0.0));
             assert_eq!(client.until(), Some(Duration::from_secs(expected)), "{lasts} {renew:?} {rebind:?}");
         }
     }

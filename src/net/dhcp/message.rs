@@ -1,17 +1,20 @@
-//! DHCPv4 messages on the wire (RFC 2131, 2132, 3396, 3397, 3442, 4578): the ones a client sends,
-//! and the ones it gets.
+//! DHCPv4 messages on the wire (RFC 2131, 2132, 3396, 3397, 3442, 4390, 4578, 6842, 8925): the ones
+//! a client sends, and the ones it gets.
 //!
-//! Pure: no socket, no clock, no dice. Never sent: DECLINE and RELEASE, because the root of the
-//! machine hangs on the address; INFORM; anything that claims to be a PXE client.
+//! Pure: no socket, no clock, no dice. Never sent: RELEASE, because the root of the machine hangs on
+//! the address; INFORM; anything to a DHCP server that claims to be a PXE client.
 
 use std::net::Ipv4Addr;
 
 use super::options::{self, Options};
-use crate::net::{Lease, Mac};
+use super::pxe::Boot;
+use crate::net::{HardwareAddress, Lease, Mac};
 
 const BOOTREQUEST: u8 = 1;
 const BOOTREPLY: u8 = 2;
+/// Hardware types of ARP (RFC 826), which DHCP uses too.
 const ETHERNET: u8 = 1;
+const INFINIBAND: u8 = 32;
 const MAGIC_COOKIE: [u8; 4] = [99, 130, 83, 99];
 const FLAG_BROADCAST: u16 = 0x8000;
 
@@ -21,6 +24,11 @@ const SHORTEST_MESSAGE: usize = 300;
 const LARGEST_ANSWER: u16 = 1500 - 28;
 /// RFC 2132 section 5.1 ends at 68; below 576 IPv4 is not obliged to work.
 const SMALLEST_MTU: u16 = 576;
+/// Seconds; MIN_V6ONLY_WAIT of RFC 8925 section 3.4.
+const SHORTEST_WITHOUT_IPV4: u32 = 300;
+/// Option 77, as iPXE writes its own: one bare word, not the counted words of RFC 3004, because
+/// that is what the rules of servers in the field compare with.
+const USER_CLASS: &[u8] = b"landfall";
 
 /// Options asked for, the most wanted first, since servers may stop when a message is full.
 const WANTED: &[u8] = &[
@@ -46,17 +54,48 @@ const WANTED: &[u8] = &[
     options::CLASSLESS_ROUTES_MICROSOFT,
 ];
 
+/// What PXE boot servers may have to say.
+const WANTED_OF_BOOT_SERVERS: &[u8] = &[
+    options::VENDOR_SPECIFIC,
+    options::SERVER_ID,
+    options::VENDOR_CLASS,
+    options::TFTP_SERVER,
+    options::BOOT_FILE,
+    options::ROOT_PATH,
+];
+
 /// What the machine says of itself in every message, so that firmware, boot loader and the real
 /// system's DHCP client are one client to the server: the address they get must be the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    pub mac: Mac,
+    pub hardware: HardwareAddress,
+    /// Type and bytes of option 61; `None`: as firmware makes it of the hardware address.
+    pub client_id: Option<(u8, Vec<u8>)>,
     pub hostname: Option<String>,
     pub vendor_class: String,
     /// As the firmware stores it (RFC 4578 section 2.3).
     pub uuid: Option<[u8; 16]>,
     /// RFC 4578 section 2.1, as extended by IANA.
     pub architecture: Option<u16>,
+    /// The machine would do with IPv6 alone, should the network say so (option 108, RFC 8925).
+    pub can_do_without_ipv4: bool,
+}
+
+impl Identity {
+    /// The value of option 61.
+    pub fn client_id(&self) -> Vec<u8> {
+        match (&self.client_id, self.hardware) {
+            (Some((kind, id)), _) => [&[*kind], id.as_slice()].concat(),
+            (None, HardwareAddress::Ethernet(mac)) => [[ETHERNET].as_slice(), &mac.0].concat(),
+            // RFC 4390 section 2.1 sends us to RFC 4361: 255, four bytes of IAID, a DUID. The boot
+            // ROMs of such cards take a DUID of their vendor (type 2, enterprise 0x2c9 as they
+            // write it) with the GUID of the port, the last eight bytes of its address.
+            (None, HardwareAddress::Infiniband(address)) => {
+                const VENDOR: [u8; 12] = [0xff, 0, 0, 0, 0, 0, 2, 0, 0, 2, 0xc9, 0];
+                [VENDOR.as_slice(), address.last_chunk::<8>().map_or(&[], |guid| guid)].concat()
+            }
+        }
+    }
 }
 
 /// A message to be sent, without what only the sender knows (transaction, time).
@@ -68,8 +107,15 @@ pub enum Ask {
     },
     /// Accepts an offer.
     Select { address: Ipv4Addr, server: Option<Ipv4Addr> },
+    /// Asks whether an address that this machine had is still its own (INIT-REBOOT).
+    Confirm { address: Ipv4Addr },
     /// Renews or rebinds: the address is configured and can be answered to.
     Extend { address: Ipv4Addr },
+    /// Gives back an address that somebody else uses.
+    Decline { address: Ipv4Addr, server: Option<Ipv4Addr> },
+    /// To PXE boot servers, never to DHCP servers: what is there to boot, and how to get `item` of
+    /// their menu. The address is configured.
+    Boot { address: Ipv4Addr, item: Option<u16> },
 }
 
 /// The envelope of a message.
@@ -94,29 +140,40 @@ pub enum Kind {
 pub struct Reply {
     pub kind: Kind,
     pub transaction: u32,
-    pub mac: Mac,
+    /// Whom it is for; none where a hardware address has no room (InfiniBand).
+    pub mac: Option<Mac>,
+    /// Option 61, which servers of this age send back (RFC 6842).
+    pub client_id: Option<Vec<u8>>,
     /// Option 54.
     pub server: Option<Ipv4Addr>,
     /// What is granted, or why nobody could use it; always the latter in a NAK.
     pub lease: Result<Lease, &'static str>,
+    /// What it says of booting, with or without an address.
+    pub boot: Boot,
     /// Option 56, mostly the reason of a NAK.
     pub words: Option<String>,
 }
 
 pub fn encode(identity: &Identity, envelope: Envelope, ask: &Ask) -> Vec<u8> {
     let mut message = Vec::with_capacity(SHORTEST_MESSAGE);
-    message.extend([BOOTREQUEST, ETHERNET, 6, 0]);
+    let (kind, chaddr, broadcast) = match identity.hardware {
+        HardwareAddress::Ethernet(Mac(mac)) => (ETHERNET, mac, envelope.broadcast),
+        // Twenty bytes do not fit, so nobody could answer to them (RFC 4390 section 2.1).
+        HardwareAddress::Infiniband(_) => (INFINIBAND, [0; 6], true),
+    };
+    let length = if kind == ETHERNET { 6 } else { 0 };
+    message.extend([BOOTREQUEST, kind, length, 0]);
     message.extend(envelope.transaction.to_be_bytes());
     message.extend(envelope.seconds.to_be_bytes());
-    let flags = if envelope.broadcast { FLAG_BROADCAST } else { 0 };
+    let flags = if broadcast { FLAG_BROADCAST } else { 0 };
     message.extend(flags.to_be_bytes());
     let current = match ask {
-        Ask::Extend { address } => *address,
-        Ask::Discover { .. } | Ask::Select { .. } => Ipv4Addr::UNSPECIFIED,
+        Ask::Extend { address } | Ask::Boot { address, .. } => *address,
+        _ => Ipv4Addr::UNSPECIFIED,
     };
     message.extend(current.octets());
     message.extend([0; 12]); // yiaddr, siaddr, giaddr
-    message.extend(identity.mac.0);
+    message.extend(chaddr);
     message.extend([0; 10]); // rest of chaddr
     message.extend([0; 64 + 128]); // sname, file
     message.extend(MAGIC_COOKIE);
@@ -127,28 +184,55 @@ pub fn encode(identity: &Identity, envelope: Envelope, ask: &Ask) -> Vec<u8> {
         message.extend([number, u8::try_from(value.len()).unwrap_or(u8::MAX)]);
         message.extend(value);
     };
+    let (kind, requested, chosen) = match ask {
+        Ask::Discover { wish } => (1, *wish, None),
+        Ask::Select { address, server } => (3, Some(*address), *server),
+        Ask::Confirm { address } => (3, Some(*address), None),
+        Ask::Extend { .. } | Ask::Boot { .. } => (3, None, None),
+        Ask::Decline { address, server } => (4, Some(*address), *server),
+    };
+    option(options::MESSAGE_TYPE, &[kind]);
+    if let Some(address) = requested {
+        option(options::REQUESTED_ADDRESS, &address.octets());
+    }
+    if let Some(server) = chosen {
+        option(options::SERVER_ID, &server.octets());
+    }
+    option(options::CLIENT_ID, &identity.client_id());
     match ask {
-        Ask::Discover { wish } => {
-            option(options::MESSAGE_TYPE, &[1]);
-            if let Some(wish) = wish {
-                option(options::REQUESTED_ADDRESS, &wish.octets());
+        // Nothing else belongs into it (RFC 2131 table 5).
+        Ask::Decline { .. } => {}
+        Ask::Boot { item, .. } => {
+            let architecture = identity.architecture.unwrap_or_default();
+            let class = format!("PXEClient:Arch:{architecture:05}:UNDI:003016");
+            option(options::VENDOR_CLASS, class.as_bytes());
+            if let Some(item) = item {
+                let [high, low] = item.to_be_bytes();
+                // PXE_BOOT_ITEM with layer 0, the end of the encapsulated options.
+                option(options::VENDOR_SPECIFIC, &[71, 4, high, low, 0, 0, 255]);
             }
+            describe(identity, &mut option);
+            option(options::REQUEST_LIST, WANTED_OF_BOOT_SERVERS);
         }
-        Ask::Select { address, server } => {
-            option(options::MESSAGE_TYPE, &[3]);
-            option(options::REQUESTED_ADDRESS, &address.octets());
-            if let Some(server) = server {
-                option(options::SERVER_ID, &server.octets());
+        _ => {
+            if !identity.vendor_class.is_empty() {
+                option(options::VENDOR_CLASS, identity.vendor_class.as_bytes());
             }
+            describe(identity, &mut option);
+            let without_ipv4 = [options::IPV6_ONLY];
+            let more: &[u8] = if identity.can_do_without_ipv4 { &without_ipv4 } else { &[] };
+            option(options::REQUEST_LIST, &[WANTED, more].concat());
         }
-        Ask::Extend { .. } => option(options::MESSAGE_TYPE, &[3]),
     }
-    let [a, b, c, d, e, f] = identity.mac.0;
-    option(options::CLIENT_ID, &[ETHERNET, a, b, c, d, e, f]);
+    message.push(255);
+    message.resize(message.len().max(SHORTEST_MESSAGE), 0);
+    message
+}
+
+/// The options by which servers tell machines apart.
+fn describe(identity: &Identity, option: &mut impl FnMut(u8, &[u8])) {
     option(options::MAX_SIZE, &LARGEST_ANSWER.to_be_bytes());
-    if !identity.vendor_class.is_empty() {
-        option(options::VENDOR_CLASS, identity.vendor_class.as_bytes());
-    }
+    option(options::USER_CLASS, USER_CLASS);
     if let Some(name) = identity.hostname.as_deref().filter(|name| !name.is_empty()) {
         option(options::HOST_NAME, name.as_bytes());
     }
@@ -160,10 +244,6 @@ pub fn encode(identity: &Identity, envelope: Envelope, ask: &Ask) -> Vec<u8> {
     if let Some(uuid) = identity.uuid {
         option(options::CLIENT_UUID, &[[0].as_slice(), &uuid].concat());
     }
-    option(options::REQUEST_LIST, WANTED);
-    message.push(255);
-    message.resize(message.len().max(SHORTEST_MESSAGE), 0);
-    message
 }
 
 /// Reads an answer. `Err` says why the bytes are no answer to any DHCP client.
@@ -176,8 +256,13 @@ pub fn parse(bytes: &[u8]) -> Result<Reply, &'static str> {
     let [op, hardware, length, _hops, x0, x1, x2, x3, header @ ..] = *header;
     let [_, _, _, _, _, _, _, _, y0, y1, y2, y3, s0, s1, s2, s3, header @ ..] = header;
     let [_, _, _, _, a, b, c, d, e, f, ..] = header;
-    if (op, hardware, length) != (BOOTREPLY, ETHERNET, 6) {
-        return Err("not an answer to an Ethernet client");
+    let mac = match (hardware, length) {
+        (ETHERNET, 6) => Some(Mac([a, b, c, d, e, f])),
+        (INFINIBAND, _) => None,
+        _ => return Err("not an answer to an Ethernet or InfiniBand client"),
+    };
+    if op != BOOTREPLY {
+        return Err("not an answer");
     }
     if *cookie != MAGIC_COOKIE {
         return Err("BOOTP without DHCP options");
@@ -189,34 +274,42 @@ pub fn parse(bytes: &[u8]) -> Result<Reply, &'static str> {
         Some(6) => Kind::Nak,
         _ => return Err("neither offer nor ACK nor NAK"),
     };
-    let fixed = Fixed {
-        address: Ipv4Addr::new(y0, y1, y2, y3),
-        next_server: Ipv4Addr::new(s0, s1, s2, s3),
-        sname: if overloaded.sname { &[] } else { sname },
-        file: if overloaded.file { &[] } else { file },
+    let next_server = Ipv4Addr::new(s0, s1, s2, s3);
+    let next_server = (!next_server.is_unspecified()).then_some(next_server);
+    let sname = || options::text(sname).filter(|_| !overloaded.sname && next_server.is_none());
+    let file = || options::text(file).filter(|_| !overloaded.file);
+    let boot = Boot {
+        next_server,
+        tftp_server: options.text(options::TFTP_SERVER).or_else(sname),
+        filename: options.text(options::BOOT_FILE).or_else(file),
+        root_path: options.text(options::ROOT_PATH),
+        menu: options.boot_menu(),
+    };
+    let address = Ipv4Addr::new(y0, y1, y2, y3);
+    let lease = match kind {
+        Kind::Nak => Err("refused"),
+        Kind::Offer | Kind::Ack => lease(address, &boot, &options),
     };
     Ok(Reply {
         kind,
         transaction: u32::from_be_bytes([x0, x1, x2, x3]),
-        mac: Mac([a, b, c, d, e, f]),
+        mac,
+        client_id: options.bytes(options::CLIENT_ID).map(<[u8]>::to_vec),
         server: options.address(options::SERVER_ID),
-        lease: if kind == Kind::Nak { Err("refused") } else { lease(&fixed, &options) },
+        lease,
+        boot,
         words: options.text(options::MESSAGE),
     })
 }
 
-/// Fields outside the options; those that option 52 took away are empty.
-struct Fixed<'a> {
-    address: Ipv4Addr,
-    next_server: Ipv4Addr,
-    sname: &'a [u8],
-    file: &'a [u8],
-}
-
-fn lease(fixed: &Fixed<'_>, options: &Options) -> Result<Lease, &'static str> {
-    let address = fixed.address;
+fn lease(address: Ipv4Addr, boot: &Boot, options: &Options) -> Result<Lease, &'static str> {
+    let without_ipv4 = options.u32(options::IPV6_ONLY);
     if address.is_unspecified() {
-        return Err("it has no address");
+        return Err(match (without_ipv4, &boot.menu) {
+            (Some(_), _) => "it says that this network is for IPv6 alone",
+            (None, Some(_)) => "it is a PXE boot server's and has no address",
+            (None, None) => "it has no address",
+        });
     }
     if address.is_loopback() || address.is_multicast() || address.is_broadcast() {
         return Err("its address is not one for a host");
@@ -239,8 +332,6 @@ fn lease(fixed: &Fixed<'_>, options: &Options) -> Result<Lease, &'static str> {
         search if search.is_empty() => domains.clone(),
         search => search,
     };
-    let next_server = (!fixed.next_server.is_unspecified()).then_some(fixed.next_server);
-    let sname = || options::text(fixed.sname).filter(|_| next_server.is_none());
     let seconds = |number| options.u32(number).filter(|seconds| *seconds != u32::MAX);
     Ok(Lease {
         address,
@@ -255,14 +346,15 @@ fn lease(fixed: &Fixed<'_>, options: &Options) -> Result<Lease, &'static str> {
         ntp: options.ip_addresses(options::NTP_SERVERS),
         time_offset: options.i32(options::TIME_OFFSET),
         nis_domain: options.name(options::NIS_DOMAIN),
-        root_path: options.text(options::ROOT_PATH),
-        next_server,
-        tftp_server: options.text(options::TFTP_SERVER).or_else(sname),
-        filename: options.text(options::BOOT_FILE).or_else(|| options::text(fixed.file)),
+        root_path: boot.root_path.clone(),
+        next_server: boot.next_server,
+        tftp_server: boot.tftp_server.clone(),
+        filename: boot.filename.clone(),
         server_id: options.address(options::SERVER_ID),
         lease_seconds: seconds(options::LEASE_TIME),
         renew_seconds: seconds(options::RENEWAL_TIME),
         rebind_seconds: seconds(options::REBINDING_TIME),
+        v6_only_seconds: without_ipv4.map(|seconds| seconds.max(SHORTEST_WITHOUT_IPV4)),
     })
 }
 
@@ -281,11 +373,13 @@ mod tests {
 
     fn identity() -> Identity {
         Identity {
-            mac: NODE,
+            hardware: HardwareAddress::Ethernet(NODE),
+            client_id: None,
             hostname: Some("n1".into()),
             vendor_class: "landfall".into(),
             uuid: Some(*b"0123456789abcdef"),
             architecture: Some(7),
+            can_do_without_ipv4: false,
         }
     }
 
@@ -314,6 +408,7 @@ mod tests {
             DhcpOption::RequestedIpAddress(SERVER),
             DhcpOption::MaxMessageSize(1472),
             DhcpOption::ClassIdentifier(b"landfall".to_vec()),
+            DhcpOption::UserClass(b"landfall".to_vec()),
             DhcpOption::Hostname("n1".into()),
             DhcpOption::ClientSystemArchitecture(v4::Architecture::from(7)),
             DhcpOption::ClientNetworkInterface(1, 3, 16),
@@ -336,7 +431,10 @@ mod tests {
         let cases = [
             (Ask::Discover { wish: None },                    Ipv4Addr::UNSPECIFIED, None,          None),
             (Ask::Select { address, server: Some(SERVER) },   Ipv4Addr::UNSPECIFIED, Some(address), Some(SERVER)),
+            (Ask::Confirm { address },                        Ipv4Addr::UNSPECIFIED, Some(address), None),
             (Ask::Extend { address },                         address,               None,          None),
+            (Ask::Decline { address, server: Some(SERVER) },  Ipv4Addr::UNSPECIFIED, Some(address), Some(SERVER)),
+            (Ask::Boot { address, item: None },               address,               None,          None),
         ];
         for (ask, ciaddr, requested, server) in cases {
             let message = decoded(&encode(&identity(), envelope(), &ask));
@@ -346,6 +444,120 @@ mod tests {
             let server = server.map(DhcpOption::ServerIdentifier);
             assert_eq!(message.opts().get(OptionCode::ServerIdentifier), server.as_ref(), "{ask:?}");
         }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn option_61_is_what_the_firmware_of_the_port_sends() {
+        let guid = [0, 2, 0xc9, 3, 0, 0, 0x10, 0x39];
+        let infiniband = |qpn: u8| {
+            let mut address = [0xfe; 20];
+            address[1] = qpn;
+            address[12..].copy_from_slice(&guid);
+            HardwareAddress::Infiniband(address)
+        };
+        let of_the_port = [[0xff, 0, 0, 0, 0, 0, 2, 0, 0, 2, 0xc9, 0].as_slice(), &guid].concat();
+        let mac = [[1].as_slice(), &NODE.0].concat();
+        let cases = [
+            ("Ethernet",                      HardwareAddress::Ethernet(NODE), None,                     mac),
+            ("ip=dhcp,0,rack7",               HardwareAddress::Ethernet(NODE), Some((0, b"rack7".to_vec())), b"\0rack7".to_vec()),
+            ("InfiniBand",                    infiniband(1),                   None,                     of_the_port.clone()),
+            ("its queue pair is another each boot", infiniband(9),             None,                     of_the_port),
+        ];
+        for (case, hardware, client_id, expected) in cases {
+            let identity = Identity { hardware, client_id, ..identity() };
+            assert_eq!(identity.client_id(), expected, "{case}");
+            let bytes = encode(&identity, envelope(), &Ask::Discover { wish: None });
+            let message = decoded(&bytes);
+            let sent = message.opts().get(OptionCode::ClientIdentifier);
+            assert_eq!(sent, Some(&DhcpOption::ClientIdentifier(expected)), "{case}");
+            let is_infiniband = matches!(hardware, HardwareAddress::Infiniband(_));
+            assert_eq!(bytes[1..3], if is_infiniband { [32, 0] } else { [1, 6] }, "{case}");
+            assert_eq!(message.flags().broadcast(), is_infiniband, "{case}: RFC 4390 section 2.1");
+            assert_eq!(bytes[28..44].iter().all(|byte| *byte == 0), is_infiniband, "{case}");
+        }
+    }
+
+    #[test]
+    fn only_boot_servers_meet_a_pxe_client() {
+        let address = Ipv4Addr::new(10, 0, 0, 57);
+        let asks = [
+            Ask::Discover { wish: None },
+            Ask::Select { address, server: Some(SERVER) },
+            Ask::Confirm { address },
+            Ask::Extend { address },
+            Ask::Decline { address, server: Some(SERVER) },
+        ];
+        for ask in asks {
+            let bytes = encode(&identity(), envelope(), &ask);
+            assert!(!bytes.windows(9).any(|word| word == b"PXEClient"), "{ask:?}");
+        }
+        let bytes = encode(&identity(), envelope(), &Ask::Boot { address, item: Some(0x8001) });
+        let class = DhcpOption::ClassIdentifier(b"PXEClient:Arch:00007:UNDI:003016".to_vec());
+        let message = decoded(&bytes);
+        assert_eq!(message.opts().get(OptionCode::ClassIdentifier), Some(&class));
+        let item = [71, 4, 0x80, 1, 0, 0, 255].to_vec();
+        let item = DhcpOption::VendorExtensions(item);
+        assert_eq!(message.opts().get(OptionCode::VendorExtensions), Some(&item));
+    }
+
+    #[test]
+    fn a_decline_says_no_more_than_it_may() {
+        let address = Ipv4Addr::new(10, 0, 0, 57);
+        let decline = Ask::Decline { address, server: Some(SERVER) };
+        let message = decoded(&encode(&identity(), envelope(), &decline));
+        let mut sent: Vec<_> = message.opts().iter().map(|(code, _)| u8::from(*code)).collect();
+        sent.sort_unstable();
+        assert_eq!(sent, [50, 53, 54, 61]);
+    }
+
+    #[test]
+    fn ipv4_is_given_up_only_by_who_can_do_without() {
+        for can_do_without_ipv4 in [false, true] {
+            let identity = Identity { can_do_without_ipv4, ..identity() };
+            let message = decoded(&encode(&identity, envelope(), &Ask::Discover { wish: None }));
+            let Some(DhcpOption::ParameterRequestList(wanted)) =
+                message.opts().get(OptionCode::ParameterRequestList)
+            else {
+                panic!("no option 55");
+            };
+            let asked = wanted.iter().any(|code| u8::from(*code) == 108);
+            assert_eq!(asked, can_do_without_ipv4);
+        }
+        let seconds = |seconds: u32| {
+            let lease = lease_with(&[[108, 4].as_slice(), &seconds.to_be_bytes()].concat());
+            lease.unwrap().v6_only_seconds
+        };
+        assert_eq!(seconds(1800), Some(1800));
+        assert_eq!(seconds(0), Some(300), "the least that RFC 8925 knows");
+    }
+
+    /// What an offer with these bytes of options in front says.
+    fn lease_with(options: &[u8]) -> Result<Lease, &'static str> {
+        let mut bytes = offer().to_vec().unwrap();
+        bytes.splice(240..240, options.iter().copied());
+        parse(&bytes).unwrap().lease
+    }
+
+    #[test]
+    fn long_and_scattered_options_are_whole() {
+        // RFC 3396: three parts, one of them in `file` and one in `sname`.
+        let path = "nbd:10.0.0.1:10809/".to_owned() + &"x".repeat(300);
+        let (first, rest) = path.as_bytes().split_at(200);
+        let (second, third) = rest.split_at(100);
+        let mut bytes = offer().to_vec().unwrap();
+        let option = |number: u8, value: &[u8]| [&[number, value.len() as u8], value].concat();
+        bytes.splice(240..240, [option(52, &[3]), option(17, first)].concat());
+        let put = |bytes: &mut Vec<u8>, at: usize, value: &[u8], room: usize| {
+            let mut field = [option(17, value), vec![255]].concat();
+            field.resize(room, 0);
+            bytes.splice(at..at + room, field);
+        };
+        put(&mut bytes, 108, second, 128);
+        put(&mut bytes, 44, &third[..19], 64);
+        let lease = parse(&bytes).unwrap().lease.unwrap();
+        assert_eq!(lease.root_path.as_deref(), Some(&path[..319]));
+        assert_eq!((lease.filename, lease.tftp_server), (None, None), "neither is a name now");
     }
 
     #[test]
@@ -424,6 +636,7 @@ mod tests {
             lease_seconds: Some(3600),
             renew_seconds: Some(1000),
             rebind_seconds: Some(3000),
+            v6_only_seconds: None,
         };
         assert_eq!(lease, Ok(expected));
     }
@@ -433,7 +646,15 @@ mod tests {
     fn leases_that_nobody_could_use_say_why() {
         let host = |address: [u8; 4]| lease_of(|m| _ = m.set_yiaddr(address)).err();
         let cases = [
-            ("proxyDHCP",        host([0, 0, 0, 0]),         Some("it has no address")),
+            ("no address",       host([0, 0, 0, 0]),         Some("it has no address")),
+            ("proxyDHCP",        lease_of(|m| {
+                m.set_yiaddr([0, 0, 0, 0]);
+                m.opts_mut().insert(DhcpOption::ClassIdentifier(b"PXEClient".to_vec()));
+            }).err(), Some("it is a PXE boot server's and has no address")),
+            ("IPv6 only",        lease_of(|m| {
+                m.set_yiaddr([0, 0, 0, 0]);
+                m.opts_mut().insert(DhcpOption::Unknown(v4::UnknownOption::new(OptionCode::from(108), vec![0, 0, 7, 8])));
+            }).err(), Some("it says that this network is for IPv6 alone")),
             ("loopback",         host([127, 0, 0, 1]),       Some("its address is not one for a host")),
             ("multicast",        host([224, 0, 0, 1]),       Some("its address is not one for a host")),
             ("mask with holes",  with(DhcpOption::SubnetMask([255, 0, 255, 0].into())).err(), Some("its subnet mask is not one")),

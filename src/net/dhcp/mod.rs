@@ -1,27 +1,37 @@
 //! A DHCPv4 client for a machine whose root is on the other end of the cable.
 //!
-//! `message` knows the bytes, `client` what to do next, `socket` how they travel; the loop here
-//! owns the clock and the dice. The client of a link lives from the moment of carrier until it is
-//! dropped, and keeps its lease alive in between. It touches nothing but its own sockets: addresses
-//! are set by whoever reads its news.
+//! `message` knows the bytes, `client` what to do next, `news` what of it others should know,
+//! `socket` how messages travel; the loop here owns the clock and the dice. The client of a link
+//! lives from the moment of carrier until it is dropped, and keeps its lease alive in between. It
+//! touches nothing but its own sockets: addresses are set by whoever reads its news. `pxe` is an
+//! exchange of its own, for what the DHCP server did not say.
 
 mod client;
 mod message;
+mod news;
 mod options;
+pub mod pxe;
+#[cfg(test)]
+mod real_servers;
 mod socket;
 
+use std::future::pending;
+use std::io;
 use std::net::Ipv4Addr;
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use tokio::time::{Instant, sleep, timeout_at};
 
-pub use client::News;
-use client::{Chance, Client, Event, Rules};
-pub use message::Identity;
+pub use client::{Chance, Client, Event, Known, Rules, Send, Step};
+pub use message::{Ask, Envelope, Identity, Kind, Reply, encode, parse};
+pub use news::{News, Verdict, Weighed};
 use socket::Wire;
 
+use super::arp;
 use super::choice::Wants;
-use super::dice;
+use super::{Mac, dice};
 use crate::error::Error;
 
 /// What a client tells while it works.
@@ -42,11 +52,13 @@ pub struct Target {
 }
 
 /// Gets a lease and keeps it; ends when it is dropped or nobody listens any more.
+///
+/// `known`: an address to ask for first, without an offer (INIT-REBOOT).
 pub async fn run<F, R>(
     target: Target,
     identity: Identity,
     wants: Wants,
-    wish: Option<Ipv4Addr>,
+    known: Option<Known>,
     tell: F,
 ) where
     F: Fn(Report) -> R,
@@ -54,21 +66,22 @@ pub async fn run<F, R>(
 {
     let started = Instant::now();
     let chance = || Chance { now: started.elapsed(), dice: dice::roll() };
-    let Some(mut wire) = open(|| Wire::packets(target.index), &tell).await else { return };
-    let rules = Rules { mac: identity.mac, wants };
-    let (mut client, mut step) = Client::start(rules, wish, chance());
+    let Some(mut wire) = open(|| Wire::packets(&target), &tell).await else { return };
+    let mut ear = None;
+    let rules = Rules { hardware: identity.hardware, client_id: identity.client_id(), wants };
+    let (mut client, mut step) = Client::start(rules, known, chance());
     let mut sent: u32 = 0;
     loop {
-        if let Some(news) = step.news
-            && !tell(Report::News(news)).await
-        {
-            return;
+        for news in step.news {
+            if !tell(Report::News(news)).await {
+                return;
+            }
         }
         // With an address the packet socket would only duplicate what the kernel can do itself,
         // and without one the kernel drops what is sent to it.
         let reopened = match (&wire, client.is_bound()) {
             (Wire::Packets { .. }, true) => open(|| Wire::udp(&target.name), &tell).await,
-            (Wire::Udp(_), false) => open(|| Wire::packets(target.index), &tell).await,
+            (Wire::Udp(_), false) => open(|| Wire::packets(&target), &tell).await,
             _ => Some(wire),
         };
         let Some(next) = reopened else { return };
@@ -83,16 +96,50 @@ pub async fn run<F, R>(
                 return;
             }
         }
+        let probes = client.probes();
+        ear = match (ear, probes) {
+            (None, Some(_)) => listen(&target),
+            (ear, Some(_)) => ear,
+            (_, None) => None,
+        };
+        if let (Some(ear), Some((mac, _)), Some(address)) = (&ear, probes, step.probe)
+            && let Err(error) = ear.ask(mac, address)
+        {
+            log::debug!(target: "network", "{}: asking who has {address}: {error}", target.name);
+        }
         let until = client.until().and_then(|until| started.checked_add(until));
-        let event = next_event(&wire, until).await;
+        let objection = pin!(objection(ear.as_ref().zip(probes)));
+        let event = match select(pin!(next_event(&wire, until)), objection).await {
+            Either::Left((event, _)) => event,
+            Either::Right((by, _)) => Event::Claimed(by),
+        };
         (client, step) = client.step(event, chance());
+    }
+}
+
+/// Without it an address is used unprobed, which is better than not at all.
+fn listen(target: &Target) -> Option<arp::Ear> {
+    arp::Ear::open(target.index)
+        .inspect_err(|error| log::debug!(target: "network", "{}: {error}", target.name))
+        .ok()
+}
+
+/// Who objects to the address that is being probed; never, when none is or nobody does.
+async fn objection(probing: Option<(&arp::Ear, (Mac, Ipv4Addr))>) -> Mac {
+    match probing {
+        Some((ear, (mac, address))) => match ear.claimant(mac, address).await {
+            Ok(by) => by,
+            // The link is going down, which others notice.
+            Err(_) => pending().await,
+        },
+        None => pending().await,
     }
 }
 
 /// The next thing a client must know of.
 async fn next_event(wire: &Wire, until: Option<Instant>) -> Event {
     loop {
-        let received = match until {
+        let received: io::Result<Vec<u8>> = match until {
             None => wire.receive().await,
             Some(until) => match timeout_at(until, wire.receive()).await {
                 Ok(received) => received,

@@ -23,6 +23,7 @@ pub const BROADCAST: u8 = 28;
 pub const STATIC_ROUTES: u8 = 33;
 pub const NIS_DOMAIN: u8 = 40;
 pub const NTP_SERVERS: u8 = 42;
+pub const VENDOR_SPECIFIC: u8 = 43;
 pub const REQUESTED_ADDRESS: u8 = 50;
 pub const LEASE_TIME: u8 = 51;
 pub const OVERLOAD: u8 = 52;
@@ -37,9 +38,11 @@ pub const VENDOR_CLASS: u8 = 60;
 pub const CLIENT_ID: u8 = 61;
 pub const TFTP_SERVER: u8 = 66;
 pub const BOOT_FILE: u8 = 67;
+pub const USER_CLASS: u8 = 77;
 pub const CLIENT_ARCH: u8 = 93;
 pub const CLIENT_INTERFACE: u8 = 94;
 pub const CLIENT_UUID: u8 = 97;
+pub const IPV6_ONLY: u8 = 108;
 pub const DOMAIN_SEARCH: u8 = 119;
 pub const CLASSLESS_ROUTES: u8 = 121;
 /// Windows servers sent option 121 under this number before it was assigned, and some still do.
@@ -167,6 +170,27 @@ impl Options {
     /// Option 119 (RFC 3397).
     pub fn search(&self) -> Vec<String> {
         self.bytes(DOMAIN_SEARCH).and_then(parse_search).unwrap_or_default()
+    }
+
+    /// What a PXE boot server has on its menu (option 43 as the class `PXEClient` means it): the
+    /// types of its items. Empty when it has none; `None`: this is no PXE server's.
+    pub fn boot_menu(&self) -> Option<Vec<u16>> {
+        const BOOT_MENU: u8 = 9;
+        if !self.bytes(VENDOR_CLASS)?.starts_with(b"PXEClient") {
+            return None;
+        }
+        let mut inner = Self::default();
+        inner.append(self.bytes(VENDOR_SPECIFIC).unwrap_or_default());
+        let mut items = Vec::new();
+        let mut menu = inner.bytes(BOOT_MENU).unwrap_or_default();
+        while let &[high, low, length, ref rest @ ..] = menu
+            && let Some((_text, rest)) = rest.split_at_checked(usize::from(length))
+            && items.len() < MANY
+        {
+            items.push(u16::from_be_bytes([high, low]));
+            menu = rest;
+        }
+        Some(items)
     }
 
     /// Bits of option 1. A mask with holes, or with no bit at all, is no mask.
@@ -413,6 +437,24 @@ mod tests {
 
     #[test]
     #[rustfmt::skip]
+    fn a_boot_menu_is_read_to_its_first_mistake() {
+        let cases: [(&str, &[u8], Option<&[u16]>); 7] = [
+            ("no PXE server",         b"\x2b\x03\x06\x01\x08",                                       None),
+            ("another class",         b"\x3c\x04MSFT\x2b\x03\x06\x01\x08",                           None),
+            ("no menu",               b"\x3c\x09PXEClient\x2b\x03\x06\x01\x08",                      Some(&[])),
+            ("nothing encapsulated",  b"\x3c\x09PXEClient",                                           Some(&[])),
+            ("two items",             b"\x3c\x09PXEClient\x2b\x0b\x09\x09\x80\x00\x01a\x00\x00\x02bc",  Some(&[0x8000, 0])),
+            ("a text beyond its end", b"\x3c\x09PXEClient\x2b\x08\x09\x06\x80\x00\x00\x80\x01\xff",     Some(&[0x8000])),
+            ("a menu beyond its end", b"\x3c\x09PXEClient\x2b\x05\x09\xff\x80\x00\x00",                Some(&[])),
+        ];
+        for (case, field, expected) in cases {
+            let (options, _) = Options::gather(field, &[], &[]);
+            assert_eq!(options.boot_menu().as_deref(), expected, "{case}");
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip]
     fn text_is_safe_to_print() {
         let cases: [(&[u8], Option<&str>); 6] = [
             (b"/opt/ltsp/amd64",     Some("/opt/ltsp/amd64")),
@@ -437,6 +479,7 @@ mod tests {
             for options in [any_options, options(number, &field)] {
                 let _ = (options.routes(), options.search(), options.domains(), options.prefix());
                 let _ = (options.addresses(number), options.text(number), options.name(number));
+                let _ = options.boot_menu();
             }
         }
     }

@@ -5,12 +5,13 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
-use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use socket2::{Domain, SockFilter, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::net::UdpSocket;
 
+use super::Target;
 use crate::error::{Result, WhileDoing};
-use crate::sys::packet;
+use crate::sys::packet::{self, ETHERNET_BROADCAST, Protocol};
 
 const SERVER_PORT: u16 = 67;
 const CLIENT_PORT: u16 = 68;
@@ -18,45 +19,37 @@ const UDP: u8 = 17;
 const IP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 /// More than we allow a server to send (option 57); the rest is cut and then not parsed.
-const LARGEST_PACKET: usize = 2048;
+pub const LARGEST_PACKET: usize = 2048;
 
 /// The ear and mouth of one link's client.
 #[derive(Debug)]
 pub enum Wire {
     /// Before there is an address.
-    Packets { socket: AsyncFd<OwnedFd>, index: u32 },
+    Packets { socket: AsyncFd<OwnedFd>, index: u32, everybody: Vec<u8> },
     /// With one: the kernel answers ARP for us, so servers may be asked and may answer directly.
     Udp(UdpSocket),
 }
 
 impl Wire {
     /// Must be called on the runtime.
-    pub fn packets(index: u32) -> Result<Self> {
-        let socket = packet::open(index, &only_dhcp_answers())?;
-        Ok(Self::Packets { socket, index })
+    pub fn packets(link: &Target) -> Result<Self> {
+        let index = link.index;
+        let socket = packet::open(index, Protocol::Ipv4, &only_dhcp_answers())?;
+        Ok(Self::Packets { socket, index, everybody: everybody(&link.name) })
     }
 
     /// Must be called on the runtime.
     pub fn udp(link: &str) -> Result<Self> {
-        let open = || {
-            let kind = Type::DGRAM.nonblocking().cloexec();
-            let socket = Socket::new(Domain::IPV4, kind, Some(Protocol::UDP))?;
-            socket.set_reuse_address(true)?;
-            socket.set_broadcast(true)?;
-            socket.bind_device(Some(link.as_bytes()))?;
-            socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, CLIENT_PORT)).into())?;
-            UdpSocket::from_std(socket.into())
-        };
-        open().map(Self::Udp).while_doing(|| format!("opening the DHCP port on {link}"))
+        client_port(link).map(Self::Udp).while_doing(|| format!("opening the DHCP port on {link}"))
     }
 
     /// Sends to the server, or to all of them.
     pub async fn send(&self, message: &[u8], to: Option<Ipv4Addr>) -> io::Result<()> {
         match self {
-            Self::Packets { socket, index } => {
+            Self::Packets { socket, index, everybody } => {
                 let packet = wrap(message);
                 // A full queue of a link that is just coming up: the next try is near.
-                packet::send_to_all(socket.get_ref(), *index, &packet)
+                packet::send(socket.get_ref(), Protocol::Ipv4, *index, everybody, &packet)
             }
             Self::Udp(socket) => {
                 let to = (to.unwrap_or(Ipv4Addr::BROADCAST), SERVER_PORT);
@@ -91,6 +84,30 @@ impl Wire {
             }
         }
     }
+}
+
+/// The port at which clients are answered, on one link. Must be called on the runtime.
+pub fn client_port(link: &str) -> io::Result<UdpSocket> {
+    let kind = Type::DGRAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::IPV4, kind, Some(socket2::Protocol::UDP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_broadcast(true)?;
+    socket.bind_device(Some(link.as_bytes()))?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, CLIENT_PORT)).into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// The hardware address of all stations: six bytes of ones, or the twenty that InfiniBand makes
+/// of its partition (RFC 4391 section 4).
+fn everybody(link: &str) -> Vec<u8> {
+    let text = std::fs::read_to_string(format!("/sys/class/net/{link}/broadcast"));
+    hardware_address(&text.unwrap_or_default()).unwrap_or_else(|| ETHERNET_BROADCAST.to_vec())
+}
+
+fn hardware_address(text: &str) -> Option<Vec<u8>> {
+    let byte = |text: &str| u8::from_str_radix(text, 16).ok();
+    let bytes: Vec<u8> = text.trim().split(':').map(byte).collect::<Option<_>>()?;
+    [6, 20].contains(&bytes.len()).then_some(bytes)
 }
 
 /// Lets the kernel drop everything but unfragmented UDP to port 68, so that a busy link does not
@@ -242,6 +259,21 @@ mod tests {
             assert_eq!(unwrap(&packet, pending).is_some(), expected, "{case}");
         }
         assert_eq!(unwrap(&answer(b"message"), false), Some(b"message".as_slice()));
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn the_address_of_all_stations_comes_from_the_link() {
+        let infiniband = "00:ff:ff:ff:ff:12:40:1b:80:01:00:00:00:00:00:00:ff:ff:ff:ff\n";
+        let cases = [
+            ("Ethernet",   "ff:ff:ff:ff:ff:ff\n", Some(6)),
+            ("InfiniBand", infiniband,            Some(20)),
+            ("a tunnel",   "00:00:00:00\n",       None),
+            ("no file",    "",                    None),
+        ];
+        for (case, text, length) in cases {
+            assert_eq!(hardware_address(text).map(|bytes| bytes.len()), length, "{case}");
+        }
     }
 
     proptest! {

@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use super::negotiate::{Export, Outcome, negotiate, plain};
 use super::protocol::{self as nbd, Command, SimpleReply};
 use crate::error::{Cause, Error, Result, WhileDoing};
+use crate::net::dial;
 use crate::root::probe::ReadAt;
 use crate::sys::socket::{self, Until};
 
 /// A server that is up answers a connection within a round trip; a switch port that still learns
 /// drops the first SYNs, and the kernel repeats them after 1 and 3 s.
-const CONNECTING: Duration = Duration::from_secs(5);
+pub const CONNECTING: Duration = Duration::from_secs(5);
 /// A whole handshake. Servers fork, open and lock the image in it, with a hundred clients waiting.
 const HANDSHAKE: Duration = Duration::from_secs(15);
 /// Between two bytes of a reply; a disk that spins up takes ten seconds.
@@ -40,6 +41,12 @@ impl fmt::Display for Peer {
     }
 }
 
+fn dialled(peer: &Peer, within: Duration) -> Result<TcpStream> {
+    let connected = dial::connect(&[peer.address], within);
+    let (stream, _) = connected.while_doing(|| format!("connecting to {peer}"))?;
+    Ok(stream)
+}
+
 pub struct Connection {
     stream: TcpStream,
     peer: Peer,
@@ -49,20 +56,23 @@ pub struct Connection {
 impl Connection {
     /// Connects to `peer` and agrees on the first of `names` that it knows; tries once.
     pub fn open(peer: &Peer, names: &[String]) -> Result<Self> {
-        Self::open_within(peer, names, Duration::MAX)
+        Self::over(dialled(peer, CONNECTING)?, peer, names, Duration::MAX)
     }
 
-    /// [`Self::open`] that takes no longer than `patience`, and later waits no longer than what is
-    /// left of it for an answer.
-    pub fn open_within(peer: &Peer, mut names: &[String], patience: Duration) -> Result<Self> {
+    /// [`Self::open`] over a fresh connection to `peer`, that takes no longer than `patience`, and
+    /// later waits no longer than what is left of it for an answer.
+    pub fn over(
+        mut stream: TcpStream,
+        peer: &Peer,
+        mut names: &[String],
+        patience: Duration,
+    ) -> Result<Self> {
         let started = Instant::now();
         // A socket takes no timeout of zero.
         let at_most = |usual: Duration| {
             usual.min(patience.saturating_sub(started.elapsed())).max(Duration::from_millis(10))
         };
         loop {
-            let stream = socket::connect(peer.address, at_most(CONNECTING))
-                .while_doing(|| format!("connecting to {peer}"))?;
             let mut limited = Until::now_plus(&stream, at_most(HANDSHAKE));
             match negotiate(&mut limited, peer, names)? {
                 Outcome::Agreed(export) => {
@@ -71,7 +81,10 @@ impl Connection {
                     return Ok(Self { stream, peer: peer.clone(), export });
                 }
                 Outcome::HungUp => match names {
-                    [_, rest @ ..] if !rest.is_empty() => names = rest,
+                    [_, rest @ ..] if !rest.is_empty() => {
+                        names = rest;
+                        stream = dialled(peer, at_most(CONNECTING))?;
+                    }
                     _ => {
                         let name = names.first().map_or("", String::as_str);
                         let doing = format!("asking {peer} for export \"{name}\"");

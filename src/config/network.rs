@@ -1,0 +1,208 @@
+//! `NET_*`: the network of the running system, in the words of the kernel command line.
+
+use std::fmt;
+
+use super::problem::Place;
+use super::{Origin, Settings};
+use crate::cmdline;
+use crate::net::description::{About, Description, HandoverMode};
+
+/// A setting of the network whose value is a list of what a key of the command line takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkKey {
+    Ip,
+    Bond,
+    Vlan,
+    Bridge,
+    Route,
+    Nameserver,
+    IfName,
+    Handover,
+}
+
+/// What a setting says and what is not in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    pub setting: &'static str,
+    /// `None`: it was typed on the command line.
+    pub place: Option<Place>,
+    pub text: String,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.place {
+            Some(Place { line, column, .. }) => {
+                write!(f, "{} (line {line}, column {column}): {}", self.setting, self.text)
+            }
+            None => write!(f, "{}: {}", self.setting, self.text),
+        }
+    }
+}
+
+impl NetworkKey {
+    pub const ALL: [Self; 8] = [
+        Self::Ip,
+        Self::Bond,
+        Self::Vlan,
+        Self::Bridge,
+        Self::Route,
+        Self::Nameserver,
+        Self::IfName,
+        Self::Handover,
+    ];
+
+    pub const fn setting(self) -> &'static str {
+        match self {
+            Self::Ip => "NET_IP",
+            Self::Bond => "NET_BOND",
+            Self::Vlan => "NET_VLAN",
+            Self::Bridge => "NET_BRIDGE",
+            Self::Route => "NET_ROUTE",
+            Self::Nameserver => "NET_NAMESERVER",
+            Self::IfName => "NET_IFNAME",
+            Self::Handover => "NET_HANDOVER",
+        }
+    }
+
+    /// Whether there may be several words.
+    pub const fn is_list(self) -> bool {
+        !matches!(self, Self::Handover)
+    }
+
+    /// Adds one word of a value.
+    ///
+    /// # Errors
+    /// A sentence about the word, as the command line would say it.
+    pub fn read(self, word: &str, network: &mut Description) -> Result<(), String> {
+        match self {
+            Self::Ip => network.add_address(cmdline::address_request(word)?),
+            Self::Bond => network.bonds.push(cmdline::bond(word)?),
+            Self::Vlan => network.vlans.push(cmdline::vlan(word)?),
+            Self::Bridge => network.bridges.push(cmdline::bridge(word)?),
+            Self::Route => network.routes.push(cmdline::route(word)?),
+            Self::Nameserver => network.dns.push(cmdline::nameserver(word)?),
+            Self::IfName => network.names.push(cmdline::ifname(word)?),
+            Self::Handover => drop(cmdline::handover(word)?),
+        }
+        Ok(())
+    }
+}
+
+/// What the settings say of the network, without what is wrong in it; [`Description::with_settings`]
+/// adds it to what the command line says.
+pub fn description(settings: &Settings) -> (Description, Vec<Wrong>) {
+    let mut network = Description::default();
+    let mut problems = Vec::new();
+    for key in NetworkKey::ALL {
+        for word in settings.list(key.setting()) {
+            if let Err(why) = key.read(word, &mut network) {
+                problems.push(wrong(settings, key, format!("{word}: {why}")));
+            }
+        }
+    }
+    // What seems to be of no use may be what the command line needs.
+    let complaints = network.contradictions();
+    for complaint in &complaints {
+        let key = match complaint.about {
+            About::Address(_) | About::Bootdev => NetworkKey::Ip,
+            About::Name(_) => NetworkKey::IfName,
+            About::Bond(_) => NetworkKey::Bond,
+            About::Vlan(_) => NetworkKey::Vlan,
+            About::Bridge(_) => NetworkKey::Bridge,
+        };
+        problems.push(wrong(settings, key, complaint.why.clone()));
+    }
+    (network.without(&complaints), problems)
+}
+
+/// `NET_HANDOVER`; a wrong one is [`description`]'s to report.
+pub fn handover(settings: &Settings) -> Option<HandoverMode> {
+    cmdline::handover(settings.filled(NetworkKey::Handover.setting())?.trim()).ok()
+}
+
+fn wrong(settings: &Settings, key: NetworkKey, text: String) -> Wrong {
+    let setting = key.setting();
+    let place = settings.setting(setting).and_then(|setting| match setting.origin {
+        Origin::File(place) => Some(place),
+        _ => None,
+    });
+    Wrong { setting, place, text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cmdline::Request;
+    use crate::config::Known;
+    use crate::net::description::Selector;
+
+    #[test]
+    fn settings_say_the_same_as_the_command_line() {
+        let settings = Settings::of(&[
+            ("NET_IP", "bond0.5:dhcp  10.0.0.5/24::10.0.0.1:::eth9:none"),
+            ("NET_BOND", "bond0:eth0,eth1:mode=802.3ad"),
+            ("NET_VLAN", "bond0.5:bond0 bond0.6:bond0"),
+            ("NET_BRIDGE", "br0:bond0.6"),
+            ("NET_ROUTE", "10.1.0.0/16:10.0.0.1"),
+            ("NET_NAMESERVER", "10.0.0.53 2001:db8::53"),
+            ("NET_IFNAME", "data:52:54:00:aa:bb:cc"),
+            ("NET_HANDOVER", " static "),
+            ("NET_DEVICE_METHOD", "manual"), // not of this family
+        ]);
+        let (network, problems) = description(&settings);
+        assert_eq!(problems, vec![]);
+        let line = "ip=bond0.5:dhcp ip=10.0.0.5/24::10.0.0.1:::eth9:none \
+                    bond=bond0:eth0,eth1:mode=802.3ad vlan=bond0.5:bond0 vlan=bond0.6:bond0 \
+                    bridge=br0:bond0.6 rd.route=10.1.0.0/16:10.0.0.1 nameserver=10.0.0.53 \
+                    nameserver=2001:db8::53 ifname=data:52:54:00:aa:bb:cc";
+        assert_eq!(network, Request::read(line).network);
+        assert_eq!(handover(&settings), Some(HandoverMode::Static));
+        assert_eq!(description(&Settings::of(&[("NET_IP", " ")])).0, Description::default());
+    }
+
+    #[test]
+    fn a_key_beats_the_setting_of_its_kind_as_a_whole() {
+        let settings = Settings::of(&[
+            ("NET_IP", "BOOTIF:dhcp eth2:auto6"),
+            ("NET_BOND", "bond0:BOOTIF,eth1"),
+            ("NET_NAMESERVER", "10.0.0.53"),
+        ]);
+        let typed = Request::read("ip=eth0:dhcp BOOTIF=52-54-00-aa-bb-cc");
+        let both = typed.network.with_settings(description(&settings).0);
+        assert_eq!(both.addresses.len(), 1, "{:?}", both.addresses);
+        assert_eq!(both.addresses[0].on, Some(Selector::Name("eth0".into())));
+        assert_eq!(both.dns.len(), 1);
+        // Which port that is, only the boot knows.
+        let mac = "52:54:00:aa:bb:cc".parse().unwrap();
+        assert_eq!(both.bonds[0].members[0], Selector::Mac(mac));
+    }
+
+    #[test]
+    fn what_is_wrong_has_a_place_and_the_rest_counts() {
+        let mut settings = Settings::of(&[("NET_VLAN", "v5:v5 v6:eth0")]);
+        let place = Place { file: 0, line: 7, column: 3 };
+        settings.insert("NET_IP", "eth0:dhpc eth1:dhcp", Origin::File(place));
+        settings.insert("NET_HANDOVER", "frozen", Origin::CommandLine);
+        let (network, problems) = description(&settings);
+        assert_eq!((network.addresses.len(), network.vlans.len()), (1, 1));
+        let said: Vec<_> = problems.iter().map(|p| (p.setting, p.place, p.text.as_str())).collect();
+        assert_eq!(said.len(), 3, "{said:?}");
+        assert!(said.iter().any(|(name, at, text)| *name == "NET_IP"
+            && *at == Some(place)
+            && text.starts_with("eth0:dhpc: field 2")));
+        assert!(said.iter().any(|(name, at, text)| *name == "NET_HANDOVER"
+            && at.is_none()
+            && text.contains("dhcp, static or unmanaged")));
+        assert!(said.iter().any(|(name, _, text)| *name == "NET_VLAN" && text.contains("itself")));
+        assert_eq!(handover(&settings), None);
+    }
+
+    #[test]
+    fn every_setting_is_in_the_table() {
+        for key in NetworkKey::ALL {
+            let known = Known::find(key.setting()).map(|known| known.value);
+            assert_eq!(known, Some(crate::config::Value::Network(key)), "{}", key.setting());
+        }
+    }
+}

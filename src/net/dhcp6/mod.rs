@@ -1,0 +1,172 @@
+//! A DHCPv6 client for a machine whose root is on the other end of the cable.
+//!
+//! `message` and `options` know the bytes, `client` what to do next, `phase` what
+//! belongs to that, `timing` when, `socket` how
+//! they travel; the loop here owns the clock and the dice. The client of a link lives from the
+//! moment of carrier until it is dropped, and keeps its addresses alive in between. It touches
+//! nothing but its own socket: addresses are set by whoever reads its news.
+
+mod client;
+mod message;
+mod options;
+mod phase;
+mod socket;
+mod timing;
+
+use std::net::Ipv6Addr;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use client::{Chance, Client, Event, Rules};
+pub use client::{Mode, News};
+pub use message::{Ask, Envelope, Identity, Kind, Reply, encode, parse};
+pub use options::{Code, Status};
+use socket::Wire;
+
+use super::dhcp::Target;
+use super::dice;
+use crate::error::Error;
+
+/// What a client tells while it works.
+#[derive(Debug)]
+pub enum Report {
+    /// This many messages have been sent since it began.
+    Sent(u32),
+    News(News),
+    /// It could not open its socket, and tries again every two seconds.
+    Deaf(Error),
+}
+
+/// What a client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The kernel has found that somebody else has this address of ours.
+    Duplicate(Ipv6Addr),
+    /// The carrier was away: the cable may be in another network.
+    Moved,
+}
+
+/// What the machine would like, where a server has a choice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// That it had before.
+    pub addresses: Vec<Ipv6Addr>,
+    /// The root has to come from a server.
+    pub boot_url: bool,
+}
+
+/// Gets addresses, or what else there is, and keeps them; ends when it is dropped or nobody
+/// listens any more.
+pub async fn run<F, R>(
+    target: Target,
+    identity: Identity,
+    mode: Mode,
+    wishes: Wishes,
+    mut orders: mpsc::Receiver<Order>,
+    tell: F,
+) where
+    F: Fn(Report) -> R,
+    R: Future<Output = bool>,
+{
+    let started = Instant::now();
+    let chance = || Chance { now: started.elapsed(), dice: dice::roll() };
+    let Some(wire) = open(&target, &tell).await else { return };
+    let duid = identity.duid.clone();
+    let rules = Rules { duid, mode, wants_boot_url: wishes.boot_url };
+    let (mut client, mut step) = Client::start(rules, wishes.addresses, chance());
+    let mut sent: u32 = 0;
+    loop {
+        if let Some(news) = step.news
+            && !tell(Report::News(news)).await
+        {
+            return;
+        }
+        let mut event = None;
+        if let Some((ask, envelope)) = step.send {
+            match wire.send(&message::encode(&identity, envelope, &ask)).await {
+                Ok(()) => {
+                    sent = sent.saturating_add(1);
+                    if !tell(Report::Sent(sent)).await {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    log::trace!(target: "network", "{}: asking DHCPv6 servers: {error}", target.name);
+                    event = Some(Event::Unsent);
+                }
+            }
+        }
+        let event = match event {
+            Some(event) => event,
+            None => {
+                let until = client.until().and_then(|until| started.checked_add(until));
+                next_event(&wire, &identity, &target, until, &mut orders).await
+            }
+        };
+        (client, step) = client.step(event, chance());
+    }
+}
+
+/// The next thing a client must know of.
+async fn next_event(
+    wire: &Wire,
+    identity: &Identity,
+    target: &Target,
+    until: Option<Instant>,
+    orders: &mut mpsc::Receiver<Order>,
+) -> Event {
+    let timeout = pin!(async {
+        match until {
+            Some(until) => sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+        Event::Timeout
+    });
+    let order = pin!(async {
+        match orders.recv().await {
+            Some(Order::Duplicate(address)) => Event::Duplicate(address),
+            Some(Order::Moved) => Event::Moved,
+            // Nobody can tell us anything any more, which is no reason to stop.
+            None => std::future::pending().await,
+        }
+    });
+    let answer = pin!(async {
+        loop {
+            match wire.receive().await.map(|bytes| message::parse(&bytes, identity.iaid)) {
+                Ok(Ok(reply)) => return Event::Received(Box::new(reply)),
+                Ok(Err(why)) => {
+                    log::debug!(target: "network", "{}: a packet to the DHCPv6 port: {why}", target.name);
+                }
+                // Mostly "network is down", once; never worth a busy loop.
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            }
+        }
+    });
+    match select(timeout, select(order, answer)).await {
+        Either::Left((event, _))
+        | Either::Right((Either::Left((event, _)) | Either::Right((event, _)), _)) => event,
+    }
+}
+
+/// Opens the socket, however long it takes; `None` when nobody listens any more.
+async fn open<F, R>(target: &Target, tell: &F) -> Option<Wire>
+where
+    F: Fn(Report) -> R,
+    R: Future<Output = bool>,
+{
+    loop {
+        match Wire::open(&target.name, target.index) {
+            Ok(wire) => return Some(wire),
+            Err(error) => {
+                if !tell(Report::Deaf(error)).await {
+                    return None;
+                }
+                sleep(Duration::from_secs(2)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! IPv4 on one link: its DHCP client, and what has come of it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::AbortOnDrop;
+use crate::net::Lease;
+use crate::net::choice::{Standing, Wants, Worth};
+use crate::net::description::{AddressRequest, Ipv4Method};
+use crate::net::kernel::Origin;
+
+/// How far a link has got.
+#[derive(Default)]
+pub struct Ipv4 {
+    pub stage: Stage,
+    /// The DHCP client and its number: reports of an earlier one may still be on their way.
+    pub client: Option<(u64, AbortOnDrop)>,
+    /// When the link is used as it was found, unless a server has answered.
+    pub as_found_at: Option<Instant>,
+    /// The network wants to do without IPv4 (RFC 8925), and this machine can.
+    pub is_unwanted: bool,
+    /// What the kernel has been told, and on whose word.
+    pub applied: Option<(Lease, Origin)>,
+}
+
+#[derive(Default)]
+pub enum Stage {
+    #[default]
+    Idle,
+    Asking {
+        since: Instant,
+        sent: u32,
+        trouble: Option<String>,
+        promised: Option<Worth>,
+    },
+    Leased {
+        since: Instant,
+        lease: Box<Lease>,
+        origin: Origin,
+    },
+}
+
+impl Stage {
+    pub fn asking(since: Instant) -> Self {
+        Self::Asking { since, sent: 0, trouble: None, promised: None }
+    }
+}
+
+impl Ipv4 {
+    pub fn stop(&mut self) {
+        self.client = None;
+        self.as_found_at = None;
+        self.stage = Stage::Idle;
+    }
+
+    /// It is used with what somebody else has given it, and nobody is asked any more.
+    pub fn leave_as_found(&mut self, lease: &Lease) {
+        self.client = None;
+        self.as_found_at = None;
+        self.leased(lease.clone(), Origin::Host);
+    }
+
+    pub fn leased(&mut self, lease: Lease, origin: Origin) {
+        let since = match self.stage {
+            Stage::Leased { since, .. } => since,
+            Stage::Idle | Stage::Asking { .. } => Instant::now(),
+        };
+        self.stage = Stage::Leased { since, lease: Box::new(lease), origin };
+    }
+
+    pub fn lease(&self) -> Option<(&Lease, Origin)> {
+        match &self.stage {
+            Stage::Leased { lease, origin, .. } => Some((lease, *origin)),
+            Stage::Idle | Stage::Asking { .. } => None,
+        }
+    }
+
+    /// Whether this client, and no earlier one, is speaking.
+    pub fn is_heard(&self, run: u64) -> bool {
+        self.client.as_ref().is_some_and(|(current, _)| *current == run)
+    }
+
+    pub fn standing(&self, wants: Wants, request: &AddressRequest) -> Standing {
+        match &self.stage {
+            Stage::Idle if self.is_unwanted || request.ipv4 == Ipv4Method::Off => {
+                Standing::NoCarrier
+            }
+            Stage::Idle => Standing::Trying { promised: None },
+            Stage::Asking { promised, .. } => Standing::Trying { promised: *promised },
+            Stage::Leased { since, lease, origin } => Standing::Leased {
+                worth: wants.worth(lease),
+                best: *origin != Origin::Dhcp || wants.are_met_by(lease),
+                age: since.elapsed(),
+            },
+        }
+    }
+
+    /// Remembers what is wrong; true the first time: a server that is wrong is so every few
+    /// seconds.
+    pub fn is_new_trouble(&mut self, what: &str) -> bool {
+        let Stage::Asking { trouble, promised, .. } = &mut self.stage else { return false };
+        *promised = None;
+        let is_new = trouble.as_deref() != Some(what);
+        if is_new {
+            *trouble = Some(what.to_owned());
+        }
+        is_new
+    }
+
+    /// For one line: nothing when it has a lease or was not asked.
+    pub fn progress(&self) -> Option<(Duration, u32, Option<&str>)> {
+        match &self.stage {
+            Stage::Asking { since, sent, trouble, .. } => {
+                Some((since.elapsed(), *sent, trouble.as_deref()))
+            }
+            Stage::Idle | Stage::Leased { .. } => None,
+        }
+    }
+}
