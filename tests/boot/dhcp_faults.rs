@@ -215,7 +215,8 @@ fn an_option_longer_than_255_bytes_is_put_together() -> Result<()> {
     let bytes = (0..40_u8).flat_map(|number| [24, 172, 16, number, 10, 77, 0, 1]);
     let bytes: Vec<_> = bytes.map(|byte| byte.to_string()).collect();
     ensure!(bytes.len() > 255);
-    let search: Vec<_> = (0..40).map(|number| format!("room{number}.example")).collect();
+    let room = |number| format!("a-room-with-a-name-that-is-long-{number}.example");
+    let search: Vec<_> = (0..16).map(room).collect();
     let quoted: Vec<_> = search.iter().map(|name| format!("{name:?}")).collect();
     let server = dhcpd(
         &lab,
