@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use landfall_tests::protocol::Link;
 use landfall_tests::{
-    Daemon, Kernel, Lab, Leases, Machine, Nbd, NbdKind, Nic, Node, ProbeRoot, RunningSwitch,
+    Daemon, Initramfs, Kernel, Lab, Leases, Machine, Nbd, NbdKind, Node, ProbeRoot, RunningSwitch,
     SERVER, Switch, TreeDigest,
 };
 
@@ -186,10 +186,11 @@ fn while_a_switch_does_not_speak_lacp_the_console_says_that_the_partner_is_missi
     let rack = Rack::new(&lab, 2, "for port in $ports; do ip link set $port nomaster; done")?;
     let words = "bond=bond0:eth0,eth1:mode=802.3ad,miimon=100 ip=bond0:dhcp";
     let machine = rack.boot(&lab, 2, words)?;
-    machine.line("partner")?;
+    machine.line("the switch to answer bond0 (802.3ad)")?;
     for line in TRUNK.lines().map(str::trim).filter(|line| !line.is_empty()) {
         rack.switch.run(line)?;
     }
+    machine.line("bond0: the switch has answered (802.3ad)")?;
     let node = machine.node()?;
     rack.has_its_address(&node, "bond0")?;
     machine.never_said("FAILED")
@@ -260,7 +261,9 @@ fn a_bridge_reaches_its_root() -> Result<()> {
     let _nbd = crate::usual_root(&lab)?;
     // Nobody loses half a minute to a spanning tree that nobody asked for.
     let words = "bridge=br0:eth0 ip=br0:dhcp";
-    let machine = usual_vm(&lab, Kernel::V6_12, words)?.nic(Nic::on("br0")).boot()?;
+    // Images do without the module unless it is asked for.
+    let initramfs = Initramfs::new(Kernel::V6_12).modules(&["bridge"]).build()?;
+    let machine = usual_vm(&lab, Kernel::V6_12, words)?.initramfs(initramfs).boot()?;
     let node = machine.node()?;
     let link = only_addressed(&node)?;
     assert_eq!(link.name, "br0", "{link:?}");
