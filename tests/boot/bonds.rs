@@ -115,6 +115,17 @@ fn becomes(node: &Node<'_>, name: &str, wanted: &str) -> Result<()> {
     }
 }
 
+/// The console tells of each leg once, and of nothing that had to be done twice.
+fn was_made_in_one_go(machine: &Machine) -> Result<()> {
+    machine.never_said("it is tried again")?;
+    for leg in ["eth0", "eth1"] {
+        let line = format!("network: {leg} is a part of bond0");
+        let said = machine.console().iter().filter(|said| said.contains(&line)).count();
+        ensure!(said == 1, "{line:?} is on the console {said} times");
+    }
+    Ok(())
+}
+
 /// Two cables to two switches that know nothing of each other. Whichever is out while the machine
 /// boots, and whichever goes afterwards, nobody notices.
 #[test]
@@ -132,6 +143,7 @@ fn an_active_backup_bond_boots_over_one_leg_and_lives_on_over_the_other() -> Res
     assert_eq!(bonding(&node, "mode")?, "active-backup 1");
     assert_eq!(bonding(&node, "miimon")?, "100");
     assert_eq!(bonding(&node, "slaves")?, "eth0 eth1");
+    assert_eq!(bonding(&node, "primary")?, "eth0");
     assert_eq!(bonding(&node, "active_slave")?, "eth1");
     rack.reads(&node)?;
 
@@ -143,7 +155,8 @@ fn an_active_backup_bond_boots_over_one_leg_and_lives_on_over_the_other() -> Res
     rack.pull(&machine, 0)?;
     becomes(&node, "active_slave", "eth1")?;
     rack.reads(&node)?;
-    rack.has_its_address(&node, "bond0")
+    rack.has_its_address(&node, "bond0")?;
+    was_made_in_one_go(&machine)
 }
 
 /// What most racks have. The switch must agree before a packet gets through; with one leg out it
@@ -173,7 +186,8 @@ fn an_lacp_bond_waits_for_its_partner_and_lives_on_over_either_leg() -> Result<(
     rack.reads(&node)?;
     becomes(&node, "ad_num_ports", "1")?;
     rack.reads(&node)?;
-    rack.has_its_address(&node, "bond0")
+    rack.has_its_address(&node, "bond0")?;
+    was_made_in_one_go(&machine)
 }
 
 /// Both legs, and a partner that speaks once in 30 s, as switches do unless they are told to. What
@@ -190,7 +204,6 @@ fn while_a_switch_does_not_speak_lacp_the_console_says_that_the_partner_is_missi
     for line in TRUNK.lines().map(str::trim).filter(|line| !line.is_empty()) {
         rack.switch.run(line)?;
     }
-    machine.line("bond0: the switch has answered (802.3ad)")?;
     let node = machine.node()?;
     rack.has_its_address(&node, "bond0")?;
     machine.never_said("FAILED")

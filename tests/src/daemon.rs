@@ -103,7 +103,7 @@ impl Drop for Daemon {
 /// A socket to be found in `/proc/net`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Socket {
-    /// In state LISTEN.
+    /// In state LISTEN, on either family: one for IPv6 may serve both.
     Tcp(u16),
     Udp(u16),
     /// On IPv6.
@@ -115,15 +115,16 @@ pub enum Socket {
 impl Socket {
     fn exists(self) -> bool {
         // Not `/proc/net`, which is the namespace of the main thread.
-        let (table, port, state) = match self {
-            Self::Tcp(port) => ("/proc/thread-self/net/tcp", port, Some("0A")),
-            Self::Udp(port) => ("/proc/thread-self/net/udp", port, None),
-            Self::Udp6(port) => ("/proc/thread-self/net/udp6", port, None),
+        let (tables, port, state): (&[_], _, _) = match self {
+            Self::Tcp(port) => (&["tcp", "tcp6"], port, Some("0A")),
+            Self::Udp(port) => (&["udp"], port, None),
+            Self::Udp6(port) => (&["udp6"], port, None),
             // A raw socket has its protocol where others have a port.
-            Self::Icmp6 => ("/proc/thread-self/net/raw6", 58, None),
+            Self::Icmp6 => (&["raw6"], 58, None),
         };
-        let table = fs::read_to_string(table).unwrap_or_default();
-        table.lines().skip(1).any(|line| {
+        let read = |table| fs::read_to_string(format!("/proc/thread-self/net/{table}"));
+        let lines: Vec<_> = tables.iter().filter_map(|table| read(table).ok()).collect();
+        lines.iter().flat_map(|table| table.lines().skip(1)).any(|line| {
             let mut fields = line.split_whitespace().skip(1);
             let local = fields.next().unwrap_or_default();
             local.ends_with(&format!(":{port:04X}"))

@@ -58,8 +58,12 @@ impl Lab {
         // A router, as far as servers of advertisements want to know, and one that does not heed
         // what it hears itself.
         fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
-        // At once: nobody else is there yet who could have the address.
-        ip(&format!("address add {SERVER6}/64 dev br0 nodad"))?;
+        // At once, the link's own address as well: nobody is there yet who could have either, and
+        // Kea looks for addresses but once.
+        fs::write("/proc/sys/net/ipv6/conf/br0/accept_dad", "0")?;
+        ip("link set br0 down")?;
+        ip("link set br0 up")?;
+        ip(&format!("address add {SERVER6}/64 dev br0"))?;
         self.ipv6 = true;
         Ok(self)
     }
