@@ -227,11 +227,10 @@ fn an_ipv6_that_leads_nowhere_costs_a_moment() -> Result<()> {
     // Two connections, each of which would take two minutes to fail.
     ensure!(took < Duration::from_secs(30), "{took:?} from network to root");
     let report: serde_json::Value = serde_json::from_str(&node.file("/run/landfall/report.json")?)?;
-    for name in ["config", "root"] {
-        let stages = report["stages"].as_array().context("stages")?;
-        let stage = stages.iter().find(|stage| stage["name"] == name).context("a stage")?;
+    // The swap area of the boot server is looked for as well, and in the same way.
+    for stage in report["stages"].as_array().context("stages")? {
         let seconds = stage["seconds"].as_f64().context("seconds")?;
-        ensure!(seconds < 5.0, "{name}: {report:#}");
+        ensure!(seconds < 5.0, "{}: {report:#}", stage["name"]);
     }
     Ok(())
 }
