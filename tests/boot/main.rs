@@ -5,6 +5,7 @@
 
 mod aarch64;
 mod became;
+mod bonds;
 mod carrier;
 mod config;
 mod dhcp;
@@ -14,7 +15,9 @@ mod drivers;
 mod failures;
 mod formats;
 mod handover;
+mod forms;
 mod hosts;
+mod ipv6;
 mod leftovers;
 mod links;
 mod mtu;
