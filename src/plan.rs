@@ -100,6 +100,8 @@ impl Plan {
             (None, None) => LinkChoice::Any,
         };
         let root_family = wish.nbd.as_ref().and_then(|(nbd, _)| family_of(nbd.host.as_deref()?));
+        let typed = ip.as_ref().map(|ip| ip.dns.clone()).unwrap_or_default();
+        let dns = typed.into_iter().chain(request.network.dns.iter().copied()).collect();
         let network = NetworkPlan {
             description: request.network,
             root_family,
@@ -108,7 +110,7 @@ impl Plan {
             addressing: ip.as_ref().map_or(Addressing::Dhcp { request: None }, |ip| ip.addressing),
             boot_server: ip.as_ref().and_then(|ip| ip.server.clone()),
             hostname: ip.as_ref().and_then(|ip| ip.hostname.clone()),
-            dns: ip.as_ref().map(|ip| ip.dns.clone()).unwrap_or_default(),
+            dns,
             ntp: ip.map(|ip| ip.ntp).unwrap_or_default(),
             vendor_class: request.vendor_class.unwrap_or_else(|| "landfall".to_owned()),
             uuid: identity.uuid,

@@ -38,6 +38,13 @@ const IPV6: &str = "/proc/sys/net/ipv6";
 /// What the kernel refused is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// A change to a link that the kernel was asked for.
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    again_at: Instant,
+    has_failed: bool,
+}
+
 pub struct Desk {
     plan: NetworkPlan,
     wants: Wants,
@@ -51,8 +58,8 @@ pub struct Desk {
     found: BTreeMap<u32, Found>,
     /// For links without an `ip=`.
     default: AddressRequest,
-    /// What the kernel refused to do, and when it is asked again.
-    refused: BTreeMap<String, Instant>,
+    /// What the kernel was asked to do with links.
+    attempts: BTreeMap<String, Attempt>,
     /// What the kernel's IPv6 was told to be quicker with, and is told to stop with at the end.
     hastes: BTreeMap<u32, Haste>,
     /// The chosen link.
@@ -81,7 +88,7 @@ impl Desk {
             ports: BTreeMap::new(),
             found,
             default: AddressRequest::any(),
-            refused: BTreeMap::new(),
+            attempts: BTreeMap::new(),
             hastes: BTreeMap::new(),
             boot: None,
             lifetime: Lifetime::OfLease,
@@ -236,15 +243,20 @@ impl Desk {
         for action in topology::next(&self.plan.description, &links) {
             let what = format!("{action:?}");
             let now = Instant::now();
-            if self.refused.get(&what).is_some_and(|until| now < *until) {
+            if self.attempts.get(&what).is_some_and(|attempt| now < attempt.again_at) {
                 continue;
             }
-            if let Err(error) = self.carry_out(&action).await {
-                if self.refused.insert(what, now + AGAIN).is_none() {
-                    log::warn!(target: "network", "{error}; it is tried again");
-                }
-            } else {
-                self.refused.remove(&what);
+            // What is done is known only when the kernel has told so.
+            let outcome = self.carry_out(&action).await;
+            let has_failed = outcome.is_err();
+            let before = self.attempts.insert(
+                what,
+                Attempt { again_at: now + if has_failed { AGAIN } else { TICK }, has_failed },
+            );
+            if let Err(error) = outcome
+                && !before.is_some_and(|before| before.has_failed)
+            {
+                log::warn!(target: "network", "{error}; it is tried again");
             }
         }
     }
@@ -365,7 +377,7 @@ impl Desk {
 
     async fn try_again(&mut self) {
         self.settle_for_what_was_found();
-        if !self.refused.is_empty() {
+        if self.attempts.values().any(|attempt| attempt.has_failed) {
             self.shape().await;
         }
         let due = |port: &Port| port.again_at.is_some_and(|at| Instant::now() >= at);

@@ -112,8 +112,10 @@ pub fn survey(
         parts.push(format!("carrier on {}", dark.join(", ")));
     }
     parts.extend(missing);
-    let parts = parts.join(", ");
-    std::iter::once(parts).chain(at_hand).collect::<Vec<_>>().join("; ")
+    if !parts.is_empty() {
+        at_hand.insert(0, parts.join(", "));
+    }
+    at_hand.join("; ")
 }
 
 /// Links that somebody has named and that are not there, with what they wait for themselves.

@@ -71,8 +71,11 @@ impl Node {
             variables.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone())
         };
         let boot_server = named("ROOTSERVER");
-        let identity =
-            Identity { hostname: named("HOSTNAME"), ip: Some(lease.address.into()), mac: Some(mac) };
+        let identity = Identity {
+            hostname: named("HOSTNAME"),
+            ip: Some(lease.address.into()),
+            mac: Some(mac),
+        };
         let base = config::base(&plan, variables, boot_server.clone());
 
         let folder = tempfile::tempdir().expect("a folder");
