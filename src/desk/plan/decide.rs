@@ -168,7 +168,8 @@ fn left(situation: &Situation, settings: &Settings, image: &Image) -> Left {
     let plan = &situation.plan.network;
     match (situation.lease(), situation.node.mac) {
         (Some(lease), Some(mac)) => {
-            left_files(&situation.link, mac, plan, lease, wishes(settings), image)
+            let wishes = wishes(settings, situation.memory_or_enough_kib());
+            left_files(&situation.link, mac, plan, lease, wishes, image)
         }
         _ => Left::default(),
     }
