@@ -117,8 +117,9 @@ impl Boot {
             handover::bind_api_mounts(&new_root)?;
             config.substitute(&mut directives::shell_of(new_root.path()));
             // First of all files, so that PREINIT commands may have the last word on these, too.
+            let wishes = directives::wishes(config.settings(), machine.memory_kib);
             let mode = machine.request.handover.or(config.handover()).unwrap_or_default();
-            network.leave_to(new_root.path(), directives::wishes(config.settings()), mode);
+            network.leave_to(new_root.path(), wishes, mode);
             let facts = facts(machine, &network, &config);
             let load_with = |module: &str, parameters: &str| {
                 // A bare parameter is a switch, and 1 is how the kernel writes it.

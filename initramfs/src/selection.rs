@@ -18,7 +18,8 @@ const ESSENTIAL: [&str; 2] = ["nbd", "overlay"];
 const FILE_SYSTEMS: [&str; 4] = ["squashfs", "erofs", "ext4", "isofs"];
 
 /// Taken when the kernel has them; a boot says so when it misses one that its configuration needs.
-const FEATURES: [&str; 7] = ["loop", "dm_mod", "dm_verity", "tls", "bonding", "8021q", "af_packet"];
+const FEATURES: [&str; 8] =
+    ["loop", "dm_mod", "dm_verity", "tls", "bonding", "8021q", "bridge", "af_packet"];
 
 /// What a network card can be behind. No kernel has all of them.
 #[rustfmt::skip]

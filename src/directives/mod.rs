@@ -51,6 +51,7 @@ pub use containers::InMemory;
 pub use draft::{Change, Draft, Mode, View, What, carry_out};
 pub use environment::{assignment, leave_environment, render as environment};
 pub use modules::Load;
+pub use services::Removals;
 pub use substitution::shell_of;
 pub use tree::{Kind, Tree};
 
@@ -327,7 +328,7 @@ fn decide_operators_files(
 }
 
 /// What settings want of the boot link in the running system.
-pub fn wishes(settings: &Settings) -> Wishes<'_> {
+pub fn wishes(settings: &Settings, memory_kib: u64) -> Wishes<'_> {
     // DHCP's variables are settings, too.
     let is_set = |name: &str| {
         settings.filled(name).is_some()
@@ -337,6 +338,7 @@ pub fn wishes(settings: &Settings) -> Wishes<'_> {
         method: settings.filled("NET_DEVICE_METHOD"),
         own_dns: is_set("DNS_SERVER"),
         own_ntp: is_set("TIMESERVER"),
+        removals: Some(Removals { settings, memory_kib }),
     }
 }
 

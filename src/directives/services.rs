@@ -53,6 +53,23 @@ pub fn apply(settings: &Settings, memory_kib: u64, draft: &mut Draft<'_>) -> Res
     Ok(names.into_iter().map(str::to_owned).collect())
 }
 
+/// What the lists will do to a service, for those who decide before they are carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removals<'a> {
+    pub settings: &'a Settings,
+    pub memory_kib: u64,
+}
+
+impl Removals<'_> {
+    /// Whether a service, named with its suffix or without, will be gone from this root.
+    pub fn take(&self, service: &str, view: &dyn View) -> bool {
+        let fstab = view.read_text("/etc/fstab").ok().flatten().unwrap_or_default();
+        let has_desktop = has_desktop(view).unwrap_or_default();
+        let node = Node { memory_kib: self.memory_kib, has_desktop, fstab: &fstab };
+        removals(self.settings, node).contains(stem(service))
+    }
+}
+
 /// Whether this is a fat client: LTSP's word for a node with a desktop of its own, and enough
 /// memory (MiB) for it.
 pub fn is_fat(settings: &Settings, memory: u64, view: &dyn View) -> Result<bool> {

@@ -35,7 +35,7 @@ use super::configured::Configured;
 use super::description::HandoverMode;
 use super::kernel::Origin;
 use super::{LeaseFile, Leases, NetworkPlan, boot_server};
-use crate::directives::{Change, Draft, Tree, View, carry_out};
+use crate::directives::{Change, Draft, Removals, Tree, View, carry_out};
 use crate::error::{Error, Result, WhileDoing};
 use share::Share;
 use software::{Owner, Software};
@@ -69,6 +69,8 @@ pub struct Wishes<'a> {
     pub own_dns: bool,
     /// Likewise time servers.
     pub own_ntp: bool,
+    /// Services that the root will not have any more; LTSP's lists name NetworkManager.
+    pub removals: Option<Removals<'a>>,
 }
 
 /// Everything that is handed over.
@@ -132,7 +134,7 @@ const HEADER: &str = "# Written by landfall at boot: the root file system is beh
 
 /// Decides everything [`write`] does to a root that looks like `view`.
 pub fn foresee(inheritance: &Inheritance<'_>, view: &dyn View) -> Left {
-    let software = Software::of(view, inheritance.mode);
+    let software = Software::of(view, inheritance.mode, inheritance.wishes.removals);
     let shares = Share::all(inheritance, &software);
     let mut left = Left { renewers: renewers(&shares, &software), ..Left::default() };
     for share in &shares {

@@ -109,7 +109,8 @@ fn server(tftp: &Path) -> String {
 /// are the boot's last.
 fn configuration() -> String {
     format!(
-        "[default]\nPREINIT_01_WATCH = \"/usr/libexec/landfall-probe watch {SERVER}:{PORT} /dev/nbd0 \
+        "[default]\nKEEP_SYSTEM_SERVICES = \"NetworkManager\"\n\
+         PREINIT_01_WATCH = \"/usr/libexec/landfall-probe watch {SERVER}:{PORT} /dev/nbd0 \
          {WATCHED} </dev/null >/dev/null 2>&1 &\"\n"
     )
 }

@@ -167,14 +167,11 @@ pub fn decide(
 fn left(situation: &Situation, settings: &Settings, image: &Image) -> Left {
     let plan = &situation.plan.network;
     match (situation.lease(), situation.node.mac) {
-        (Some(lease), Some(mac)) => left_files(
-            &situation.link,
-            mac,
-            plan,
-            &Leases::of_ipv4(lease.clone()),
-            wishes(settings),
-            image,
-        ),
+        (Some(lease), Some(mac)) => {
+            let wishes = wishes(settings, situation.memory_or_enough_kib());
+            let leases = Leases::of_ipv4(lease.clone());
+            left_files(&situation.link, mac, plan, &leases, wishes, image)
+        }
         _ => Left::default(),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::HandoverMode;
 use super::ifupdown::Dialect;
-use crate::directives::{View, units};
+use crate::directives::{Removals, View, units};
 
 /// What there is in a root, and whose the links shall be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,17 +23,21 @@ pub enum Owner {
 }
 
 impl Software {
-    pub fn of(view: &dyn View, mode: HandoverMode) -> Self {
+    /// `removals`: services that the directives are yet to remove.
+    pub fn of(view: &dyn View, mode: HandoverMode, removals: Option<Removals<'_>>) -> Self {
+        let stays = |unit: &str| removals.is_none_or(|removals| !removals.take(unit, view));
         let netplan = netplan(view);
         let netplan_for_networkd = netplan == Some(Renders::Networkd);
         let owner = match mode {
             HandoverMode::Unmanaged => Owner::Nobody,
             // Where both are enabled they have been told who has what, and our ports are networkd's:
             // NetworkManager is told to leave them alone.
-            _ if networkd(view) || is_running(view, NETWORKD) && netplan_for_networkd => {
+            _ if is_started(view, NETWORKD_UNITS, netplan_for_networkd) && stays(NETWORKD) => {
                 Owner::Networkd
             }
-            _ if is_enabled(view, NETWORK_MANAGER) => Owner::NetworkManager,
+            _ if is_started(view, &[NETWORK_MANAGER], false) && stays(NETWORK_MANAGER) => {
+                Owner::NetworkManager
+            }
             _ => Owner::Nobody,
         };
         Self { owner, ifupdown: Dialect::of(view), netplan_for_networkd }
@@ -41,20 +45,15 @@ impl Software {
 }
 
 const NETWORKD: &str = "systemd-networkd.service";
+/// The socket starts it as well.
+const NETWORKD_UNITS: &[&str] = &[NETWORKD, "systemd-networkd.socket"];
 const NETWORK_MANAGER: &str = "NetworkManager.service";
 
-fn networkd(view: &dyn View) -> bool {
-    is_enabled(view, NETWORKD)
-        || units::is_enabled(view, "systemd-networkd.socket") && is_running(view, NETWORKD)
-}
-
-fn is_enabled(view: &dyn View, unit: &str) -> bool {
-    units::is_enabled(view, unit) && is_running(view, unit)
-}
-
-/// What is masked runs for nobody, whoever pulls it in.
-fn is_running(view: &dyn View, unit: &str) -> bool {
-    !units::is_masked(view, unit)
+/// Whether one of these units, of which the first is the service, is pulled in, or somebody else
+/// will do so. What is masked runs for nobody.
+fn is_started(view: &dyn View, units: &[&str], by_others: bool) -> bool {
+    let is_masked = units.first().is_none_or(|service| units::is_masked(view, service));
+    !is_masked && (by_others || units.iter().any(|unit| units::is_enabled(view, unit)))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +87,8 @@ fn netplan(view: &dyn View) -> Option<Renders> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::keep::tests::{Files, root};
+    use crate::config::{Origin, Settings};
+    use crate::net::keep::tests::{Files, WITH_NETWORK_MANAGER, root};
 
     #[test]
     #[rustfmt::skip]
@@ -122,7 +122,21 @@ mod tests {
         ];
         for (case, files, mode, expected) in cases {
             let (_folder, tree) = root(files);
-            assert_eq!(Software::of(&tree, mode).owner, expected, "{case}");
+            assert_eq!(Software::of(&tree, mode, None).owner, expected, "{case}");
         }
+    }
+
+    /// LTSP removes NetworkManager from nodes without a desktop of their own, and then nobody renews.
+    #[test]
+    fn a_service_that_is_about_to_go_owns_nothing() {
+        let (_folder, tree) = root(WITH_NETWORK_MANAGER);
+        let mut settings = Settings::default();
+        let owner = |settings: &Settings| {
+            let removals = Some(Removals { settings, memory_kib: 4 << 20 });
+            Software::of(&tree, HandoverMode::Dhcp, removals).owner
+        };
+        assert_eq!(owner(&settings), Owner::Nobody);
+        settings.insert("KEEP_SYSTEM_SERVICES", "NetworkManager", Origin::Agent);
+        assert_eq!(owner(&settings), Owner::NetworkManager);
     }
 }
