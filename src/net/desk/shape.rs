@@ -1,0 +1,207 @@
+//! The links themselves: making those that were described, and following those that there are.
+
+use std::path::Path;
+
+use tokio::time::Instant;
+
+use super::{AGAIN, Attempt, Desk, IPV6, TICK};
+use crate::error::{Error, Result};
+use crate::net::adopt::Found;
+use crate::net::dhcp6;
+use crate::net::kernel::{Kind, Link};
+use crate::net::link;
+use crate::net::port::Port;
+use crate::net::port::ipv4::Stage;
+use crate::net::ra::Haste;
+use crate::net::topology::{self, Action};
+
+impl Desk {
+    /// Makes the links that were described, as far as can be done now.
+    pub(super) async fn shape(&mut self) {
+        let links: Vec<Link> = self.links.values().cloned().collect();
+        for action in topology::next(&self.plan.description, &links) {
+            let what = format!("{action:?}");
+            let now = Instant::now();
+            if self.attempts.get(&what).is_some_and(|attempt| now < attempt.again_at) {
+                continue;
+            }
+            // What is done is known only when the kernel has told so.
+            let outcome = self.carry_out(&action).await;
+            let has_failed = outcome.is_err();
+            let before = self.attempts.insert(
+                what,
+                Attempt { again_at: now + if has_failed { AGAIN } else { TICK }, has_failed },
+            );
+            if let Err(error) = outcome
+                && !before.is_some_and(|before| before.has_failed)
+            {
+                log::warn!(target: "network", "{error}; it is tried again");
+            }
+        }
+    }
+
+    pub(super) async fn carry_out(&self, action: &Action) -> Result<()> {
+        let link = |index: &u32| {
+            let gone = || Error::refused("changing a link", "it is gone");
+            self.links.get(index).ok_or_else(gone)
+        };
+        match action {
+            Action::Rename { index, to } => {
+                let link = link(index)?;
+                if link.is_up {
+                    self.kernel.set_down(link).await?;
+                }
+                self.kernel.rename(link, to).await
+            }
+            Action::Make { name, what, mac } => self.kernel.make(name, what, *mac).await,
+            Action::Join { index, master } => {
+                let (link, master) = (link(index)?, link(master)?);
+                // A part has no address: what an earlier user of the link left would answer ARP.
+                if let Some(Found { lease, .. }) = self.found.get(index) {
+                    let gone = self.kernel.remove_address(link, lease.address, lease.prefix).await;
+                    gone.unwrap_or_else(|error| log::debug!(target: "network", "{error}"));
+                }
+                self.kernel.join(link, master).await?;
+                log::info!(target: "network", "{} is a part of {}", link.name, master.name);
+                Ok(())
+            }
+            Action::SetPrimary { index, port } => {
+                self.kernel.set_primary(link(index)?, link(port)?).await
+            }
+            Action::SetMac { index, mac } => self.kernel.set_mac(link(index)?, *mac).await,
+            Action::SetMtu { index, mtu } => self.kernel.set_mtu(link(index)?, *mtu).await,
+            Action::SetUp { index } => self.kernel.set_up(link(index)?).await,
+        }
+    }
+
+    pub(super) async fn link_changed(&mut self, link: Link) {
+        let index = link.index;
+        let adopted: Vec<u32> = self.found.keys().copied().collect();
+        let description = &self.plan.description;
+        let takes_part =
+            |link: &Link| link::takes_part(description.bootif, link, Path::new("/sys"), &adopted);
+        let request = topology::request(description, &link, &self.default, takes_part);
+        let Some(request) = request.cloned() else {
+            if self.ports.remove(&index).is_some() {
+                log::debug!(target: "network", "{} takes no part any more", link.name);
+            }
+            return;
+        };
+        let is_named = request.on.is_some() || link.kind != Kind::Port;
+        // A link that comes when the choice is made is of use only if somebody asked for it.
+        if self.boot.is_some() && !is_named && !self.ports.contains_key(&index) {
+            return;
+        }
+        let mut port = match self.ports.remove(&index) {
+            Some(port) => port,
+            None => Port::new(link.clone(), request, is_named),
+        };
+        self.tell_of_change(&port, &link);
+        if port.is_in_use()
+            && !port.link.has_carrier
+            && link.has_carrier
+            && let Some(client) = &port.ipv6.client
+        {
+            // The cable may be in another network; who is not there to hear it begins anew anyway.
+            let _ = client.orders.try_send(dhcp6::Order::Moved);
+        }
+        port.link = link;
+        if !port.link.is_up {
+            port.has_lost_its_carrier();
+            if port.again_at.is_none() {
+                self.set_up(&mut port).await;
+            }
+        } else {
+            port.again_at = None;
+            match (port.link.has_carrier, port.since) {
+                (true, None) => self.begin(&mut port).await,
+                // What is in use stays as it is: cables are pulled and put back.
+                (false, Some(_)) if !port.is_in_use() => {
+                    log::debug!(target: "network", "{} has lost its carrier", port.link.name);
+                    port.has_lost_its_carrier();
+                }
+                _ => {}
+            }
+        }
+        self.ports.insert(index, port);
+    }
+
+    pub(super) fn tell_of_change(&self, port: &Port, now: &Link) {
+        let (before, name) = (&port.link, &now.name);
+        if before.has_partner == Some(false) && now.has_partner == Some(true) {
+            log::info!(target: "network", "{name}: the switch has answered (802.3ad)");
+        }
+        if !port.is_in_use() {
+            return;
+        }
+        match (before.has_carrier, now.has_carrier) {
+            (true, false) => log::warn!(target: "network", "{name} has lost its carrier"),
+            (false, true) => log::info!(target: "network", "{name} has carrier again"),
+            _ => {}
+        }
+    }
+
+    /// The kernel tells by another change when it has happened.
+    pub(super) async fn set_up(&mut self, port: &mut Port) {
+        port.again_at = Some(Instant::now() + AGAIN);
+        let haste = Haste::begin(Path::new(IPV6), &port.link.name);
+        self.hastes.entry(port.link.index).or_insert(haste);
+        if let Err(error) = self.kernel.set_up(&port.link).await
+            && !port.has_failed
+        {
+            port.has_failed = true;
+            log::warn!(target: "network", "{error}; it is tried again (firmware missing?)");
+        }
+    }
+
+    pub(super) async fn try_again(&mut self) {
+        self.settle_for_what_was_found();
+        if self.attempts.values().any(|attempt| attempt.has_failed) {
+            self.shape().await;
+        }
+        let due = |port: &Port| port.again_at.is_some_and(|at| Instant::now() >= at);
+        let indices: Vec<u32> =
+            self.ports.iter().filter(|(_, port)| due(port)).map(|(index, _)| *index).collect();
+        for index in indices {
+            let Some(mut port) = self.ports.remove(&index) else { continue };
+            if !port.link.is_up {
+                self.set_up(&mut port).await;
+            } else {
+                port.again_at = None;
+                if port.link.has_carrier {
+                    self.begin(&mut port).await;
+                }
+            }
+            self.ports.insert(index, port);
+        }
+        // Links that are configured whoever boots.
+        let named: Vec<u32> =
+            self.ports.values().filter(|p| p.is_ours).map(|p| p.link.index).collect();
+        for index in named {
+            if let Err(error) = self.apply(index).await {
+                log::warn!(target: "network", "{error}");
+            }
+        }
+    }
+
+    /// Nobody answers on a link that has an address: it stays as it is.
+    pub(super) fn settle_for_what_was_found(&mut self) {
+        for (index, port) in &mut self.ports {
+            let Some(Found { lease, .. }) = self.found.get(index) else { continue };
+            // Without a root there is nothing to go on with: somebody has to answer.
+            if self.wants.lack_a_root(lease) {
+                continue;
+            }
+            let silent = matches!(port.ipv4.stage, Stage::Asking { promised: None, .. });
+            if silent && port.ipv4.as_found_at.is_some_and(|at| Instant::now() >= at) {
+                log::warn!(
+                    target: "network",
+                    "{}: no DHCP server answers; it keeps {} as it was found, and nobody renews that",
+                    port.link.name,
+                    lease.address
+                );
+                port.ipv4.leave_as_found(lease);
+            }
+        }
+    }
+}
