@@ -43,7 +43,9 @@ impl Wants {
     }
 
     pub fn worth(self, lease: &Lease) -> Worth {
-        let names_server = lease.next_server.is_some()
+        // dnsmasq puts itself there, whatever it knows of booting.
+        let other = lease.next_server.filter(|server| Some(*server) != lease.server_id);
+        let names_server = other.is_some()
             || lease.tftp_server.is_some()
             || lease.filename.is_some()
             || lease.root_path.is_some();
@@ -180,11 +182,13 @@ mod tests {
     fn a_lease_is_worth_what_this_boot_lacks() {
         let plain = crate::net::lease::tests::lease("10.0.0.5/24");
         let server = Lease { next_server: Some([10, 0, 0, 1].into()), ..plain.clone() };
+        let itself = Lease { server_id: server.next_server, ..server.clone() };
         let file = Lease { filename: Some("pxelinux.0".into()), ..plain.clone() };
         let root = Lease { root_path: Some("nbd:10.0.0.1".into()), ..plain.clone() };
         let cases = [
             ("address only",                    false, &plain,  Worth::Usable,      false),
             ("siaddr",                          false, &server, Worth::NamesServer, true),
+            ("siaddr of who says so",           false, &itself, Worth::Usable,      false),
             ("file",                            false, &file,   Worth::NamesServer, true),
             ("root that is known already",      false, &root,   Worth::NamesServer, true),
             ("server when the root is needed",  true,  &server, Worth::NamesServer, false),

@@ -1,5 +1,7 @@
 //! What is asked on a link that has carrier: servers of both families, and routers.
 
+use std::time::Duration;
+
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -15,6 +17,10 @@ use crate::net::port::ipv6::Client;
 use crate::net::port::{AbortOnDrop, Port};
 use crate::net::worker::Event;
 use crate::net::{Lease, identity, ra};
+
+/// Who answers at all does so within a millisecond, and each boot without such a server waits this
+/// long for it.
+const BRIEFLY: Duration = Duration::from_millis(40);
 
 impl Desk {
     /// Carrier: now is the moment.
@@ -115,24 +121,28 @@ impl Desk {
     }
 
     /// PXE boot servers may know the root that the DHCP server does not: proxyDHCP is how a site that
-    /// must not touch its DHCP server boots its machines. Costs a second where there are none.
+    /// must not touch its DHCP server boots its machines. Where there are none, it costs a second if
+    /// there is no root without them.
     pub(super) async fn ask_boot_servers(&mut self, index: u32) {
         let Some(port) = self.ports.get_mut(&index) else { return };
         let Some((lease, Origin::Dhcp)) = port.ipv4.lease() else { return };
         let mut lease = lease.clone();
-        let is_wanted = self.wants.lack_a_root(&lease) || port.ipv4.boot_server.is_some();
-        if !is_wanted || !pxe::could_complete(&lease) {
+        let lacks_a_root = self.wants.lack_a_root(&lease);
+        if !pxe::could_complete(&lease) || !lacks_a_root && self.plan.boot_server.is_some() {
             return;
         }
+        let is_there = port.ipv4.boot_server.is_some();
+        let patience = if lacks_a_root || is_there { pxe::PATIENCE } else { BRIEFLY };
         let target = dhcp::Target { index, name: port.link.name.clone() };
         let identity = identity::ipv4(&self.plan, port);
-        match pxe::ask(&target, &identity, lease.address, port.ipv4.boot_server).await {
+        match pxe::ask(&target, &identity, lease.address, port.ipv4.boot_server, patience).await {
             Ok(Some((server, boot))) => {
                 log::info!(target: "network", "{}: the boot server {server} says what to boot", target.name);
                 boot.complete(&mut lease);
                 port.ipv4.leased(lease.clone(), Origin::Dhcp);
                 port.ipv4.applied = Some((lease, Origin::Dhcp));
             }
+            Ok(None) if patience == BRIEFLY => {}
             Ok(None) => {
                 log::info!(target: "network", "{}: no PXE boot server says what the lease does not", target.name);
             }

@@ -16,7 +16,6 @@ use super::news::{News, Verdict};
 use crate::net::choice::Wants;
 use crate::net::{HardwareAddress, Lease, Mac, NetworkPlan};
 use holding::{PROBE_WAIT, PROBES};
-pub use offers::HOLD;
 
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 /// A blocked switch port opens after 30 or 50 s; then nobody should wait long for the next try.
@@ -434,7 +433,7 @@ mod tests {
 
     fn reply(kind: Kind, server: Ipv4Addr, lasts: Option<u32>) -> Reply {
         let lease = Lease {
-            next_server: Some(server),
+            next_server: Some([10, 0, 0, 9].into()),
             server_id: Some(server),
             lease_seconds: lasts,
             ..lease("10.0.0.57/24")

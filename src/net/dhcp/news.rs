@@ -3,7 +3,6 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use super::client::HOLD;
 use super::message::Reply;
 use super::pxe::Boot;
 use super::who;
@@ -77,7 +76,7 @@ impl fmt::Display for Verdict {
         match *self {
             Self::Taken => write!(f, "is taken: it says all that this boot wants to know"),
             Self::Best => {
-                write!(f, "is taken: nobody has offered more within {} ms", HOLD.as_millis())
+                write!(f, "is taken: nobody has offered more meanwhile")
             }
             Self::SaysLess { than } => write!(f, "is passed over: that of {} says more", who(than)),
             Self::NoBetter { than } => {

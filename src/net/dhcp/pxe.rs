@@ -22,7 +22,7 @@ use crate::net::{Lease, dice};
 
 const PORT: u16 = 4011;
 /// All of it; a boot that needs nothing of a boot server should not notice that there is none.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub const PATIENCE: Duration = Duration::from_secs(1);
 /// Between two questions.
 const AGAIN: Duration = Duration::from_millis(250);
 
@@ -74,7 +74,7 @@ pub fn could_complete(lease: &Lease) -> bool {
 }
 
 /// Asks the boot servers of a link whose `address` the kernel has: `server`, when one is known, or
-/// whoever listens. `Ok(None)` when none says anything within a second.
+/// whoever listens. `Ok(None)` when none says anything in time.
 ///
 /// Must be called on the runtime.
 pub async fn ask(
@@ -82,10 +82,11 @@ pub async fn ask(
     identity: &Identity,
     address: Ipv4Addr,
     server: Option<Ipv4Addr>,
+    patience: Duration,
 ) -> Result<Option<(Ipv4Addr, Boot)>> {
     let doing = || format!("asking the boot servers on {}", target.name);
     let socket = socket::client_port(&target.name).while_doing(doing)?;
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + patience;
     let mut question = Question {
         transaction: dice::roll(),
         item: None,

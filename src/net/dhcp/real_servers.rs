@@ -219,7 +219,9 @@ fn ask_boot_server(architecture: u16) -> (Option<Boot>, Duration) {
     let began = Instant::now();
     let address = [10, 5, 0, 57].into();
     let answer = runtime().block_on(async {
-        pxe::ask(&target(), &identity(Some(architecture)), address, None).await.unwrap()
+        pxe::ask(&target(), &identity(Some(architecture)), address, None, pxe::PATIENCE)
+            .await
+            .unwrap()
     });
     (answer.map(|(_, boot)| boot), began.elapsed())
 }

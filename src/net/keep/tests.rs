@@ -222,7 +222,7 @@ fn who_renews_is_known_for_each_family() {
 #[test]
 fn what_a_host_has_composed_is_left_alone_with_its_parts() {
     let beneath = [NODE, Mac([2, 0, 0, 0, 0, 7])];
-    let (plan, lease) = (plan(), lease("10.0.0.5/24"));
+    let plan = plan();
     let links = [foreign("bond0.5", &beneath)];
     let (_folder, tree) = root(&[
         ("etc/network/interfaces", ""),

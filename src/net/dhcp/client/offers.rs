@@ -5,11 +5,20 @@ use std::time::Duration;
 
 use super::{Chance, Client, Phase, Step};
 use crate::net::Lease;
+use crate::net::choice::Wants;
 use crate::net::dhcp::message::Reply;
 use crate::net::dhcp::news::{News, Verdict, Weighed};
 
-/// Time for a second server on the same link to make an offer that says where to boot from.
-pub const HOLD: Duration = Duration::from_millis(500);
+/// Time for a second server on the same link to make an offer that says where the root is.
+const HOLD_FOR_A_ROOT: Duration = Duration::from_millis(500);
+/// The same when the boot would only like to know a boot server: every boot pays for it where there
+/// is one server and it names none but itself.
+const HOLD: Duration = Duration::from_millis(50);
+
+/// How long an offer that does not say everything waits for another.
+pub fn hold(wants: Wants) -> Duration {
+    if wants.root { HOLD_FOR_A_ROOT } else { HOLD }
+}
 /// Messages of one exchange whose fate is told; more is a server gone wild.
 const MOST_TOLD: usize = 16;
 
@@ -53,7 +62,7 @@ impl Client {
         if waits {
             *held = Some(offer.clone());
             if loser.is_none() {
-                self.until = Some(chance.now.saturating_add(HOLD));
+                self.until = Some(chance.now.saturating_add(hold(self.rules.wants)));
             }
         }
         let news = loser.map_or_else(Vec::new, |loser| {
