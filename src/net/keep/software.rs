@@ -52,8 +52,8 @@ const NETWORK_MANAGER: &str = "NetworkManager.service";
 /// Whether one of these units, of which the first is the service, is pulled in, or somebody else
 /// will do so. What is masked runs for nobody.
 fn is_started(view: &dyn View, units: &[&str], by_others: bool) -> bool {
-    let is_masked = units.first().is_none_or(|service| units::is_masked(view, service));
-    !is_masked && (by_others || units.iter().any(|unit| units::is_enabled(view, unit)))
+    let is_wanted = by_others || units.iter().any(|unit| units::is_enabled(view, unit));
+    is_wanted && units.first().is_some_and(|service| !units::is_masked(view, service))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,12 +67,12 @@ enum Renders {
 fn netplan(view: &dyn View) -> Option<Renders> {
     const GENERATORS: [&str; 2] =
         ["/usr/lib/systemd/system-generators/netplan", "/lib/systemd/system-generators/netplan"];
-    if !GENERATORS.iter().any(|path| view.exists(path)) {
+    let names = view.names("/etc/netplan").unwrap_or_default();
+    let files: Vec<_> = names.iter().filter(|name| name.ends_with(".yaml")).collect();
+    if files.is_empty() || !GENERATORS.iter().any(|path| view.exists(path)) {
         return None;
     }
-    let names = view.names("/etc/netplan").unwrap_or_default();
-    let files = names.iter().filter(|name| name.ends_with(".yaml"));
-    let texts = files.map(|name| {
+    let texts = files.into_iter().map(|name| {
         view.read_text(&format!("/etc/netplan/{name}")).ok().flatten().unwrap_or_default()
     });
     texts
