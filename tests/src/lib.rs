@@ -62,6 +62,6 @@ pub use self::{
     netboot::{BootFolder, example},
     node::Node,
     root::{Format, ProbeRoot},
-    servers::{Dnsmasq, Leases, Nbd, NbdKind, dhcpd, kea, leased, nginx, tftpd},
+    servers::{Dnsmasq, Leases, Nbd, NbdKind, dhcpd, kea, kea_program, leased, nginx, tftpd},
     vm::{Firmware, Nic, Vm},
 };

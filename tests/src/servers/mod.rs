@@ -6,7 +6,7 @@ mod dnsmasq;
 mod files;
 mod nbd;
 
-pub use dhcp::{Leases, dhcpd, kea, leased};
+pub use dhcp::{Leases, dhcpd, kea, kea_program, leased};
 pub use dnsmasq::Dnsmasq;
 pub use files::{nginx, tftpd};
 pub use nbd::{Nbd, NbdKind};
