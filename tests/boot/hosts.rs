@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use landfall_tests::{
     Daemon, Dnsmasq, Format, Host, Initramfs, Lab, Leases, Machine, Nbd, NbdKind, Node, ProbeRoot,
-    workshop,
+    amended, workshop,
 };
 
 use crate::became::{Became, Known, mounts};
@@ -152,6 +152,29 @@ fn boots_from_its_disk_all_the_same(test: &str, host: Host) -> Result<()> {
     }
     assert_eq!(became[1], became[0], "as init");
     assert_eq!(became[2], became[0], "as root handler");
+    Ok(())
+}
+
+/// initramfs.conf(5) may name the root, and then the command line does not.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn a_disk_that_only_the_configuration_names_is_booted() -> Result<()> {
+    let lab = Lab::new("itools-trixie-conf")?;
+    let disk = ProbeRoot::new(&lab)?.pack_as(Format::Ext4)?;
+    let label = Command::new("e2label").arg(&disk).arg("probe").status()?;
+    ensure!(label.success(), "e2label: {label}");
+    for mode in ["init", "handler"] {
+        let image = lab.file(&format!("{mode}.img"));
+        amended(&TRIXIE.image(mode)?, "conf/conf.d/root", "ROOT=LABEL=probe\n", &image)?;
+        let vm = lab.vm(TRIXIE.kernel()?).initramfs(image).memory_mib(1024);
+        let machine = vm.disk(&disk).cmdline("ro panic=5").boot()?;
+        if mode == "init" {
+            machine
+                .line("landfall: no root= asks for Landfall (root=dhcp would): /init.original")?;
+        }
+        assert_eq!(machine.node()?.mount("/")?.fstype, "ext4", "{mode}");
+        machine.never_said("network: ")?;
+    }
     Ok(())
 }
 

@@ -55,7 +55,7 @@ pub use self::{
     daemon::Daemon,
     disk::{Disk, Table},
     host::Host,
-    initramfs::Initramfs,
+    initramfs::{Initramfs, amended},
     kernel::{Arch, Kernel},
     lab::{Lab, SERVER},
     machine::Machine,
