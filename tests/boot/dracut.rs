@@ -2,13 +2,12 @@
 //! without it, beside dracut's own modules for networks, and without the package again.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use landfall_tests::{Format, Host, Lab, Nbd, NbdKind, ProbeRoot};
+use landfall_tests::{Format, Host, Lab, Nbd, NbdKind, ProbeRoot, amended};
 
 use crate::became::{Known, mounts};
 use crate::hosts::{becomes_the_same, has_kept_the_address};
@@ -247,16 +246,9 @@ fn trixie_keeps_the_network_that_dracut_brought_up() -> Result<()> {
 #[ignore = "boots a virtual machine"]
 fn trixie_keeps_the_network_that_its_image_asked_dracut_for() -> Result<()> {
     let lab = Lab::new("dracut-trixie-cmdline")?;
-    let folder = lab.file("more");
-    fs::create_dir_all(folder.join("etc/cmdline.d"))?;
-    fs::write(folder.join("etc/cmdline.d/10-net.conf"), "rd.neednet=0\nrd.neednet=1\n")?;
-    // The kernel unpacks one archive over the other, as with microcode in front.
     let image = lab.file("with-words.img");
-    let pack = "find etc | cpio --create --quiet --format=newc | cat - \"$1\" >\"$2\"";
-    let mut command = Command::new("sh");
-    command.current_dir(&folder).args(["-c", pack, "sh"]).arg(TRIXIE.image("handler")?);
-    let status = command.arg(&image).status()?;
-    ensure!(status.success(), "{command:?}: {status}");
+    let words = "rd.neednet=0\nrd.neednet=1\n";
+    amended(&TRIXIE.image("handler")?, "etc/cmdline.d/10-net.conf", words, &image)?;
     adopts_the_network_of_dracut("dracut-trixie-cmdline-boot", TRIXIE, image, "")
 }
 
