@@ -128,6 +128,7 @@ fn mount_root(target: &Path, print: bool) -> Output {
         }
         Err(failure) => {
             failure.show();
+            root::release_swap();
             undo(target);
             console::leave();
             failed
@@ -152,6 +153,7 @@ fn obey(stop: SigSet, target: PathBuf) {
     let wait = move || {
         if let Ok(signal) = stop.wait() {
             log::error!(target: "landfall", "stopped by {signal}");
+            root::release_swap();
             undo(&target);
             console::leave();
             std::process::exit(1);

@@ -9,12 +9,27 @@ _d_kmoduledir=$(realpath "$1")
 # Read by the install file.
 # shellcheck disable=SC2034
 KERNELVERSION=${_d_kmoduledir##*/}
+generator=$here/../dracut/99landfall/landfall-generator.sh
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+config=/etc/landfall/initramfs.conf
+
+# What is configured here is not this test's.
+[[ ! -e $config ]] || cp -p $config "$work/configured"
+restore() {
+	if [[ -e $work/configured ]]; then
+		cp -p "$work/configured" $config
+	else
+		rm -f $config
+	fi
+	rm -rf "$work"
+}
+trap restore EXIT
 
 add_file() {
 	local mode=${3:-644}
 	[[ $1 == - ]] && set -- /dev/stdin "$2"
+	# The file that goes there, see README.md.
+	[[ $1 == /usr/lib/initcpio/landfall-generator ]] && set -- "$generator" "$2"
 	install -D -m "$mode" "$1" "$BUILDROOT${2:-$1}"
 }
 add_binary() { [[ -e $1 ]] && add_file "$1" "${2:-$1}" "${3:-755}"; }
@@ -47,7 +62,6 @@ build_image() {
 landfall=$(command -v landfall)
 [[ $landfall == /usr/bin/landfall ]] || fail "the hooks take /usr/bin/landfall, not $landfall"
 mkdir -p /etc/landfall
-config=/etc/landfall/initramfs.conf
 
 echo 'MODE=init DRIVERS=virtio_net' > $config
 build_image init script
@@ -61,6 +75,26 @@ echo 'MODE=handler DRIVERS=virtio_net' > $config
 build_image handler script
 [[ -e $work/handler/hooks/landfall ]] || fail "no runtime hook"
 [[ ! -L $work/handler/init ]] || fail "handler took /init"
+
+build_image systemd /usr/lib/systemd/systemd
+[[ $(readlink "$work/systemd/usr/bin/mount.landfall") == /usr/bin/landfall ]] || fail "no mount.landfall"
+cmp "$generator" "$work/systemd/usr/lib/systemd/system-generators/landfall-generator"
+[[ -x $work/systemd/usr/lib/systemd/system-generators/landfall-generator ]] || fail "the generator cannot be run"
+[[ $(readlink "$work/systemd/init") == /usr/lib/systemd/systemd ]] || fail "handler took systemd's /init"
+[[ ! -e $work/systemd/hooks ]] || fail "a runtime hook that nobody would run"
+
+# What cannot be added must not give an image without us.
+for broken in 'init add_symlink script' 'init add_file script' 'handler add_runscript script' \
+	'handler add_symlink /usr/lib/systemd/systemd'; do
+	read -r mode part init <<< "$broken"
+	echo "MODE=$mode DRIVERS=virtio_net" > $config
+	(eval "$part() { return 1; }" && build_image "$mode-$part" "$init") 2> "$work/said" \
+		&& fail "in MODE=$mode a failure of $part was overlooked"
+	grep -q 'ERROR: landfall: ' "$work/said" || fail "in MODE=$mode it did not say so: $part"
+done
+(generator=/none && build_image no-generator /usr/lib/systemd/systemd) 2> "$work/said" \
+	&& fail "a generator that is not there was overlooked"
+grep -q 'ERROR: landfall: /usr/lib/initcpio/landfall-generator' "$work/said" || fail "it did not say so"
 
 echo 'MODE=handler DRIVERS=no_such_card' > $config
 (build_image broken script) 2> "$work/said" && fail "a driver that is not there was overlooked"

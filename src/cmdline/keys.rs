@@ -210,7 +210,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "landfall", value: "off",
-        manual: "In an initramfs that has another init: leave the boot to it. So does a `root=` of another kind, or none.",
+        manual: "In an initramfs that has another init: leave the boot to it. So does a `root=` of another kind; or none, without `BOOTIF=` or a key of Landfall's.",
         read: |request, value| { request.off = !switch(value)?; Ok(()) },
     },
     Key {

@@ -18,7 +18,7 @@ use std::thread;
 use rustix::io::Errno;
 
 use crate::error::{Error, Result, WhileDoing};
-use crate::sys::{self, loop_device, partition};
+use crate::sys::{loop_device, partition};
 use nbd::client::{Connection, Peer};
 use nbd::device;
 use probe::FileSystem;
@@ -42,7 +42,7 @@ pub use probe::squashfs_packing;
 pub use room::{Memory, fits};
 pub use server::Resolve;
 pub use size::Size;
-pub use swap::{SwapPlan, attach as attach_swap};
+pub use swap::{SwapPlan, attach as attach_swap, release as release_swap};
 
 /// Loads a kernel module, with parameters that the command line may overrule; a module that is
 /// loaded or built in is loaded already.
@@ -160,27 +160,17 @@ pub fn attach(plan: &RootPlan, resolve: Resolve<'_>, load: Load<'_>) -> Result<R
     Ok(image)
 }
 
-/// Gives back the device of a root that nobody has mounted, and the one for swap; what is not ours
-/// stays.
+/// Gives back the device of a root that nobody has mounted; one that is not ours stays.
 pub fn release() {
-    for index in [NBD_INDEX, swap::INDEX] {
-        if let Err(error) = release_device(index) {
-            log::warn!(target: "root", "{error}");
-        }
-    }
-}
-
-fn release_device(index: u32) -> Result<()> {
-    let backend = fs::read_to_string(format!("/sys/block/nbd{index}/backend"));
-    if !backend.is_ok_and(|backend| device::is_our_identifier(backend.trim()))
-        || !device::is_connected(index)?
+    let backend = fs::read_to_string(format!("/sys/block/nbd{NBD_INDEX}/backend"));
+    let is_ours = backend.is_ok_and(|backend| device::is_our_identifier(backend.trim()));
+    if is_ours
+        && device::is_connected(NBD_INDEX).unwrap_or(false)
+        && !device::is_mounted(NBD_INDEX)
+        && let Err(error) = device::disconnect(NBD_INDEX)
     {
-        return Ok(());
+        log::debug!(target: "root", "{error}");
     }
-    if index == swap::INDEX {
-        sys::swap::switch_off(Path::new(&format!("/dev/nbd{index}")))?;
-    }
-    if device::is_in_use(index) { Ok(()) } else { device::disconnect(index) }
 }
 
 /// Connects, and finds the root in the image; again when the server goes away in between.

@@ -8,6 +8,7 @@
 //! No failure stops a boot, and none takes longer than half a minute.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::nbd::client::Connection;
@@ -20,15 +21,20 @@ use super::probe::{self, Contents, ReadAt};
 use super::server::{self, Resolve};
 use super::size::Size;
 use super::{Load, NBD_INDEX, NBD_OPTIONS};
+use crate::console;
 use crate::error::{Error, Result};
 use crate::sys;
 
 /// The device after the root's.
-pub(super) const INDEX: u32 = NBD_INDEX + 1;
+const INDEX: u32 = NBD_INDEX + 1;
 /// For swap that somebody asked for: its server may still be starting.
 const ASKED: Duration = Duration::from_secs(30);
 /// For swap that a small node takes if it can.
 const BY_ITSELF: Duration = Duration::from_secs(10);
+
+/// A device was attached by this program: one that another has left may carry the swap of a running
+/// system.
+static ATTACHED: AtomicBool = AtomicBool::new(false);
 
 /// Where to swap to, and on whose word.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,15 +82,30 @@ fn try_attach(
     make_ready(&mut connection, plan.encrypted)
         .map_err(|error| Error::new(format!("using {whose} for swap"), error))?;
     device::connect(INDEX, connection, Use::Swap)?;
+    ATTACHED.store(true, Ordering::Relaxed);
     let name = plan.device();
     if plan.encrypted {
         return Ok(format!("{name} is {whose}, {size}, to be encrypted by the running system"));
     }
     if let Err(error) = sys::swap::switch_on(&root.join("dev").join(&name)) {
-        let _ = device::disconnect(INDEX);
+        release();
         return Err(error);
     }
     Ok(format!("{name} is {whose}, {size}"))
+}
+
+/// Takes back what [`attach`] has done, for a boot that failed after it.
+pub fn release() {
+    if !ATTACHED.swap(false, Ordering::Relaxed) {
+        return;
+    }
+    let name = format!("/dev/nbd{INDEX}");
+    // What has been swapped out must come back, from a server that may be gone.
+    let _waiting = console::waiting("swap", format!("{name} to be given back"));
+    let done = sys::swap::switch_off(Path::new(&name)).and_then(|()| device::disconnect(INDEX));
+    if let Err(error) = done {
+        log::warn!(target: "swap", "{error}; it stays attached");
+    }
 }
 
 /// Looks at an export, and makes it a swap area if it is none; one that will be encrypted is only

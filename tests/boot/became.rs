@@ -11,6 +11,30 @@ use serde_json::Value;
 /// Facts by name, each as a text; what depends on time and chance is left out.
 pub struct Became(BTreeMap<String, String>);
 
+/// In what a machine must differ from one with our image, and why.
+pub struct Known {
+    /// How the names of such facts begin.
+    name: &'static str,
+    /// What it is instead, where not just anything will do.
+    value: Option<&'static str>,
+    why: &'static str,
+}
+
+impl Known {
+    pub const fn any(name: &'static str, why: &'static str) -> Self {
+        Self { name, value: None, why }
+    }
+
+    pub const fn exactly(name: &'static str, value: &'static str, why: &'static str) -> Self {
+        Self { name, value: Some(value), why }
+    }
+
+    fn covers(&self, name: &str, value: Option<&String>) -> bool {
+        name.starts_with(self.name)
+            && self.value.is_none_or(|known| value.is_some_and(|value| value == known))
+    }
+}
+
 /// Names that the boot's link has: from the kernel, and from udev.
 const LINK: [&str; 2] = ["eth0", "enp0s3"];
 
@@ -56,13 +80,14 @@ impl Became {
         }
         let changed = "cd /cow/up && find etc ! -type d | grep -v '^etc/ssh/ssh_host' | sort";
         say("changed".into(), node.output(&["sh", "-c", changed])?);
-        say("failed".into(), node.output(&["systemctl", "--failed", "--plain", "--no-legend"])?);
+        let failed = node.output(&["systemctl", "--failed", "--plain", "--no-legend"])?;
+        let units: Vec<_> = failed.lines().filter_map(|l| l.split_whitespace().next()).collect();
+        say("failed".into(), units.join(" "));
         Ok(Self(facts))
     }
 
-    /// Nothing may be different from `ours` but for what begins like one of `known`, and each of
-    /// those must be.
-    pub fn is_like(&self, ours: &Self, known: &[(&str, &str)]) -> Result<()> {
+    /// Nothing may be different from `ours` but for what is `known`, and each of those must be.
+    pub fn is_like(&self, ours: &Self, known: &[Known]) -> Result<()> {
         let names = ours.0.keys().chain(self.0.keys());
         let mut differ: Vec<_> =
             names.filter(|name| ours.0.get(*name) != self.0.get(*name)).collect();
@@ -70,7 +95,7 @@ impl Became {
         differ.dedup();
         let mut faults = Vec::new();
         for name in &differ {
-            if !known.iter().any(|(prefix, _)| name.starts_with(prefix)) {
+            if !known.iter().any(|known| known.covers(name, self.0.get(*name))) {
                 faults.push(format!(
                     "{name}\n  {:?}\n  {:?}",
                     ours.0.get(*name),
@@ -78,9 +103,9 @@ impl Became {
                 ));
             }
         }
-        for (prefix, reason) in known {
+        for Known { name: prefix, why, .. } in known {
             if !differ.iter().any(|name| name.starts_with(prefix)) {
-                faults.push(format!("{prefix} is the same, although {reason}"));
+                faults.push(format!("{prefix} is the same, although {why}"));
             }
         }
         ensure!(faults.is_empty(), "of ours, and of theirs:\n{}", faults.join("\n"));

@@ -2,38 +2,45 @@
 //! without it, beside dracut's own modules for networks, and without the package again.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
-use landfall_tests::{Format, Host, Lab, Nbd, NbdKind, ProbeRoot};
+use anyhow::{Result, ensure};
+use landfall_tests::{Format, Host, Lab, Nbd, NbdKind, ProbeRoot, amended};
 
-use crate::became::mounts;
-use crate::hosts::becomes_the_same;
+use crate::became::{Known, mounts};
+use crate::hosts::{becomes_the_same, has_kept_the_address};
 use crate::{ROOT, usual_dhcp, usual_root};
 
 const BOOKWORM: Host = Host { suite: "bookworm", generator: "dracut" };
 const TRIXIE: Host = Host { suite: "trixie", generator: "dracut" };
 
-const AS_INIT: &[(&str, &str)] = &[];
+const AS_INIT: &[Known] = &[];
 
 /// In what such a machine differs from one with our image, by `Became`'s names, and why.
-const WITH_SYSTEMD: &[(&str, &str)] = &[
-    ("arguments", "the initramfs' systemd hands its state on to the root's"),
-    ("environment ", "systemd clears it, and makes it anew"),
-    ("file /run/landfall/init", "their init may want to know what to start"),
-    ("mount /dev", "the initramfs' systemd mounts it, and devpts, in its own way"),
-    ("mount /proc/sys/fs/binfmt_misc", "their image loads autofs, which the test's root has not"),
-    ("mount /run", "the initramfs' systemd mounts it"),
+const WITH_SYSTEMD: &[Known] = &[
+    Known::any("arguments", "the initramfs' systemd hands its state on to the root's"),
+    Known::any("environment ", "systemd clears it, and makes it anew"),
+    Known::any("file /run/landfall/init", "their init may want to know what to start"),
+    Known::any("mount /dev", "the initramfs' systemd mounts it, and devpts, in its own way"),
+    Known::any(
+        "mount /proc/sys/fs/binfmt_misc",
+        "their image loads autofs, which the test's root has not",
+    ),
+    Known::any("mount /run", "the initramfs' systemd mounts it"),
 ];
 
-const WITHOUT_SYSTEMD: &[(&str, &str)] = &[
-    ("environment ", "their init leaves some of its own"),
-    ("failed", "their init makes /dev/autofs, and the test's root has no module for it"),
-    ("file /run/landfall/init", "their init may want to know what to start"),
-    ("mount /dev", "their init mounts it, and /dev/shm, in its own way"),
-    ("mount /run", "their init mounts it, as large as the kernel lets it"),
+const WITHOUT_SYSTEMD: &[Known] = &[
+    Known::any("environment ", "their init leaves some of its own"),
+    Known::exactly(
+        "failed",
+        "proc-sys-fs-binfmt_misc.automount",
+        "their init makes /dev/autofs, and the test's root has no module for it",
+    ),
+    Known::any("file /run/landfall/init", "their init may want to know what to start"),
+    Known::any("mount /dev", "their init mounts it, and /dev/shm, in its own way"),
+    Known::any("mount /run", "their init mounts it, as large as the kernel lets it"),
 ];
 
 #[test]
@@ -161,6 +168,26 @@ fn off_is_off(test: &str, host: Host) -> Result<()> {
     Ok(())
 }
 
+/// The same where dracut has its own way to such a root: it gets there, without Landfall.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn trixie_with_landfall_off_boots_by_dracuts_own_nbd() -> Result<()> {
+    let lab = Lab::new("dracut-trixie-own-nbd")?;
+    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
+    let _nbd = root_for_systemd(&lab)?;
+    for image in ["init", "handler"] {
+        let words = format!("{ROOT} ro ip=dhcp landfall=off rd.shell=0 rd.emergency=reboot");
+        let vm = lab.vm(TRIXIE.kernel()?).initramfs(TRIXIE.image(image)?).memory_mib(1024);
+        let machine = vm.cmdline(&words).boot()?;
+        let node = machine.node()?;
+        let root = node.mount("/")?;
+        assert_eq!((&*root.source, &*root.fstype), ("/dev/nbd0", "squashfs"), "{image}");
+        assert!(!node.exists("/run/landfall")?, "{image}");
+        machine.never_said("network: ")?;
+    }
+    Ok(())
+}
+
 #[test]
 #[ignore = "boots a virtual machine"]
 fn bookworm_with_landfall_off_is_left_to_dracut() -> Result<()> {
@@ -175,45 +202,54 @@ fn trixie_with_landfall_off_is_left_to_dracut() -> Result<()> {
 
 /// Unlocking over ssh, or with Tang, needs the network before the root is anybody's turn, and says
 /// so with `rd.neednet=1`. A second identity would get a second address.
-fn adopts_the_network_of_dracut(test: &str, host: Host, image: &str) -> Result<()> {
+fn adopts_the_network_of_dracut(test: &str, host: Host, image: PathBuf, words: &str) -> Result<()> {
     let lab = Lab::new(test)?;
-    let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
-    let root = ProbeRoot::new(&lab)?.file("etc/os-release", "ID=probe\n")?.pack()?;
-    let _nbd = Nbd::new(&lab, NbdKind::NbdServer).export("root", &root).start()?;
-    let vm = lab.vm(host.kernel()?).initramfs(host.image(image)?).memory_mib(1024);
-    let machine = vm.cmdline(&format!("{ROOT} ip=dhcp rd.neednet=1")).boot()?;
+    let dhcp = usual_dhcp(&lab)?.start(&lab)?;
+    let _nbd = root_for_systemd(&lab)?;
+    let vm = lab.vm(host.kernel()?).initramfs(image).memory_mib(1024);
+    let machine = vm.cmdline(&format!("{ROOT} ip=dhcp {words}")).boot()?;
     let node = machine.node()?;
     assert_eq!(node.mount("/")?.fstype, "overlay");
+    has_kept_the_address(&machine, &node, &dhcp)
+}
 
-    let state = node.state()?;
-    let links: Vec<_> =
-        state.links.iter().filter(|link| link.name != "lo" && !link.addresses.is_empty()).collect();
-    let [link] = links[..] else { bail!("not one link with an address: {links:?}") };
-    let [address] = &link.addresses[..] else { bail!("not one address: {link:?}") };
-    let ip = address.split('/').next().unwrap_or_default();
-    let log = fs::read_to_string(lab.file("dnsmasq.log"))?;
-    let leases: Vec<_> = log.lines().filter(|line| line.contains("DHCPACK(")).collect();
-    assert!(leases.iter().all(|line| line.contains(ip)), "{leases:#?}");
-    Ok(())
+/// A root that systemd goes to from an initramfs: it has such a file.
+fn root_for_systemd(lab: &Lab) -> Result<Nbd> {
+    let root = ProbeRoot::new(lab)?.file("etc/os-release", "ID=probe\n")?.pack()?;
+    Nbd::new(lab, NbdKind::NbdServer).export("root", &root).start()
 }
 
 #[test]
 #[ignore = "boots a virtual machine"]
 fn bookworm_keeps_the_network_that_dracut_brought_up() -> Result<()> {
-    adopts_the_network_of_dracut("dracut-bookworm-neednet", BOOKWORM, "handler")
+    let image = BOOKWORM.image("handler")?;
+    adopts_the_network_of_dracut("dracut-bookworm-neednet", BOOKWORM, image, "rd.neednet=1")
 }
 
 /// By another of dracut's ways to a network: dhclient and shell scripts.
 #[test]
 #[ignore = "boots a virtual machine"]
 fn bookworm_keeps_the_network_that_dracut_brought_up_without_systemd() -> Result<()> {
-    adopts_the_network_of_dracut("dracut-bookworm-legacy", BOOKWORM, "handler-nosystemd")
+    let image = BOOKWORM.image("handler-nosystemd")?;
+    adopts_the_network_of_dracut("dracut-bookworm-legacy", BOOKWORM, image, "rd.neednet=1")
 }
 
 #[test]
 #[ignore = "boots a virtual machine"]
 fn trixie_keeps_the_network_that_dracut_brought_up() -> Result<()> {
-    adopts_the_network_of_dracut("dracut-trixie-neednet", TRIXIE, "handler")
+    let image = TRIXIE.image("handler")?;
+    adopts_the_network_of_dracut("dracut-trixie-neednet", TRIXIE, image, "rd.neednet=1")
+}
+
+/// As dracut's `--kernel-cmdline` and its modules say it: the words are in the image.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn trixie_keeps_the_network_that_its_image_asked_dracut_for() -> Result<()> {
+    let lab = Lab::new("dracut-trixie-cmdline")?;
+    let image = lab.file("with-words.img");
+    let words = "rd.neednet=0\nrd.neednet=1\n";
+    amended(&TRIXIE.image("handler")?, "etc/cmdline.d/10-net.conf", words, &image)?;
+    adopts_the_network_of_dracut("dracut-trixie-cmdline-boot", TRIXIE, image, "")
 }
 
 /// What cannot be mounted ends where the operators of dracut expect it.

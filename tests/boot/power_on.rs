@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use landfall_tests::{
     BootFolder, Daemon, Dnsmasq, Firmware, Initramfs, Kernel, Lab, Leases, Nbd, NbdKind, Node,
-    ProbeRoot, Signatures, dhcpd, example, kea, leased, nginx, tftpd, workshop,
+    ProbeRoot, Signatures, dhcpd, example, kea, kea_program, leased, nginx, tftpd, workshop,
 };
 
 use crate::seed;
@@ -283,5 +283,18 @@ fn what_the_examples_offer_in_comments_is_valid() -> Result<()> {
         let output = command.args(arguments).arg(&file).output()?;
         ensure!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     }
+
+    // Kea's is for another place: in front of the classes that are there.
+    let name = "kea-dhcp4.conf";
+    let memory = lab.file("kea.leases").display().to_string();
+    let text = example(name, &[("/var/lib/kea/kea-leases4.csv", &memory)])?;
+    let lines = text.lines().map(str::trim).skip_while(|line| !line.starts_with("// {"));
+    let class: String = lines.map_while(|line| line.strip_prefix("//")).collect();
+    let classes = "\"client-classes\": [";
+    ensure!(class.contains("boot.ipxe") && text.contains(classes), "{name} offers nothing");
+    let file = lab.file(name);
+    fs::write(&file, text.replace(classes, &format!("{classes}{class}")))?;
+    let output = kea_program(&lab)?.arg("-t").arg(&file).output()?;
+    ensure!(output.status.success(), "{name}: {output:?}");
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Landfall in an initramfs that has another init: a small one made by hand, whose shell script
 //! does what the inits of the field do.
 
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -112,7 +113,7 @@ fn a_hosts_init_gets_the_same_root_from_the_root_handler() -> Result<()> {
     let root = choice(&node, "root")?;
     drop(reference);
 
-    for kernel in [Kernel::V6_1, Kernel::V6_12] {
+    for kernel in Kernel::AMD64 {
         // Where the seed's init= leads nowhere, other inits would stop.
         let words = format!("{ROOT} init=/sbin/init-ltsp");
         let image = host(kernel, &[BEGINNING, MOUNT_ROOT, END])?;
@@ -193,20 +194,25 @@ fn a_failure_is_the_hosts_business_and_leaves_nothing() -> Result<()> {
     let lab = Lab::new("role-fails")?;
     let _dhcp = usual_dhcp(&lab)?.start(&lab)?;
     let image = ProbeRoot::new(&lab)?.without("sbin/init")?.without("bin/sh")?.pack()?;
-    let nbd = Nbd::new(&lab, NbdKind::NbdServer).export("root", &image).start()?;
+    let swap = lab.file("swap.img");
+    fs::File::create(&swap)?.set_len(16 << 20)?;
+    let nbd = Nbd::new(&lab, NbdKind::NbdServer).export("root", &image).writable("swap", &swap);
+    let nbd = nbd.start()?;
 
     let again = "
-echo \"HOST: mounted: $(grep -c -e ' /root ' -e landfall/layers /proc/self/mountinfo), nbd: $(cat /sys/block/nbd0/pid 2>/dev/null)\"
+echo \"HOST: mounted: $(grep -c -e ' /root ' -e landfall/layers /proc/self/mountinfo), swaps: $(grep -c /dev /proc/swaps), nbd: $(cat /sys/block/nbd[01]/pid 2>/dev/null)\"
 cut -f 1 /proc/sys/kernel/printk | sed 's/^/HOST: printk is /'
 echo 'HOST: press a key'; read -r key
 landfall mount-root /root
 ";
     let image = host(Kernel::V6_12, &[BEGINNING, MOUNT_ROOT, again, END])?;
-    let mut machine = lab.vm(Kernel::V6_12).initramfs(image).cmdline(ROOT).boot()?;
+    let words = format!("{ROOT} ltsp.NBD_SWAP=true");
+    let mut machine = lab.vm(Kernel::V6_12).initramfs(image).cmdline(&words).boot()?;
+    machine.line("swap: nbd1 is \"swap\"")?;
     machine.failed_in("handover", &["looking for an init in the root image"])?;
     machine.line("HOST: mount-root says 1")?;
     let state = machine.line("HOST: mounted: ")?;
-    ensure!(state.contains("mounted: 0, nbd: "), "{state}");
+    ensure!(state.contains("mounted: 0, swaps: 0, nbd:"), "{state}");
     ensure!(state.trim_end().ends_with("nbd:"), "{state}");
     machine.line("HOST: printk is 7")?;
     machine.line("HOST: press a key")?;

@@ -158,6 +158,13 @@ impl Initramfs {
     }
 }
 
+/// Copies somebody's image to `to`, and puts a file with this text over it.
+pub fn amended(image: &Path, path: &str, text: &str, to: &Path) -> Result<()> {
+    fs::copy(image, to).with_context(|| image.display().to_string())?;
+    let from = Contents::Text(text.to_owned());
+    append(to, &additions(&[Addition { path: path.to_owned(), mode: 0o644, from }])?)
+}
+
 /// Copies a cpio archive (format "newc", `cpio(5)`) but for the modules with one of these file
 /// names, which must be there, and their lines in `modules.dep`.
 fn leave_out(archive: &[u8], names: &[String]) -> Result<Vec<u8>> {

@@ -15,8 +15,9 @@ use landfall_tests::workshop::{self, workspace};
 
 use crate::{agent, needs, notices, say};
 
-/// What the packages are made of, beside the programs.
-const PARTS: &[&str] = &["LICENSE", "README.md", "hooks", "man"];
+/// What a release is made of, beside the programs: README.md links to all of it.
+pub const PARTS: &[&str] =
+    &["LICENSE", "README.md", "hooks", "initramfs/README.md", "initramfs/examples", "man"];
 
 /// What they have of the workspace's programs; all of them static.
 pub const PROGRAMS: &[&str] = &["landfall", "landfall-initramfs"];
@@ -90,9 +91,7 @@ fn lay_out(tree: &Path, arch: Arch) -> Result<()> {
     for program in PROGRAMS {
         fs::copy(workshop::program(program, arch)?, tree.join("bin").join(program))?;
     }
-    for part in PARTS {
-        copy(&workspace().join(part), &tree.join(part))?;
-    }
+    copy_parts(tree)?;
     fs::write(tree.join(notices::FILE), notices::text()?)?;
     fs::rename(tree.join("hooks/debian"), tree.join("debian"))?;
     // dpkg-deb keeps times that lie before the epoch, such as those of an old checkout.
@@ -103,10 +102,11 @@ fn lay_out(tree: &Path, arch: Arch) -> Result<()> {
     Ok(())
 }
 
-/// A file, or a folder with all that is in it; permissions and links stay what they are.
-pub fn copy(from: &Path, to: &Path) -> Result<()> {
+/// [`PARTS`], each below `tree` as it is in the workspace; permissions and links stay what they are.
+pub fn copy_parts(tree: &Path) -> Result<()> {
     let mut command = Command::new("cp");
-    say::run_quietly(command.args(["-a", "--no-preserve=ownership"]).arg(from).arg(to)).map(drop)
+    command.current_dir(workspace()).args(["-a", "--no-preserve=ownership", "--parents"]);
+    say::run_quietly(command.args(PARTS).arg(tree)).map(drop)
 }
 
 /// Whatever it remarks on without an override fails.
@@ -173,6 +173,10 @@ mod tests {
             (landfall, "-rwxr-xr-x", "usr/bin/landfall-initramfs"),
             (landfall, "-rw-r--r--", "etc/landfall/initramfs.conf"),
             (landfall, "-rw-r--r--", "usr/share/doc/landfall/third-party.txt.gz"),
+            (landfall, "-rw-r--r--", "usr/share/doc/landfall/README.md"),
+            (landfall, "-rw-r--r--", "usr/share/doc/landfall/initramfs/README.md"),
+            (landfall, "-rw-r--r--", "usr/share/doc/landfall/initramfs/examples/README.md"),
+            (landfall, "-rw-r--r--", "usr/share/doc/landfall/initramfs/examples/dnsmasq.conf"),
             (landfall, "-rw-r--r--", "usr/share/man/man1/landfall.1.gz"),
             (landfall, "-rw-r--r--", "usr/share/man/man1/landfall-initramfs.1.gz"),
             (landfall, "-rw-r--r--", "usr/share/man/man5/landfall-lts.conf.5.gz"),
@@ -184,7 +188,9 @@ mod tests {
             (initramfs_tools, "-rwxr-xr-x", "usr/share/initramfs-tools/hooks/landfall"),
             (initramfs_tools, "-rwxr-xr-x", "usr/share/initramfs-tools/scripts/init-top/landfall"),
             (initramfs_tools, "-rw-r--r--", "usr/share/initramfs-tools/scripts/landfall"),
+            (initramfs_tools, "-rw-r--r--", "usr/share/doc/landfall-initramfs-tools/README.md"),
             (dracut, "-rwxr-xr-x", "usr/lib/dracut/modules.d/99landfall/module-setup.sh"),
+            (dracut, "-rw-r--r--", "usr/share/doc/landfall-dracut/README.md"),
             (dracut, "-rw-r--r--", "usr/lib/dracut/dracut.conf.d/landfall.conf"),
         ] {
             let content = dpkg_deb(package, &["--contents"]);

@@ -7,13 +7,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use landfall_tests::Arch;
-use landfall_tests::workshop::{self, workspace};
+use landfall_tests::workshop;
 
 use crate::deb::{self, PROGRAMS};
 use crate::{agent, needs, notices, say};
-
-/// What goes in beside the programs.
-const PARTS: &[&str] = &["LICENSE", "README.md", "hooks", "man"];
 
 /// Leaves `target/landfall/dist/landfall-VERSION.tar.xz`, and `SHA256SUMS` beside it.
 pub fn run() -> Result<()> {
@@ -42,9 +39,7 @@ fn pack(dist: &Path) -> Result<PathBuf> {
             fs::copy(workshop::program(program, arch)?, folder.join(program))?;
         }
     }
-    for part in PARTS {
-        deb::copy(&workspace().join(part), &tree.join(part))?;
-    }
+    deb::copy_parts(&tree)?;
     fs::write(tree.join(notices::FILE), notices::text()?)?;
     // Packages are made from a checkout.
     fs::remove_dir_all(tree.join("hooks/debian"))?;
@@ -102,6 +97,17 @@ mod tests {
             ["LICENSE", "README.md", notices::FILE, "hooks/initramfs.conf", "man/landfall.1"]
         {
             assert!(tree.join(path).is_file(), "{path}");
+        }
+        // Whoever unpacks it reads on where a README says; code and tests are in the repository.
+        for folder in ["", "initramfs", "initramfs/examples", "hooks/dracut", "hooks/mkosi"] {
+            let folder = tree.join(folder);
+            let text = fs::read_to_string(folder.join("README.md")).unwrap();
+            let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+            for link in links.filter(|link| {
+                !["http", "#", "src/", "tests/"].iter().any(|other| link.starts_with(other))
+            }) {
+                assert!(folder.join(link).exists(), "{link} of {}", folder.display());
+            }
         }
 
         let again = pack(&dist).unwrap();

@@ -269,7 +269,9 @@ bash "$debs/mkinitcpio/test.sh" "/lib/modules/$release" >"$out/said"
         let host = Recipe { script, ..initramfs_tools("bookworm") };
         let folder = tempfile::tempdir().unwrap();
         let mut given = deb::pack(&folder.path().join("debs")).unwrap();
-        given.push(workshop::workspace().join("hooks/mkinitcpio"));
+        for folder in ["mkinitcpio", "dracut"] {
+            given.push(workshop::workspace().join("hooks").join(folder));
+        }
         let out = folder.path().join("out");
         host.install(&host.base().unwrap(), &given, &out).unwrap();
         assert_eq!(fs::read_to_string(out.join("said")).unwrap(), "ok\n");

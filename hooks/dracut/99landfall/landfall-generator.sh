@@ -51,14 +51,20 @@ END
 ln -sf ../sysroot.mount "$normal/initrd-root-fs.target.requires/sysroot.mount"
 
 # Two of them on one card take each other's addresses away. With rd.neednet=1 theirs comes first,
-# and Landfall adopts it.
+# and Landfall adopts it. Read where Landfall and dracut read it; the last one counts.
+words=
+for file in /etc/cmdline.d/*.conf /etc/cmdline /proc/cmdline; do
+	[ -e "$file" ] || continue
+	while read -r line || [ -n "$line" ]; do
+		words="$words $line"
+	done < "$file"
+done
 neednet=no
-read -r line < /proc/cmdline || :
 set -f
-for word in $line; do
+for word in $words; do
 	case $word in
-	rd.neednet | rd.neednet=1 | rd.neednet=yes) neednet=yes ;;
-	rd.neednet=*) neednet=no ;;
+	rd.neednet=0 | rd.neednet=no | rd.neednet=off) neednet=no ;;
+	rd.neednet | rd.neednet=*) neednet=yes ;;
 	esac
 done
 if [ "$neednet" = yes ]; then

@@ -7,9 +7,11 @@
 /// The longest key, and so the deepest trie, that is believed; real ones have some 150 bytes. What
 /// waits to be visited is at most a node's 255 children for each letter: some 30 MB.
 const LONGEST: usize = 512;
-/// More than all keys with all their values have in any kernel, in bytes.
+/// More than all keys with all their values have in any kernel, in bytes of memory.
 const LARGEST: usize = 64 << 20;
-/// More nodes, and more entries, than any kernel has; a damaged file may lead in circles.
+/// What an entry costs besides its letters.
+const ENTRY: usize = size_of::<(String, String)>();
+/// More nodes, and more values of one, than any kernel has; a damaged file may lead in circles.
 const MOST: usize = 1 << 18;
 
 const MAGIC: u32 = 0xb007_f457;
@@ -81,7 +83,8 @@ impl Cursor<'_> {
             for _ in 0..self.number()?.min(MOST as u32) {
                 let _priority = self.number()?;
                 let value = String::from_utf8_lossy(self.text()?).into_owned();
-                *room = room.checked_sub(key.len().saturating_add(value.len()))?;
+                let letters = key.len().saturating_add(value.len());
+                *room = room.checked_sub(letters.saturating_add(ENTRY))?;
                 found.push((key.clone(), value));
             }
         }
@@ -150,6 +153,17 @@ mod tests {
         let mut circle = [&MAGIC.to_be_bytes()[..], &[0, 2, 0, 1], &[0x60, 0, 0, 12]].concat();
         circle.extend([b'a', b'a', 0x60, 0, 0, 12, 0, 0, 0, 0]);
         assert_eq!(entries(&circle), []);
+    }
+
+    /// One node that is its own two children and has a thousand values of no length.
+    #[test]
+    fn a_damaged_file_does_not_fill_the_memory() {
+        let root = (VALUES | CHILDREN | 12).to_be_bytes();
+        let mut file = [&MAGIC.to_be_bytes()[..], &[0, 2, 0, 1], &root].concat();
+        file.extend([b'a', b'b'].into_iter().chain(root).chain(root));
+        file.extend([&1000_u32.to_be_bytes()[..], &[0; 5000]].concat());
+        let found = entries(&file);
+        assert!(!found.is_empty() && found.len() <= LARGEST / ENTRY, "{}", found.len());
     }
 
     proptest::proptest! {

@@ -123,9 +123,8 @@ pub fn is_our_identifier(identifier: &str) -> bool {
     identifier.starts_with(OURS)
 }
 
-/// Whether the device is mounted, in whichever namespace, or swapped to: who does so claims it for
-/// himself.
-pub fn is_in_use(index: u32) -> bool {
+/// Whether the device is mounted, in whichever namespace: who mounts it claims it for himself.
+pub fn is_mounted(index: u32) -> bool {
     let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC;
     let opened = rustix::fs::open(format!("/dev/nbd{index}"), flags, Mode::empty());
     opened.is_err_and(|errno| errno == rustix::io::Errno::BUSY)

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
@@ -28,17 +29,22 @@ pub fn dhcpd(lab: &Lab, configuration: &str) -> Result<Daemon> {
 pub fn kea(lab: &Lab, configuration: &str) -> Result<Daemon> {
     let file = lab.file("kea.conf");
     fs::write(&file, configuration)?;
+    let mut command = kea_program(lab)?;
+    command.arg("-c").arg(file);
+    let mut daemon = Daemon::start(command, &lab.file("kea.log"))?;
+    daemon.wait_for(Socket::Udp(67))?;
+    Ok(daemon)
+}
+
+/// Kea without arguments, with everything that it writes in the lab.
+pub fn kea_program(lab: &Lab) -> Result<Command> {
     let mut command = workshop::packaged_program("usr/sbin/kea-dhcp4")?;
     command
-        .arg("-c")
-        .arg(file)
         .env("KEA_PIDFILE_DIR", lab.folder())
         .env("KEA_LOCKFILE_DIR", lab.folder())
         // It keeps its leases nowhere else.
         .env("KEA_DHCP_DATA_DIR", lab.folder());
-    let mut daemon = Daemon::start(command, &lab.file("kea.log"))?;
-    daemon.wait_for(Socket::Udp(67))?;
-    Ok(daemon)
+    Ok(command)
 }
 
 /// What a DHCP server has acknowledged so far, as its log has it: to which client which address.

@@ -9,7 +9,7 @@ mod ipv6;
 mod nbd;
 mod rogue;
 
-pub use dhcp::{Leases, dhcpd, kea, leased};
+pub use dhcp::{Leases, dhcpd, kea, kea_program, leased};
 pub use dnsmasq::{Dnsmasq, Ipv6};
 pub use files::{nginx, tftpd};
 pub use ipv6::{kea6, radvd};
