@@ -133,6 +133,8 @@ mod tests {
             driver: None,
             has_partner: None,
             primary: None,
+            mode: None,
+            is_usb: false,
             mac,
             permanent_mac: None,
             is_up: true,

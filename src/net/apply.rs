@@ -23,12 +23,20 @@ pub enum Lifetime {
     Forever,
 }
 
+/// What the kernel is told of a lease, or was.
+#[derive(Clone, Copy, Debug)]
+pub struct Told<'a> {
+    pub lease: &'a Lease,
+    /// See [`kernel::entries`].
+    pub rank: u32,
+}
+
 /// `old`: what the kernel has been told before.
 pub async fn ipv4(
     kernel: &Kernel,
     link: &Link,
-    old: Option<&Lease>,
-    lease: &Lease,
+    old: Option<Told<'_>>,
+    Told { lease, rank }: Told<'_>,
     origin: Origin,
     lifetime: Lifetime,
 ) -> Result<()> {
@@ -37,7 +45,7 @@ pub async fn ipv4(
         Lifetime::Forever => None,
     };
     kernel.set_address(link, lease, seconds).await?;
-    if let Some(old) = old
+    if let Some(Told { lease: old, .. }) = old
         && (old.address, old.prefix) != (lease.address, lease.prefix)
     {
         if let Err(error) = kernel.remove_address(link, old.address, old.prefix).await {
@@ -49,7 +57,8 @@ pub async fn ipv4(
     if origin == Origin::Host {
         return Ok(());
     }
-    let (before, after) = (old.map(kernel::entries).unwrap_or_default(), kernel::entries(lease));
+    let before = old.map(|old| kernel::entries(old.lease, old.rank)).unwrap_or_default();
+    let after = kernel::entries(lease, rank);
     for entry in before.iter().filter(|entry| !after.contains(entry)) {
         if let Err(error) = kernel.remove_route(link, entry, origin).await {
             log::debug!(target: "network", "{error}");
@@ -64,13 +73,12 @@ pub async fn ipv4(
     Ok(())
 }
 
-/// Addresses of DHCPv6, or typed ones with their router. What routers advertise is the kernel's.
+/// Addresses of DHCPv6, or typed ones. What routers advertise is the kernel's.
 pub async fn ipv6(
     kernel: &Kernel,
     link: &Link,
     old: Option<&Lease6>,
     lease: &Lease6,
-    origin: Origin,
 ) -> Result<()> {
     for given in &lease.addresses {
         let seconds = |seconds: Option<u32>| seconds.map(|seconds| seconds.saturating_add(GRACE));
@@ -85,15 +93,14 @@ pub async fn ipv6(
             log::debug!(target: "network", "{error}");
         }
     }
-    if origin == Origin::CommandLine
-        && let Some(gateway) = lease.gateway()
-    {
-        let on_link = is_beyond(gateway.into(), &networks6(lease));
-        let everywhere = Ipv6Net::default();
-        let done = kernel.add_route6(link, everywhere, Some(gateway), on_link, origin).await;
-        done.unwrap_or_else(|error| log::warn!(target: "network", "{error}"));
-    }
     Ok(())
+}
+
+/// The router that was typed with an address. `rank`: see [`kernel::entries`].
+pub async fn router6(kernel: &Kernel, link: &Link, lease: &Lease6, rank: u32) -> Result<()> {
+    let Some(gateway) = lease.gateway() else { return Ok(()) };
+    let on_link = is_beyond(gateway.into(), &networks6(lease));
+    kernel.add_route6(link, Ipv6Net::default(), Some(gateway), on_link, rank).await
 }
 
 /// Networks whose members are neighbours.
@@ -134,9 +141,9 @@ pub async fn route(
             let route = Route { to, via: Some(via) };
             kernel.add_route(link, &Entry { route, on_link, metric: 0 }, origin).await
         }
-        (IpNet::V6(to), None) => kernel.add_route6(link, to, None, false, origin).await,
+        (IpNet::V6(to), None) => kernel.add_route6(link, to, None, false, 0).await,
         (IpNet::V6(to), Some(IpAddr::V6(via))) => {
-            kernel.add_route6(link, to, Some(via), on_link, origin).await
+            kernel.add_route6(link, to, Some(via), on_link, 0).await
         }
         // The grammar lets no such route pass.
         (IpNet::V4(_), Some(IpAddr::V6(_))) | (IpNet::V6(_), Some(IpAddr::V4(_))) => Ok(()),

@@ -171,6 +171,12 @@ impl BondOptions {
         }
     }
 
+    /// Whether the bond's address is that of whichever port is in use.
+    pub fn has_its_ports_address(&self) -> bool {
+        // 1: active
+        self.number("fail_over_mac") == Some(1)
+    }
+
     /// For the kernel, in a message that makes the bond: all but [`Self::primary`].
     pub fn attributes(&self) -> Vec<InfoBond> {
         let effective = self.effective();

@@ -10,6 +10,11 @@ use super::{Lease, Lease6, NetworkPlan};
 /// A switch port that is still blocked by its spanning tree takes 30 s; nobody waits for that.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long a lease without a root waits for another link, where the root has to come from a lease:
+/// there is nothing to go on with. A spanning tree takes 30 s, and some ports as long to find out
+/// how fast they are.
+pub const PATIENCE_FOR_A_ROOT: Duration = Duration::from_secs(45);
+
 /// What a lease can do for this boot; a later one is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Worth {
@@ -99,6 +104,8 @@ pub enum Standing {
         worth: Worth,
         /// Nothing better can come.
         best: bool,
+        /// The boot would end with it, and another link may still get a lease.
+        lacks: bool,
         /// Time since the lease was granted.
         age: Duration,
     },
@@ -117,11 +124,11 @@ pub enum Verdict {
 /// The best lease wins; among equals, the earliest.
 pub fn judge(links: &[Standing]) -> Verdict {
     let leased = |link: &Standing| match *link {
-        Standing::Leased { worth, best, age } => Some((worth, best, age)),
+        Standing::Leased { worth, best, age, lacks } => Some((worth, (best, lacks), age)),
         Standing::NoCarrier | Standing::Trying { .. } => None,
     };
     let leases = links.iter().enumerate().filter_map(|(index, link)| Some((index, leased(link)?)));
-    let Some((winner, (worth, best, _))) =
+    let Some((winner, (worth, (best, lacks), _))) =
         leases.clone().max_by_key(|(_, (worth, _, age))| (*worth, *age))
     else {
         return Verdict::Wait;
@@ -129,11 +136,14 @@ pub fn judge(links: &[Standing]) -> Verdict {
     let hopes = |link: &Standing| matches!(link, Standing::Trying { .. });
     let is_promised_better =
         |link: &Standing| matches!(link, Standing::Trying { promised } if *promised > Some(worth));
-    let patience =
-        if links.iter().any(is_promised_better) { PATIENCE.saturating_mul(2) } else { PATIENCE };
+    let patience = match links.iter().any(is_promised_better) {
+        _ if lacks => PATIENCE_FOR_A_ROOT,
+        true => PATIENCE.saturating_mul(2),
+        false => PATIENCE,
+    };
     let waited = leases.map(|(_, (_, _, age))| age).max().unwrap_or_default();
     let rest = patience.saturating_sub(waited);
-    if best || rest.is_zero() || !links.iter().any(hopes) {
+    if best || rest.is_zero() || !(lacks || links.iter().any(hopes)) {
         Verdict::Take(winner)
     } else {
         Verdict::WaitFor(rest)
@@ -152,8 +162,9 @@ mod tests {
     #[test]
     #[rustfmt::skip]
     fn the_best_lease_wins_and_nobody_waits_for_nothing() {
-        let at = |worth, millis| Standing::Leased { worth, best: worth == Worth::NamesRoot, age: Duration::from_millis(millis) };
-        let boot = |millis| Standing::Leased { worth: Worth::NamesServer, best: true, age: Duration::from_millis(millis) };
+        let at = |worth, millis| Standing::Leased { worth, best: worth == Worth::NamesRoot, lacks: false, age: Duration::from_millis(millis) };
+        let rootless = |millis| Standing::Leased { worth: Worth::NamesServer, best: false, lacks: true, age: Duration::from_millis(millis) };
+        let boot = |millis| Standing::Leased { worth: Worth::NamesServer, best: true, lacks: false, age: Duration::from_millis(millis) };
         let plain = |millis| at(Worth::Usable, millis);
         let rest = |millis| WaitFor(Duration::from_millis(millis));
         let cases = [
@@ -170,6 +181,9 @@ mod tests {
             ("better beats earlier",                       vec![plain(900), at(Worth::NamesServer, 10)],  Take(1)),
             ("earlier beats later among equals",           vec![plain(10), plain(20)],                    Take(1)),
             ("a server does not do when a root is needed", vec![at(Worth::NamesServer, 0), TRYING],       rest(3000)),
+            ("a cable may still be plugged in",            vec![rootless(3000), NoCarrier],               rest(42_000)),
+            ("but the operator should know some day",      vec![rootless(45_000), NoCarrier],             Take(0)),
+            ("and a root needs no patience",               vec![rootless(3000), at(Worth::NamesRoot, 0)], Take(1)),
             ("the root does",                              vec![TRYING, at(Worth::NamesRoot, 0)],         Take(1)),
         ];
         for (case, links, expected) in cases {

@@ -9,6 +9,7 @@ mod settle;
 mod shape;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use super::kernel::{Change, Kernel, Link, Shape};
 use super::port::{Family, Port};
 use super::ra::Haste;
 use super::worker::Event;
-use super::{Lease, NetworkPlan, link};
+use super::{Lease, Mac, NetworkPlan, link};
 use crate::console;
 use crate::error::Result;
 use crate::machine::modules::unclaimed_network;
@@ -40,7 +41,22 @@ const AGAIN: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug)]
 struct Attempt {
     again_at: Instant,
-    has_failed: bool,
+    /// In a row.
+    failures: u32,
+}
+
+/// The link that the machine has booted from, after it has vanished.
+#[derive(Debug)]
+struct Lost {
+    mac: Mac,
+    family: Family,
+    lease: Option<Lease>,
+}
+
+impl Lost {
+    fn is(&self, link: &Link) -> bool {
+        link.permanent_mac.unwrap_or(link.mac) == self.mac
+    }
 }
 
 pub struct Desk {
@@ -65,6 +81,12 @@ pub struct Desk {
     /// The link that was given the address that was typed for whichever is chosen, while it is not
     /// known whether somebody else has that address.
     settling: Option<u32>,
+    /// Names of links that were made here.
+    made: Vec<String>,
+    /// See [`Lost`].
+    lost: Option<Lost>,
+    /// Addresses that links had before, to be asked for again.
+    known: BTreeMap<u32, Ipv4Addr>,
     lifetime: Lifetime,
     runs: u64,
 }
@@ -93,6 +115,9 @@ impl Desk {
             hastes: BTreeMap::new(),
             boot: None,
             settling: None,
+            made: Vec::new(),
+            lost: None,
+            known: BTreeMap::new(),
             lifetime: Lifetime::OfLease,
             runs: 0,
         };
@@ -197,6 +222,16 @@ impl Desk {
             Event::MakePermanent(renewers, reply) => {
                 let _ = reply.try_send(self.make_permanent(renewers).await);
             }
+            Event::Undo => {
+                for name in std::mem::take(&mut self.made).into_iter().rev() {
+                    let Some(link) = self.links.values().find(|link| link.name == name) else {
+                        continue;
+                    };
+                    let gone = self.kernel.remove(link).await;
+                    gone.unwrap_or_else(|error| log::warn!(target: "network", "{error}"));
+                }
+                return Ok(false);
+            }
             Event::Stop => {
                 for (index, haste) in std::mem::take(&mut self.hastes) {
                     if let Some(link) = self.links.get(&index) {
@@ -219,7 +254,7 @@ impl Desk {
             self.links.values().filter(|link| !self.ports.contains_key(&link.index)).collect();
         let driverless =
             if ports.is_empty() { unclaimed_network(Path::new("/sys")) } else { Vec::new() };
-        link::survey(&self.plan.description, &ports, &others, &driverless)
+        link::survey(&self.plan.description, &ports, &others, &driverless, self.wants)
     }
 
     async fn kernel_changed(&mut self, change: Change) -> Result<()> {
@@ -231,10 +266,16 @@ impl Desk {
             }
             Change::Gone(index) => {
                 self.links.remove(&index);
-                if let Some(port) = self.ports.remove(&index)
-                    && port.is_ours
-                {
+                self.hastes.remove(&index);
+                self.found.remove(&index);
+                let Some(port) = self.ports.remove(&index) else { return Ok(()) };
+                if port.is_ours {
                     log::warn!(target: "network", "{} is gone", port.link.name);
+                }
+                if let Some((_, family)) = self.boot.take_if(|(boot, _)| *boot == index) {
+                    let mac = port.link.permanent_mac.unwrap_or(port.link.mac);
+                    let lease = port.ipv4.applied.map(|(lease, _)| lease);
+                    self.lost = Some(Lost { mac, family, lease });
                 }
             }
             Change::Address(known) => self.address_changed(known),

@@ -21,6 +21,7 @@ use rtnetlink::packet_route::route::{
     RouteType,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{
     Handle, LinkBond, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVlan, MulticastGroup,
     RouteMessageBuilder,
@@ -55,6 +56,10 @@ pub struct Link {
     pub has_partner: Option<bool>,
     /// Of a bond: number of the port that it prefers.
     pub primary: Option<u32>,
+    /// Of a bond: the kernel's number of its mode.
+    pub mode: Option<u8>,
+    /// It comes and goes with a plug: also the way to the machine's own management controller.
+    pub is_usb: bool,
     /// Bytes.
     pub mtu: u32,
 }
@@ -96,9 +101,19 @@ pub enum Change {
     Missed,
 }
 
+/// Above what the kernel gives: a machine with many virtual functions tells of all of them at once.
+const HEARD_AT_ONCE: usize = 1 << 20;
+
 /// The kernel's ear.
+///
+/// What is asked goes over a connection of its own: of the one that hears of changes, answers may be
+/// lost together with changes, and who waits for a lost answer waits for ever.
 #[derive(Clone)]
-pub struct Kernel(Handle);
+pub struct Kernel {
+    handle: Handle,
+    /// The other connection ends with it.
+    _ear: Handle,
+}
 
 impl Kernel {
     /// Connects and gives each change of a link to `hear`. Must be called on the runtime.
@@ -107,11 +122,15 @@ impl Kernel {
         F: Fn(Change) -> R + Send + 'static,
         R: Future<Output = ()> + Send + 'static,
     {
-        let (connection, handle, mut messages) = rtnetlink::new_multicast_connection(&[
-            MulticastGroup::Link,
-            MulticastGroup::Ipv6Ifaddr,
-        ])
-        .while_doing(|| "connecting to the kernel's route netlink")?;
+        let doing = || "connecting to the kernel's route netlink";
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv6Ifaddr];
+        let (mut ear, _ear, mut messages) =
+            rtnetlink::new_multicast_connection(&groups).while_doing(doing)?;
+        if let Err(error) = ear.socket_mut().socket_mut().set_rx_buf_sz(HEARD_AT_ONCE) {
+            log::debug!(target: "network", "{}: {error}", doing());
+        }
+        tokio::spawn(ear);
+        let (connection, handle, _) = rtnetlink::new_connection().while_doing(doing)?;
         tokio::spawn(connection);
         tokio::spawn(async move {
             while let Some((message, _)) = messages.next().await {
@@ -137,11 +156,11 @@ impl Kernel {
                 }
             }
         });
-        Ok(Self(handle))
+        Ok(Self { handle, _ear })
     }
 
     pub async fn links(&self) -> Result<Vec<Link>> {
-        let links = self.0.link().get().execute();
+        let links = self.handle.link().get().execute();
         let links: Vec<LinkMessage> =
             links.try_collect().await.map_err(|error| explain("listing the links", error))?;
         Ok(links.into_iter().filter_map(read).collect())
@@ -149,7 +168,7 @@ impl Kernel {
 
     /// IPv4 addresses that links have, by the number of the link, primary ones only.
     pub async fn addresses(&self) -> Result<Vec<(u32, Ipv4Addr, u8)>> {
-        let mut request = self.0.address().get();
+        let mut request = self.handle.address().get();
         request.message_mut().header.family = AddressFamily::Inet;
         let all: Vec<AddressMessage> = request
             .execute()
@@ -161,7 +180,7 @@ impl Kernel {
 
     /// IPv4 routes of the main table that somebody has added, by the number of the link.
     pub async fn routes(&self) -> Result<Vec<(u32, Route)>> {
-        let request = self.0.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
+        let request = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
         let all: Vec<RouteMessage> = request
             .execute()
             .try_collect()
@@ -187,8 +206,14 @@ impl Kernel {
     }
 
     pub async fn set_mac(&self, link: &Link, mac: Mac) -> Result<()> {
-        let message = LinkUnspec::new_with_index(link.index).address(mac.0.to_vec()).build();
-        self.set(message, || format!("giving {} the address {mac}", link.name)).await
+        let message = || LinkUnspec::new_with_index(link.index).address(mac.0.to_vec()).build();
+        let doing = || format!("giving {} the address {mac}", link.name);
+        if !link.is_up || self.set(message(), doing).await.is_err() {
+            // Some drivers change it only while the link is down, which sets it up again.
+            self.set_down(link).await?;
+            self.set(message(), doing).await?;
+        }
+        Ok(())
     }
 
     /// Makes a bond, bridge or VLAN, down and empty.
@@ -206,7 +231,7 @@ impl Kernel {
             // Nothing is in a circle yet: a port may be used at once.
             Made::Bridge => with(LinkBridge::new(name).forward_delay(0), address).build(),
         };
-        self.0.link().add(message).execute().await.map_err(|error| {
+        self.handle.link().add(message).execute().await.map_err(|error| {
             let what = match what {
                 Made::Bond(_) => "bond".to_owned(),
                 Made::Vlan { id, .. } => format!("VLAN {id} as"),
@@ -225,9 +250,15 @@ impl Kernel {
             ]))
             .build();
         // RTM_SETLINK does not look at what only a bond has.
-        let changed = self.0.link().change(message).execute().await;
+        let changed = self.handle.link().change(message).execute().await;
         let doing = || format!("making {} the primary of {}", port.name, bond.name);
         changed.map_err(|error| explain(doing(), error))
+    }
+
+    /// Takes away a bond, bridge or VLAN.
+    pub async fn remove(&self, link: &Link) -> Result<()> {
+        let gone = self.handle.link().del(link.index).execute().await;
+        gone.map_err(|error| explain(format!("removing {}", link.name), error))
     }
 
     /// Gives a link to a bond or bridge.
@@ -243,7 +274,7 @@ impl Kernel {
     }
 
     async fn set(&self, message: LinkMessage, doing: impl FnOnce() -> String) -> Result<()> {
-        self.0.link().set(message).execute().await.map_err(|error| explain(doing(), error))
+        self.handle.link().set(message).execute().await.map_err(|error| explain(doing(), error))
     }
 
     /// Adds the address, or changes the lifetime of it. `None` is for ever.
@@ -255,7 +286,7 @@ impl Kernel {
     ) -> Result<()> {
         let (address, prefix) = (lease.address, lease.prefix);
         // The broadcast address is derived from the prefix; option 28 is wrong more often.
-        let mut request = self.0.address().add(link.index, address.into(), prefix).replace();
+        let mut request = self.handle.address().add(link.index, address.into(), prefix).replace();
         let mut life = CacheInfo::default();
         life.ifa_valid = lifetime_seconds.unwrap_or(u32::MAX);
         life.ifa_preferred = life.ifa_valid;
@@ -267,9 +298,9 @@ impl Kernel {
     }
 
     pub async fn remove_address(&self, link: &Link, address: Ipv4Addr, prefix: u8) -> Result<()> {
-        let mut request = self.0.address().add(link.index, address.into(), prefix);
+        let mut request = self.handle.address().add(link.index, address.into(), prefix);
         let message = std::mem::take(request.message_mut());
-        self.0
+        self.handle
             .address()
             .del(message)
             .execute()
@@ -280,7 +311,7 @@ impl Kernel {
     pub async fn add_route(&self, link: &Link, entry: &Entry, origin: Origin) -> Result<()> {
         let Route { to, via } = entry.route;
         let message = route_message(link.index, entry, origin);
-        self.0.route().add(message).replace().execute().await.map_err(|error| {
+        self.handle.route().add(message).replace().execute().await.map_err(|error| {
             let via = via.map(|via| format!(" through {via}")).unwrap_or_default();
             explain(format!("routing {to}{via} over {}", link.name), error)
         })
@@ -289,7 +320,7 @@ impl Kernel {
     pub async fn remove_route(&self, link: &Link, entry: &Entry, origin: Origin) -> Result<()> {
         let message = route_message(link.index, entry, origin);
         let to = entry.route.to;
-        self.0.route().del(message).execute().await.map_err(|error| {
+        self.handle.route().del(message).execute().await.map_err(|error| {
             explain(format!("removing the route to {to} over {}", link.name), error)
         })
     }
@@ -314,8 +345,10 @@ pub struct Entry {
 }
 
 /// The routes of a lease, in an order in which the kernel accepts them: it wants to know how to
-/// reach a router before it accepts a route through it.
-pub fn entries(lease: &Lease) -> Vec<Entry> {
+/// reach a router before it accepts a route through it. `rank` is 0 for the link of the boot: the
+/// kernel takes a route to the same network over another link for the same route, unless their
+/// metrics differ.
+pub fn entries(lease: &Lease, rank: u32) -> Vec<Entry> {
     let mut reachable = BTreeSet::from([lease.network()]);
     let (direct, through): (Vec<Route>, Vec<Route>) =
         lease.routes.iter().partition(|route| route.via.is_none());
@@ -328,7 +361,9 @@ pub fn entries(lease: &Lease) -> Vec<Entry> {
         // A second router for the same destination is a spare: it must not replace the first.
         let same = entries.iter().filter(|entry| entry.route.to == route.to).count();
         let on_link = route.via.is_some_and(|via| !reachable.iter().any(|net| net.contains(&via)));
-        entries.push(Entry { route, on_link, metric: u32::try_from(same).unwrap_or(u32::MAX) });
+        let spare = u32::try_from(same).unwrap_or(u32::MAX);
+        let rank = if route.via.is_some() { rank } else { 0 };
+        entries.push(Entry { route, on_link, metric: rank.saturating_add(spare) });
     }
     entries
 }
@@ -367,6 +402,11 @@ fn with<T>(
     }
 }
 
+fn is_usb(name: &str) -> bool {
+    let bus = std::fs::read_link(format!("/sys/class/net/{name}/device/subsystem"));
+    bus.is_ok_and(|bus| bus.ends_with("usb"))
+}
+
 /// The name of a port's driver.
 fn driver_of(name: &str) -> Option<String> {
     let link = std::fs::read_link(format!("/sys/class/net/{name}/device/driver")).ok()?;
@@ -384,6 +424,7 @@ fn read(message: LinkMessage) -> Option<Link> {
     let mut kind = if shape == Shape::Port { Kind::Port } else { Kind::Other };
     let (mut name, mut mac, mut permanent_mac, mut mtu) = (None, None, None, 0);
     let (mut master, mut lower, mut has_partner, mut primary) = (None, None, None, None);
+    let mut mode = None;
     let six = |bytes: Vec<u8>| Some(Mac(<[u8; 6]>::try_from(bytes).ok()?));
     for attribute in message.attributes {
         match attribute {
@@ -401,6 +442,10 @@ fn read(message: LinkMessage) -> Option<Link> {
                         LinkInfo::Kind(made) if kind == Kind::Port => kind = kind_of(&made),
                         LinkInfo::Data(InfoData::Bond(facts)) => {
                             has_partner = partner(&facts);
+                            mode = facts.iter().find_map(|fact| match fact {
+                                InfoBond::Mode(mode) => Some(u8::from(*mode)),
+                                _ => None,
+                            });
                             primary = facts.iter().find_map(|fact| match fact {
                                 InfoBond::Primary(index) => Some(*index),
                                 _ => None,
@@ -420,6 +465,7 @@ fn read(message: LinkMessage) -> Option<Link> {
     Some(Link {
         index: message.header.index,
         driver: if kind == Kind::Port { driver_of(&name) } else { None },
+        is_usb: kind == Kind::Port && is_usb(&name),
         name,
         shape,
         kind,
@@ -427,6 +473,7 @@ fn read(message: LinkMessage) -> Option<Link> {
         lower,
         has_partner,
         primary,
+        mode,
         mac: mac.unwrap_or(Mac([0; 6])),
         permanent_mac,
         is_up: flags.contains(LinkFlags::Up),
@@ -531,7 +578,7 @@ mod tests {
         for (case, address, routes, expected) in cases {
             let mut lease = lease(address);
             lease.routes = routes.iter().map(|text| route(text)).collect();
-            let shown: Vec<String> = entries(&lease).iter().map(|entry| {
+            let shown: Vec<String> = entries(&lease, 0).iter().map(|entry| {
                 let via = entry.route.via.map_or("-".to_owned(), |via| via.to_string());
                 let on_link = if entry.on_link { " onlink" } else { "" };
                 let metric = if entry.metric > 0 { format!(" metric {}", entry.metric) } else { String::new() };

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::choice::{Wants, Worth};
-use super::description::{Description, Selector};
+use super::description::{BOOTIF, Description, Selector};
 use super::kernel::{Link, Shape};
 use super::{Lease, Mac};
 
@@ -97,6 +97,7 @@ pub fn survey(
     links: &[(&str, Progress)],
     others: &[&Link],
     driverless: &[String],
+    wants: Wants,
 ) -> String {
     let mut missing = absent(wanted, links, others);
     if links.is_empty() {
@@ -128,8 +129,15 @@ pub fn survey(
                 if *lacks_partner {
                     parts.push(format!("the switch to answer {name} (802.3ad)"));
                 }
+                // A port that only carries VLANs.
+                if ipv4.is_none() && ipv6.is_none() {
+                    continue;
+                }
                 let (what, times, troubles) = asked(ipv4.as_ref(), ipv6.as_ref(), " or ");
                 parts.push(format!("{what} on {name} (asked {times}{troubles})"));
+            }
+            Progress::Ipv4(lease) if wants.lack_a_root(lease) => {
+                at_hand.push(format!("{} on {name} names no root", lease.address));
             }
             Progress::Ipv4(lease) => {
                 at_hand.push(format!("{} on {name} will do otherwise", lease.address));
@@ -171,7 +179,11 @@ fn absent(wanted: &Description, links: &[(&str, Progress)], others: &[&Link]) ->
         }
     }
     let named = wanted.addresses.iter().filter_map(|request| request.on.as_ref()?.name());
-    for name in named.filter(|name| !made.iter().any(|(made, _)| made == name)) {
+    // Others need not be there, and a name made of an address is no link's.
+    let bootdev = wanted.bootdev.as_deref().filter(|name| Selector::named(name).name().is_some());
+    let bootdev =
+        bootdev.filter(|name| *name != BOOTIF && !named.clone().any(|named| named == *name));
+    for name in named.chain(bootdev).filter(|name| !made.iter().any(|(made, _)| made == name)) {
         if !is_there(name) {
             lines.push(format!("the link {name} to appear"));
         }
@@ -266,6 +278,8 @@ mod tests {
             driver: None,
             has_partner: None,
             primary: None,
+            mode: None,
+            is_usb: false,
             mac: SET,
             permanent_mac,
             is_up: false,
@@ -351,11 +365,15 @@ mod tests {
              "a DHCPv6 server on eth1 (asked 3 times)"),
             (bonded(), vec![("bond0", Progress::Asking { lasts: Duration::ZERO, ipv4: asked(2, None), ipv6: None, lacks_partner: true })], &others[..], vec![],
              "the switch to answer bond0 (802.3ad), an offer on bond0 (asked 2 times)"),
+            (Description { bootdev: Some("eth9".into()), ..any() }, vec![("eth0", leased.clone())], &others[..], vec![],
+             "the link eth9 to appear; 10.0.0.5 on eth0 will do otherwise"),
+            (any(), vec![("eth0", asking(None, None)), ("eth1", asking(asked(1, None), None))], &others[..], vec![],
+             "an offer on eth1 (asked 1 times)"),
             (any(), vec![("eth0", leased), ("eth1", asking(asked(6, Some(useless)), None))], &others[..], vec![],
              "an offer on eth1 (asked 6 times; 10.0.0.9 offers nothing usable: it has no subnet mask); 10.0.0.5 on eth0 will do otherwise"),
         ];
         for (wanted, links, others, driverless, expected) in cases {
-            assert_eq!(survey(&wanted, &links, others, &driverless), expected);
+            assert_eq!(survey(&wanted, &links, others, &driverless, Wants::of(&plan())), expected);
         }
     }
 
@@ -381,6 +399,9 @@ mod tests {
             "eth7 is not used: 2001:db8::5, but it names no boot server",
             "no carrier on eth1, eth5",
         ];
+        let rootless = [("eth0", Progress::Ipv4(Box::new(lease("10.0.0.5/24")))), ("eth1", Progress::NoCarrier)];
+        let wants = Wants { root: true, ..Wants::of(&plan()) };
+        assert_eq!(survey(&Description::default(), &rootless, &[], &[], wants), "carrier on eth1; 10.0.0.5 on eth0 names no root");
         let winner = ("eth0", Worth::NamesServer);
         assert_eq!(why_not(&losers, winner, Wants::of(&plan())), expected);
     }

@@ -56,6 +56,7 @@ mod worker;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 pub use keep::{Left, Renewer, Renewers, RunFile, Wishes};
 pub use lease::{Lease, LeaseFile, Leases, Route};
@@ -72,7 +73,12 @@ use dial::Literal;
 use dns::Resolver;
 use keep::{Inheritance, Kept};
 use kernel::Origin;
+use lease6::Origin6;
 use worker::Worker;
+
+/// How long links that the configuration describes may take to bring an address: an aggregate whose
+/// switch speaks every 30 s gets two chances.
+const PATIENCE_WITH_SETTINGS: Duration = Duration::from_secs(75);
 
 /// A configured link. Its leases are renewed in the background until [`Network::stop`].
 #[derive(Debug)]
@@ -89,8 +95,19 @@ pub struct Network {
 /// Waits until one link is configured. `Err` only for what waiting cannot cure: a kernel without
 /// netlink, or a static address that the kernel refuses.
 pub fn bring_up(plan: &NetworkPlan) -> Result<Network> {
-    let (worker, boot) = Worker::start(plan)?;
+    bring_up_within(plan, None)
+}
+
+fn bring_up_within(plan: &NetworkPlan, patience: Option<Duration>) -> Result<Network> {
+    let (worker, boot) = Worker::start(plan, patience)?;
     let mut plan = plan.clone();
+    if let Some(request) = boot.request.clone() {
+        // What was typed for this link counts more than what was typed for another.
+        plan.boot_server = request.server.or(plan.boot_server);
+        plan.hostname = request.hostname.or(plan.hostname);
+        plan.dns = joined(&request.dns, &plan.dns);
+        plan.ntp = joined(&request.ntp, &plan.ntp);
+    }
     plan.addressing = match (&boot.ipv4, boot.origin) {
         (Some(lease), Origin::Host | Origin::CommandLine) => {
             let Lease { address, prefix, .. } = *lease;
@@ -115,15 +132,27 @@ impl Network {
     }
 
     /// The network of this plan in place of the one that there is. A link that stays keeps its
-    /// address; one that becomes a part of another gives it to that, by the same lease.
+    /// address; one that becomes a part of another gives it to that, by the same lease. When the new
+    /// one brings no address in a minute, the old one it is again, with a warning: a mistake in a
+    /// configuration must not keep a thousand machines from reading its correction.
     ///
     /// # Errors
     /// As [`bring_up`].
     pub fn rebuilt(self, plan: &NetworkPlan) -> Result<Self> {
         log::info!(target: "network", "the configuration describes other links (NET_*)");
-        let before = self.leases.clone();
+        let (before, old) = (self.leases.clone(), self.plan.clone());
+        let mut plan = plan.clone();
+        // What is made of the port that has booted has its address, and with it the lease.
+        let booted = self.boot.permanent_mac.unwrap_or(self.boot.mac);
+        plan.description.bootif = plan.description.bootif.or(Some(booted));
         self.stop();
-        let mut network = bring_up(plan)?;
+        let mut network = match bring_up_within(&plan, Some(PATIENCE_WITH_SETTINGS)) {
+            Err(error) => {
+                log::warn!(target: "network", "NET_*: {error}; the links stay as they were");
+                bring_up(&old)?
+            }
+            Ok(network) => network,
+        };
         network.leases.remember(&before);
         Ok(network)
     }
@@ -164,14 +193,22 @@ impl Network {
 
     /// Those that were typed, then those of the leases, which may have become more since.
     pub fn dns(&self) -> Vec<IpAddr> {
-        let described = self.worker.describe().unwrap_or_default();
-        let now = described.into_iter().find(|configured| configured.boots);
-        let leases = now.map_or_else(
-            || self.leases.clone(),
-            |now| Leases { ipv4: now.ipv4.or(self.leases.ipv4.clone()), ipv6: now.ipv6 },
-        );
+        self.dns_of(&self.leases_of_now())
+    }
+
+    fn dns_of(&self, leases: &Leases) -> Vec<IpAddr> {
         let theirs = if self.plan.description.ignore_peer_dns { Vec::new() } else { leases.dns() };
         joined(&joined(&self.plan.dns, &self.plan.description.dns), &theirs)
+    }
+
+    /// The second family may have come after the link was chosen.
+    fn leases_of_now(&self) -> Leases {
+        let described = self.worker.describe().unwrap_or_default();
+        let now = described.into_iter().find(|configured| configured.boots);
+        now.map_or_else(
+            || self.leases.clone(),
+            |now| Leases { ipv4: now.ipv4.or(self.leases.ipv4.clone()), ipv6: now.ipv6 },
+        )
     }
 
     /// Addresses of `host`, at least one. A failure that [`crate::error::Error::is_transient`] is
@@ -179,8 +216,9 @@ impl Network {
     pub fn resolve(&self, host: &str) -> Result<Vec<IpAddr>> {
         // A router may name a server of the link alone (RFC 8106 section 5.1).
         let at = |server| scoped(server, self.link()).at(dns::PORT).ok();
-        let servers = self.dns().into_iter().filter_map(at).collect();
-        let resolver = Resolver { servers, search: self.leases.search() };
+        let leases = self.leases_of_now();
+        let servers = self.dns_of(&leases).into_iter().filter_map(at).collect();
+        let resolver = Resolver { servers, search: leases.search() };
         resolver.look_up(host, Path::new("/etc/hosts"))
     }
 
@@ -223,13 +261,22 @@ impl Network {
                 let _ = self.renewers.set(renewers);
                 let lease = self.leases.ipv4.as_ref();
                 let lasts = lease.and_then(|lease| Some((lease.address, lease.lease_seconds?)));
-                if let (Renewer::Nobody, Some((address, seconds))) = (renewers.ipv4, lasts) {
+                let tell = |address: IpAddr, seconds: u32| {
                     log::info!(
                         target: "network",
                         "nobody in this root renews the lease of {seconds} s: {address} stays on {}, \
                          and the DHCP server must not give it to another",
                         self.link()
                     );
+                };
+                if let (Renewer::Nobody, Some((address, seconds))) = (renewers.ipv4, lasts) {
+                    tell(address.into(), seconds);
+                }
+                let ipv6 = self.leases.ipv6.as_ref().and_then(Lease6::address);
+                let lasts = ipv6.filter(|given| given.origin == Origin6::Dhcp);
+                let lasts = lasts.and_then(|given| Some((given.address, given.valid_seconds?)));
+                if let (Renewer::Nobody, Some((address, seconds))) = (renewers.ipv6, lasts) {
+                    tell(address.into(), seconds);
                 }
             }
             Err(error) => log::warn!(target: "network", "{error}; the link may be lost later"),

@@ -157,12 +157,14 @@ impl Port {
         ipv4.max(Some(wants.worth6(&self.ipv6.lease()))).unwrap_or(Worth::Usable)
     }
 
-    /// Bytes, where a lease or a router says so. The kernel itself makes packets of IPv6 smaller if a
+    /// Bytes, where somebody typed them, or a lease or a router says so. The kernel itself makes packets of IPv6 smaller if a
     /// router says so, but not larger than the link's frames.
     pub fn learned_mtu(&self) -> Option<u32> {
+        // Also of an `ip=` that names no link.
+        let typed = self.request.mtu;
         let of_lease = self.ipv4.lease().and_then(|(lease, _)| lease.mtu).map(u32::from);
         let of_router = self.ipv6.said.as_ref().and_then(|said| said.mtu);
-        of_lease.or(of_router.filter(|mtu| *mtu > USUAL_MTU))
+        typed.or(of_lease).or(of_router.filter(|mtu| *mtu > USUAL_MTU))
     }
 
     /// The kernel has an address of ours for it.
@@ -170,9 +172,11 @@ impl Port {
         self.is_ours && (self.ipv4.applied.is_some() || self.ipv6.usable_since.is_some())
     }
 
-    /// The carrier has gone, or the link is down.
+    /// The carrier has gone, or the link is down: with which the kernel forgets its routes.
     pub fn has_lost_its_carrier(&mut self) {
         self.since = None;
+        self.ipv4.is_news = true;
+        self.routes.clear();
         self.ipv4.stop();
         self.ipv6.stop();
     }

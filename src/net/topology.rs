@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::bond::BondOptions;
-use super::description::{AddressRequest, Bond, Bridge, Description, Selector, Vlan};
+use super::description::{AddressRequest, BOOTIF, Bond, Bridge, Description, Selector, Vlan};
 use super::kernel::{Kind, Link};
 use super::{HardwareAddress, Mac};
 
@@ -23,6 +23,11 @@ pub enum Action {
         name: String,
         what: Made,
         mac: Option<Mac>,
+    },
+    /// A bond that somebody else made, in another way than was described, and that is empty: the
+    /// module makes one of its own when it is loaded without options.
+    Remove {
+        index: u32,
     },
     /// The link gives up its addresses, and is down until its new master sets it up.
     Join {
@@ -83,7 +88,12 @@ pub fn next(wanted: &Description, links: &[Link], learned: &BTreeMap<u32, u32>) 
     if !renames.is_empty() {
         return renames;
     }
+    let mistaken = view.mistaken();
+    if !mistaken.is_empty() {
+        return mistaken;
+    }
     let mut actions = view.made();
+    actions.extend(view.readdressed());
     actions.extend(view.joined());
     actions.extend(view.preferred());
     actions.extend(view.tuned());
@@ -118,6 +128,15 @@ pub fn request<'a>(
     means.then_some(general)
 }
 
+/// Whether this name, of whatever kind, means the link.
+pub fn is_meant(wanted: &Description, name: &str, link: &Link) -> bool {
+    let selector = match wanted.bootif {
+        Some(mac) if name == BOOTIF => Selector::Mac(mac),
+        _ => Selector::named(name),
+    };
+    View { wanted, links: &[], learned: &BTreeMap::new() }.is(&selector, link)
+}
+
 struct View<'a> {
     wanted: &'a Description,
     links: &'a [Link],
@@ -139,8 +158,14 @@ impl<'a> View<'a> {
             Selector::Driver(driver) => {
                 link.kind == Kind::Port && link.driver.as_ref() == Some(driver)
             }
-            Selector::Physical => link.kind == Kind::Port,
+            Selector::Physical => {
+                link.kind == Kind::Port && (!link.is_usb || self.is_booted_from(link))
+            }
         }
+    }
+
+    fn is_booted_from(&self, link: &Link) -> bool {
+        self.wanted.bootif.is_some_and(|mac| link.permanent_mac.unwrap_or(link.mac) == mac)
     }
 
     fn hardware_of(&self, name: &str) -> Option<&'a HardwareAddress> {
@@ -189,6 +214,8 @@ impl<'a> View<'a> {
             }
             match self.named(name) {
                 None => actions.push(Action::Rename { index: link.index, to: name.clone() }),
+                // Two ports of one card may share its address, and the name is one's already.
+                Some(other) if other.kind == Kind::Port && self.is_called_rightly(other) => {}
                 // Out of the way, also of one that wants this one's name in turn.
                 Some(other) => {
                     let to = format!("was-{}", other.index);
@@ -199,6 +226,21 @@ impl<'a> View<'a> {
             }
         }
         actions
+    }
+
+    fn mistaken(&self) -> Vec<Action> {
+        let mistaken = self.wanted.bonds.iter().filter_map(|bond| {
+            let other = self.named(&bond.name)?;
+            let mode = u8::from(bond.options.mode());
+            let is_empty = self.links.iter().all(|link| link.master != Some(other.index));
+            let is_other = other.mode.is_some_and(|other| other != mode);
+            (is_other && is_empty).then_some(Action::Remove { index: other.index })
+        });
+        mistaken.collect()
+    }
+
+    fn is_called_rightly(&self, link: &Link) -> bool {
+        self.hardware_of(&link.name).is_some_and(|hardware| has_address(link, hardware))
     }
 
     fn made(&self) -> Vec<Action> {
@@ -234,12 +276,35 @@ impl<'a> View<'a> {
     /// inside: the kernel's choice.
     fn address_of_composed(&self, name: &str, parts: &[Selector]) -> Option<Option<Mac>> {
         let first = parts.iter().find_map(|part| self.find(part))?;
+        // A part of a bond has the bond's address.
+        let first_mac = first.permanent_mac.unwrap_or(first.mac);
         let is_part = |link: &&Link| parts.iter().any(|part| self.is(part, link));
         let booted = self.wanted.bootif.and_then(|mac| {
             let has = |link: &&Link| link.permanent_mac.unwrap_or(link.mac) == mac;
             self.links.iter().filter(has).find(is_part).map(|_| mac)
         });
-        Some(self.cloned_mac(name).or(booted).or(Some(first.mac)))
+        Some(self.cloned_mac(name).or(booted).or(Some(first_mac)))
+    }
+
+    /// Bonds and bridges whose address is not the one that [`Self::address_of_composed`] says by now:
+    /// which port is there first is the drivers' business. Bonds that already have a lease are the
+    /// caller's.
+    fn readdressed(&self) -> Vec<Action> {
+        let Description { bonds, bridges, .. } = self.wanted;
+        let bonds = bonds.iter().filter(|bond| !bond.options.has_its_ports_address());
+        let bonds = bonds.map(|bond| (&bond.name, &bond.members));
+        let bridges = bridges.iter().map(|bridge| (&bridge.name, &bridge.ports));
+        let mut actions = Vec::new();
+        for (name, parts) in bonds.chain(bridges) {
+            if let Some(link) = self.named(name)
+                && let Some(Some(mac)) = self.address_of_composed(name, parts)
+                && link.mac != mac
+                && matches!(link.kind, Kind::Bond | Kind::Bridge)
+            {
+                actions.push(Action::SetMac { index: link.index, mac });
+            }
+        }
+        actions
     }
 
     fn cloned_mac(&self, name: &str) -> Option<Mac> {
@@ -323,7 +388,8 @@ impl<'a> View<'a> {
         master.is_some_and(|master| master.kind == Kind::Bond)
     }
 
-    /// What was asked for this link, or for one above it.
+    /// What was asked for this link, or, where that is more than it has, for one above it: others on
+    /// it must not shrink because one does.
     fn mtu_of(&self, link: &Link, depth: u32) -> Option<u32> {
         if depth > 8 {
             return None;
@@ -339,7 +405,10 @@ impl<'a> View<'a> {
             link.master == Some(other.index)
                 || (other.kind == Kind::Vlan && other.lower == Some(link.index))
         });
-        own.or_else(|| above.filter_map(|above| self.mtu_of(above, depth.saturating_add(1))).max())
+        own.or_else(|| {
+            let above = above.filter_map(|above| self.mtu_of(above, depth.saturating_add(1))).max();
+            above.filter(|mtu| *mtu > link.mtu)
+        })
     }
 
     fn depth(&self, index: u32, level: u32) -> u32 {
@@ -387,6 +456,8 @@ mod tests {
             has_carrier: false,
             has_partner: None,
             primary: None,
+            mode: None,
+            is_usb: false,
             mtu: 1500,
         }
     }
@@ -463,6 +534,7 @@ mod tests {
                 }
                 links[at].mtu = *mtu;
             }
+            Action::Remove { index } => links.retain(|link| link.index != *index),
             Action::SetPrimary { index, port } => {
                 let at = at(links, *index);
                 links[at].primary = Some(*port);
@@ -515,7 +587,7 @@ mod tests {
             addresses: vec![AddressRequest { mtu: typed, ..request(Some(name("bond0.5"))) }],
             ..Description::default()
         };
-        for (case, typed, expected) in [("of the lease", None, 9000), ("as was typed", Some(1400), 1400)] {
+        for (case, typed, expected) in [("of the lease", None, [9000, 9000]), ("as was typed", Some(1400), [1500, 1400])] {
             let mut links = vec![port(1, "eth0")];
             settle(&wanted(typed), &mut links);
             let learned = BTreeMap::from([(named(&links, "bond0.5").index, 9000)]);
@@ -523,7 +595,7 @@ mod tests {
                 carry_out(&action, &mut links);
             }
             let sizes = ["bond0", "bond0.5"].map(|name| named(&links, name).mtu);
-            assert_eq!(sizes, [expected; 2], "{case}");
+            assert_eq!(sizes, expected, "{case}");
         }
     }
 
@@ -536,11 +608,13 @@ mod tests {
             ("by driver",              vec![Selector::Driver("e1000e".into())],    vec!["eth0", "eth1"]),
             ("another driver",         vec![Selector::Driver("igb".into())],       vec![]),
             ("all that has a socket",  vec![Selector::Physical],                   vec!["eth0", "eth1"]),
+            ("no management controller", vec![Selector::Physical, name("none")],   vec!["eth0", "eth1"]),
             ("twice is once",          vec![name("eth0"), Selector::Mac(A)],       vec!["eth0"]),
         ];
         for (case, members, expected) in cases {
             let wanted = Description { bonds: vec![bond("bond0", &members)], ..Description::default() };
-            let mut links = vec![port(1, "eth0"), port(2, "eth1"), link(9, "tun0", Kind::Other)];
+            let usb = Link { is_usb: true, driver: Some("cdc_ether".into()), mac: OTHER, ..port(8, "eth8") };
+            let mut links = vec![port(1, "eth0"), port(2, "eth1"), usb, link(9, "tun0", Kind::Other)];
             settle(&wanted, &mut links);
             let joined: Vec<_> = links.iter().filter(|l| l.master.is_some()).map(|l| l.name.as_str()).collect();
             assert_eq!(joined, expected, "{case}");
@@ -565,6 +639,46 @@ mod tests {
         let mut links = vec![port(1, "eth0"), port(2, "eth1")];
         settle(&wanted, &mut links);
         assert_eq!(named(&links, "bond0").mac, OTHER);
+    }
+
+    #[test]
+    fn the_address_of_a_bond_does_not_depend_on_which_driver_is_faster() {
+        let members = [name("eth0"), name("eth1")];
+        let bonds = || vec![bond("bond0", &members)];
+        for (bootif, expected) in [(None, A), (Some(B), B), (Some(A), A)] {
+            let wanted = Description { bonds: bonds(), bootif, ..Description::default() };
+            for first in [port(1, "eth0"), port(2, "eth1")] {
+                let mut links = vec![first.clone()];
+                settle(&wanted, &mut links);
+                let other = if first.index == 1 { port(2, "eth1") } else { port(1, "eth0") };
+                links.push(other);
+                settle(&wanted, &mut links);
+                assert_eq!(
+                    named(&links, "bond0").mac,
+                    expected,
+                    "{bootif:?}, first {}",
+                    first.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_bond_of_another_mode_is_made_anew() {
+        let options = BondOptions::parse("mode=802.3ad").unwrap();
+        let wanted = Description {
+            bonds: vec![Bond { options, ..bond("bond0", &[name("eth0")]) }],
+            ..Description::default()
+        };
+        let rr = || Link { mode: Some(0), ..link(7, "bond0", Kind::Bond) };
+        let mut links = vec![port(1, "eth0"), rr()];
+        let actions = settle(&wanted, &mut links);
+        assert_eq!(actions[0], Action::Remove { index: 7 });
+        assert_ne!(named(&links, "bond0").index, 7);
+        let in_use = Link { master: Some(7), ..port(2, "eth1") };
+        let links = [port(1, "eth0"), in_use, rr()];
+        let actions = next(&wanted, &links, &BTreeMap::new());
+        assert!(!actions.contains(&Action::Remove { index: 7 }), "somebody uses it: {actions:?}");
     }
 
     #[test]
@@ -598,7 +712,7 @@ mod tests {
         let up = |link: Link| Link { is_up: true, ..link };
         let links = [
             up(Link { master: Some(7), ..port(1, "eth0") }),
-            up(link(7, "bond0", Kind::Bond)),
+            up(Link { mac: A, ..link(7, "bond0", Kind::Bond) }),
             up(Link { lower: Some(7), ..link(8, "bond0.5", Kind::Vlan) }),
             port(2, "eth1"),
         ];

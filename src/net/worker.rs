@@ -52,13 +52,15 @@ pub enum Event {
     },
     Describe(handoff::SyncSender<Vec<Configured>>),
     MakePermanent(Renewers, handoff::SyncSender<Result<()>>),
+    /// The links that were made are taken away again, and the thread ends.
+    Undo,
     Stop,
 }
 
 impl Worker {
     /// Starts the thread, and returns when it has a configured link. `Err` only for what waiting
-    /// cannot cure.
-    pub fn start(plan: &NetworkPlan) -> Result<(Self, Configured)> {
+    /// cannot cure, or when that lasts longer than `patience`: then links are as they were.
+    pub fn start(plan: &NetworkPlan, patience: Option<Duration>) -> Result<(Self, Configured)> {
         let doing = || "starting the network thread";
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
@@ -73,7 +75,20 @@ impl Worker {
             .name("network".into())
             .spawn(move || runtime.block_on(work(plan, inbox, outbox, settle)))
             .while_doing(doing)?;
-        let settled = settled.recv().map_err(|_| Error::refused(doing(), "it has ended"))??;
+        let ended = || Error::refused(doing(), "it has ended");
+        let settled = match patience {
+            None => settled.recv().map_err(|_| ended())?,
+            Some(patience) => match settled.recv_timeout(patience) {
+                Ok(settled) => settled,
+                Err(handoff::RecvTimeoutError::Disconnected) => return Err(ended()),
+                Err(handoff::RecvTimeoutError::Timeout) => {
+                    // It may have ended meanwhile; that is what we want.
+                    let _ = events.blocking_send(Event::Undo);
+                    let _ = thread.join();
+                    return Err(Error::silence("waiting for one of these links", patience));
+                }
+            },
+        }?;
         Ok((Self { events, thread }, settled))
     }
 
@@ -82,7 +97,8 @@ impl Worker {
         self.ask("asking what is configured", Event::Describe)
     }
 
-    /// Lets the addresses outlive their leases, for systems in which nobody renews them (`renewers` says in which family that is).
+    /// Lets the addresses outlive their leases, for systems in which nobody renews them (`renewers`
+    /// says in which family that is).
     pub fn make_permanent(&self, renewers: Renewers) -> Result<()> {
         let question = |reply| Event::MakePermanent(renewers, reply);
         self.ask("making the address permanent", question)?
@@ -96,7 +112,10 @@ impl Worker {
         let ended = || Error::refused(doing, "the network thread has ended");
         let (reply, outcome) = handoff::sync_channel(1);
         self.events.blocking_send(question(reply)).map_err(|_| ended())?;
-        outcome.recv_timeout(PATIENCE).map_err(|_| ended())
+        outcome.recv_timeout(PATIENCE).map_err(|error| match error {
+            handoff::RecvTimeoutError::Timeout => Error::silence(doing, PATIENCE),
+            handoff::RecvTimeoutError::Disconnected => ended(),
+        })
     }
 
     /// Ends the thread and closes its sockets; the link stays as it is, the lease is not given

@@ -51,7 +51,8 @@ impl Desk {
         port.ipv4.stage = Stage::asking(now);
         port.ipv4.as_found_at = found.map(|_| now + adopt::PATIENCE);
         let is_configured = found.is_some();
-        let address = found.map(|found| found.lease.address).or(request);
+        let before = self.known.get(&port.link.index).copied();
+        let address = found.map(|found| found.lease.address).or(before).or(request);
         let known = address.map(|address| dhcp::Known { address, is_configured });
         let run = self.run();
         let (index, outbox) = (port.link.index, self.outbox.clone());
@@ -139,7 +140,8 @@ impl Desk {
         match pxe::ask(&target, &identity, lease.address, port.ipv4.boot_server, patience).await {
             Ok(Some((server, boot))) => {
                 log::info!(target: "network", "{}: the boot server {server} says what to boot", target.name);
-                boot.complete(&mut lease);
+                boot.clone().complete(&mut lease);
+                port.ipv4.boot = Some(boot);
                 port.ipv4.leased(lease.clone(), Origin::Dhcp);
                 port.ipv4.applied = Some((lease, Origin::Dhcp));
             }

@@ -83,14 +83,8 @@ impl Desk {
                 | dhcp6::News::Informed(lease) => {
                     client.has_answered = true;
                     let before = port.ipv6.given.take();
-                    let outcome = apply::ipv6(
-                        &self.kernel,
-                        &port.link,
-                        before.as_ref(),
-                        &lease,
-                        Origin::Dhcp,
-                    )
-                    .await;
+                    let outcome =
+                        apply::ipv6(&self.kernel, &port.link, before.as_ref(), &lease).await;
                     if let Err(error) = outcome {
                         log::warn!(target: "network", "{error}");
                     }
@@ -203,7 +197,12 @@ impl Desk {
                         self.hold(index).await;
                         return;
                     }
-                    _ => Some(format!("{} takes its offer back{words}", who(server))),
+                    Some((lease, _)) => {
+                        log::warn!(target: "network", "{name}: {} takes the lease of {} back{words}; another is asked for", who(server), lease.address);
+                        port.ipv4.stage = Stage::asking(Instant::now());
+                        return;
+                    }
+                    None => Some(format!("{} takes its offer back{words}", who(server))),
                 }
             }
             Report::News(News::Granted(lease) | News::Extended(lease))
@@ -225,11 +224,15 @@ impl Desk {
                         log::warn!(target: "network", "{name}: its address changes from {} to {}", before.address, lease.address);
                     }
                 }
-                port.ipv4.leased(*lease, Origin::Dhcp);
+                let mut lease = *lease;
+                if let Some(boot) = port.ipv4.boot.clone() {
+                    boot.complete(&mut lease);
+                }
+                port.ipv4.leased(lease, Origin::Dhcp);
                 // The same lease again means a new end of it.
                 port.ipv4.is_news = true;
                 if port.is_ours
-                    && let Err(error) = self.apply(index).await
+                    && let Err(error) = self.apply(index, boots).await
                 {
                     log::warn!(target: "network", "{error}");
                 }

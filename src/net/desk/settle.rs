@@ -7,50 +7,55 @@ use tokio::time::Instant;
 
 use super::{Desk, TICK};
 use crate::error::Result;
-use crate::net::apply::{self, Lifetime};
-use crate::net::choice;
+use crate::net::apply::{self, Lifetime, Told};
+use crate::net::choice::{Standing, Worth};
 use crate::net::configured::Configured;
 use crate::net::description::{Ipv6Method, RouteRequest};
 use crate::net::keep::{Renewer, Renewers};
 use crate::net::kernel::{Kernel, Link, Origin};
 use crate::net::port::{Family, Port};
-use crate::net::{Lease, Lease6, arp, link};
+use crate::net::{Lease, Lease6, arp, link, topology};
 
 impl Desk {
     /// Keeps address and routes although the lease has gone, until there is another.
     pub(super) async fn hold(&self, index: u32) {
         let Some(port) = self.ports.get(&index) else { return };
         let Some((lease, origin)) = &port.ipv4.applied else { return };
-        let old = Some(lease);
+        let told = Told { lease, rank: port.ipv4.rank };
         let (kernel, link) = (&self.kernel, &port.link);
-        if let Err(error) = apply::ipv4(kernel, link, old, lease, *origin, Lifetime::Forever).await
-        {
-            log::warn!(target: "network", "{error}");
-        }
+        let held = apply::ipv4(kernel, link, Some(told), told, *origin, Lifetime::Forever).await;
+        held.unwrap_or_else(|error| log::warn!(target: "network", "{error}"));
     }
 
-    /// Makes the kernel's link what its lease says, if that has changed.
-    pub(super) async fn apply(&mut self, index: u32) -> Result<()> {
+    /// Makes the kernel's link what its lease says, if that has changed. `boots`: it is the link of
+    /// the boot, whose routes come before those of others.
+    pub(super) async fn apply(&mut self, index: u32, boots: bool) -> Result<()> {
         let lifetime = self.lifetime;
         // Before the first connection, which would otherwise begin with a size that does not fit.
         self.shape().await;
         let Some(port) = self.ports.get_mut(&index) else { return Ok(()) };
         let Some((lease, origin)) = port.ipv4.lease() else { return Ok(()) };
         let lease = lease.clone();
-        if !port.ipv4.is_news && port.ipv4.applied.is_some() {
+        let rank = if boots { 0 } else { rank_of_others(index) };
+        if !port.ipv4.is_news && port.ipv4.applied.is_some() && port.ipv4.rank == rank {
             return Ok(());
         }
         // Of a link that was found its routes stay: what the lease does not have was added on
         // purpose.
         let found = self.found.get(&index);
         let found = found.map(|found| Lease { routes: Vec::new(), ..found.lease.clone() });
-        let before = port.ipv4.applied.as_ref().map(|(before, _)| before.clone()).or(found);
-        apply::ipv4(&self.kernel, &port.link, before.as_ref(), &lease, origin, lifetime).await?;
-        if origin == Origin::Dhcp && port.ipv4.applied.is_none() {
+        let applied = port.ipv4.applied.as_ref().map(|(before, _)| before.clone());
+        let before = applied.clone().or(found);
+        let before = before.as_ref().map(|lease| Told { lease, rank: port.ipv4.rank });
+        let told = Told { lease: &lease, rank };
+        apply::ipv4(&self.kernel, &port.link, before, told, origin, lifetime).await?;
+        let is_new_here = applied.is_none_or(|before| before.address != lease.address);
+        if origin == Origin::Dhcp && is_new_here {
             let announce = arp::announce(index, port.link.mac, lease.address);
             tokio::spawn(announce);
         }
         port.ipv4.applied = Some((lease, origin));
+        port.ipv4.rank = rank;
         port.ipv4.is_news = false;
         // The kernel drops routes together with an address.
         port.routes.clear();
@@ -61,6 +66,16 @@ impl Desk {
     pub(super) async fn apply_routes(&mut self, index: u32, boots: bool) {
         let wanted = self.routes_over(index, boots);
         let Some(port) = self.ports.get_mut(&index) else { return };
+        let rank = if boots { 0 } else { rank_of_others(index) };
+        let is_typed = matches!(port.request.ipv6, Ipv6Method::Static { .. });
+        if is_typed
+            && port.ipv6.router_rank != Some(rank)
+            && let Some(given) = &port.ipv6.given
+        {
+            port.ipv6.router_rank = Some(rank);
+            let done = apply::router6(&self.kernel, &port.link, given, rank).await;
+            done.unwrap_or_else(|error| log::warn!(target: "network", "{error}"));
+        }
         if port.routes == wanted {
             return;
         }
@@ -100,9 +115,10 @@ impl Desk {
     }
 
     /// Who may be chosen, and how each of them stands.
-    pub(super) fn standings(&self) -> (Vec<(u32, Family)>, Vec<choice::Standing>) {
-        let bootdev = self.plan.description.bootdev.as_deref();
-        let booted = self.plan.description.bootif.and_then(|mac| {
+    pub(super) fn standings(&self) -> (Vec<(u32, Family)>, Vec<Standing>) {
+        let description = &self.plan.description;
+        let bootdev = description.bootdev.as_deref();
+        let booted = description.bootif.and_then(|mac| {
             let has = |port: &&Port| {
                 port.link.permanent_mac.unwrap_or(port.link.mac) == mac || port.link.mac == mac
             };
@@ -110,15 +126,29 @@ impl Desk {
         });
         let may_win = |port: &&Port| match (self.settling, bootdev, booted) {
             (Some(index), ..) => port.link.index == index,
-            (None, Some(name), _) => port.link.name == name,
+            (None, Some(name), _) => topology::is_meant(description, name, &port.link),
             (None, None, Some(index)) => port.link.index == index,
             (None, None, None) => true,
         };
         let mut candidates = Vec::new();
         let mut standings = Vec::new();
-        for port in self.ports.values().filter(may_win) {
-            for (family, standing) in port.standings(self.wants) {
-                candidates.push((port.link.index, family));
+        let all: Vec<(u32, Vec<(Family, Standing)>)> = self
+            .ports
+            .values()
+            .filter(may_win)
+            .map(|port| (port.link.index, port.standings(self.wants)))
+            .collect();
+        let is_open = |standings: &[(Family, Standing)]| {
+            standings.iter().all(|(_, standing)| !matches!(standing, Standing::Leased { .. }))
+        };
+        for (index, of_port) in &all {
+            let others_may = all.iter().any(|(other, theirs)| other != index && is_open(theirs));
+            for (family, standing) in of_port {
+                let mut standing = *standing;
+                if let Standing::Leased { worth, lacks, .. } = &mut standing {
+                    *lacks = self.wants.root && *worth < Worth::NamesRoot && others_may;
+                }
+                candidates.push((*index, *family));
                 standings.push(standing);
             }
         }
@@ -134,7 +164,7 @@ impl Desk {
             outcome = type_ipv6(&self.kernel, port).await;
         }
         if outcome.is_ok() {
-            outcome = self.apply(index).await;
+            outcome = self.apply(index, true).await;
         }
         if let Err(error) = outcome {
             let origin = self.ports.get(&index).and_then(|port| Some(port.ipv4.lease()?.1));
@@ -176,6 +206,10 @@ impl Desk {
         for line in link::why_not(&told, boot, self.wants) {
             log::info!(target: "network", "{line}");
         }
+        let routes = self.plan.description.routes.iter().filter_map(|route| route.on.as_ref());
+        for name in routes.filter(|name| self.links.values().all(|link| link.name != **name)) {
+            log::warn!(target: "network", "rd.route= wants a route over {name}, and there is no such link");
+        }
         let losers: Vec<u32> = losers.iter().map(|port| port.link.index).collect();
         for index in losers {
             let Some(port) = self.ports.remove(&index) else { continue };
@@ -196,8 +230,9 @@ impl Desk {
                 && let Some((lease, origin)) = &port.ipv4.applied
             {
                 // Routes as well: those of an address that has just expired are gone.
+                let told = Told { lease, rank: port.ipv4.rank };
                 let done =
-                    apply::ipv4(kernel, link, Some(lease), lease, *origin, self.lifetime).await;
+                    apply::ipv4(kernel, link, Some(told), told, *origin, self.lifetime).await;
                 outcome = outcome.and(done);
             }
             if renewers.ipv6 != Renewer::NetworkManager
@@ -219,6 +254,11 @@ impl Desk {
     }
 }
 
+/// Each link its own, behind whatever the boot's link has.
+fn rank_of_others(index: u32) -> u32 {
+    index.saturating_add(1000)
+}
+
 /// Networks whose members are neighbours of the link.
 fn networks(port: &Port) -> Vec<IpNet> {
     let ipv4 = port.ipv4.applied.as_ref().map(|(lease, _)| IpNet::V4(lease.network()));
@@ -232,7 +272,8 @@ pub(super) async fn type_ipv6(kernel: &Kernel, port: &mut Port) -> Result<()> {
     };
     if port.ipv6.given.is_none() {
         let lease = Lease6::typed(address, prefix, gateway);
-        apply::ipv6(kernel, &port.link, None, &lease, Origin::CommandLine).await?;
+        apply::ipv6(kernel, &port.link, None, &lease).await?;
+        port.ipv6.router_rank = None;
         port.ipv6.given = Some(lease);
     }
     Ok(())

@@ -28,24 +28,34 @@ impl Desk {
         let learned = self.ports.values().filter(|port| port.is_ours);
         let learned = learned.filter_map(|port| Some((port.link.index, port.learned_mtu()?)));
         for action in topology::next(&self.plan.description, &links, &learned.collect()) {
+            // A bond whose address has become the machine's keeps its own.
+            if let Action::SetMac { index, .. } = action
+                && (self.found.contains_key(&index)
+                    || self.ports.get(&index).is_some_and(Port::is_in_use))
+            {
+                continue;
+            }
             let what = format!("{action:?}");
             let now = Instant::now();
-            if self.attempts.get(&what).is_some_and(|attempt| now < attempt.again_at) {
+            let before = self.attempts.get(&what).copied();
+            if before.is_some_and(|attempt| now < attempt.again_at) {
                 continue;
             }
             // What is done is known only when the kernel has told so.
             let outcome = self.carry_out(&action).await;
-            let has_failed = outcome.is_err();
-            let before = self.attempts.insert(
-                what,
-                Attempt { again_at: now + if has_failed { AGAIN } else { TICK }, has_failed },
-            );
+            let failures = before.map_or(0, |before| before.failures);
+            let failures = if outcome.is_err() { failures.saturating_add(1) } else { 0 };
+            let wait = if failures == 0 { TICK } else { AGAIN.saturating_mul(failures.min(12)) };
+            self.attempts.insert(what, Attempt { again_at: now + wait, failures });
             if let Err(error) = outcome
-                && !before.is_some_and(|before| before.has_failed)
+                && failures == 1
             {
                 log::warn!(target: "network", "{error}; it is tried again");
             }
         }
+        // Long after what is tried again would have been.
+        let is_recent = |attempt: &Attempt| attempt.again_at.elapsed() < AGAIN.saturating_mul(24);
+        self.attempts.retain(|_, attempt| is_recent(attempt));
     }
 
     pub(super) async fn carry_out(&mut self, action: &Action) -> Result<()> {
@@ -66,7 +76,16 @@ impl Desk {
                 }
                 self.kernel.rename(link, to).await
             }
-            Action::Make { name, what, mac } => self.kernel.make(name, what, *mac).await,
+            Action::Make { name, what, mac } => {
+                self.kernel.make(name, what, *mac).await?;
+                self.made.push(name.clone());
+                Ok(())
+            }
+            Action::Remove { index } => {
+                let link = link(index)?;
+                log::info!(target: "network", "{} is made anew, as it was described", link.name);
+                self.kernel.remove(link).await
+            }
             Action::Join { index, master } => {
                 let (link, master) = (link(index)?, link(master)?);
                 // A part has no address: what an earlier user of the link left would answer ARP.
@@ -89,6 +108,7 @@ impl Desk {
 
     pub(super) async fn link_changed(&mut self, link: Link) {
         let index = link.index;
+        let returns = self.has_come_back(&link);
         let adopted: Vec<u32> = self.found.keys().copied().collect();
         let description = &self.plan.description;
         let takes_part =
@@ -100,7 +120,7 @@ impl Desk {
             }
             return;
         };
-        let is_named = request.on.is_some() || link.kind != Kind::Port;
+        let is_named = request.on.is_some() || link.kind != Kind::Port || returns;
         // A link that comes when the choice is made is of use only if somebody asked for it.
         if self.boot.is_some() && !is_named && !self.ports.contains_key(&index) {
             return;
@@ -118,7 +138,14 @@ impl Desk {
             // The cable may be in another network; who is not there to hear it begins anew anyway.
             let _ = client.orders.try_send(dhcp6::Order::Moved);
         }
+        let has_new_mac = port.link.mac != link.mac;
+        let has_found_partner =
+            port.link.has_partner == Some(false) && link.has_partner == Some(true);
         port.link = link;
+        // Who asked under another address, or before anybody could hear, asks anew and at once.
+        if port.since.is_some() && !port.is_in_use() && (has_new_mac || has_found_partner) {
+            port.has_lost_its_carrier();
+        }
         if !port.link.is_up {
             port.has_lost_its_carrier();
             if port.again_at.is_none() {
@@ -138,6 +165,21 @@ impl Desk {
             }
         }
         self.ports.insert(index, port);
+    }
+
+    /// Whether it is the link that the machine has booted from and that was gone: a driver that
+    /// starts its card anew makes a new link of it.
+    fn has_come_back(&mut self, link: &Link) -> bool {
+        let Some(lost) = self.lost.take_if(|lost| link.kind == Kind::Port && lost.is(link)) else {
+            return false;
+        };
+        log::info!(target: "network", "{} is back", link.name);
+        self.boot = Some((link.index, lost.family));
+        if let Some(lease) = lost.lease {
+            // Asked for again, by whoever has it already.
+            self.known.insert(link.index, lease.address);
+        }
+        true
     }
 
     pub(super) fn tell_of_change(&self, port: &Port, now: &Link) {
@@ -191,9 +233,7 @@ impl Desk {
 
     pub(super) async fn try_again(&mut self) {
         self.settle_for_what_was_found();
-        if self.attempts.values().any(|attempt| attempt.has_failed) {
-            self.shape().await;
-        }
+        self.shape().await;
         let due = |port: &Port| port.again_at.is_some_and(|at| Instant::now() >= at);
         let indices: Vec<u32> =
             self.ports.iter().filter(|(_, port)| due(port)).map(|(index, _)| *index).collect();
@@ -219,9 +259,11 @@ impl Desk {
         let due: Vec<u32> =
             self.ports.values().filter(is_due).map(|port| port.link.index).collect();
         for index in due {
-            let outcome = self.apply(index).await;
             let boots = self.boot.is_some_and(|(boot, _)| boot == index);
-            self.apply_routes(index, boots).await;
+            let outcome = self.apply(index, boots).await;
+            if self.boot.is_some() {
+                self.apply_routes(index, boots).await;
+            }
             let Some(port) = self.ports.get_mut(&index) else { continue };
             let before = port.refused.take().map(|(before, _)| before);
             if let Err(error) = outcome {

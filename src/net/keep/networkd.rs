@@ -329,7 +329,7 @@ fn routes(share: &Share<'_>, file: &mut File) {
 }
 
 fn fixed_routes(lease: &Lease, file: &mut File) {
-    for entry in kernel::entries(lease) {
+    for entry in kernel::entries(lease, 0) {
         file.section("Route");
         file.line("Destination", entry.route.to);
         if let Some(via) = entry.route.via {

@@ -9,7 +9,7 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, CacheInfo};
 use rtnetlink::packet_route::route::{RouteFlags, RouteProtocol};
 
-use super::{Kernel, Link, Origin, explain};
+use super::{Kernel, Link, explain};
 use crate::error::Result;
 use crate::net::lease6::Address6;
 
@@ -36,10 +36,13 @@ pub enum State6 {
     Duplicate,
 }
 
+/// `IP6_RT_PRIO_USER` of the kernel.
+const USUAL_METRIC: u32 = 1024;
+
 impl Kernel {
     /// IPv6 addresses of all links.
     pub async fn addresses6(&self) -> Result<Vec<Known6>> {
-        let mut request = self.0.address().get();
+        let mut request = self.handle.address().get();
         request.message_mut().header.family = AddressFamily::Inet6;
         let all: Vec<AddressMessage> = request
             .execute()
@@ -52,7 +55,7 @@ impl Kernel {
     /// Adds the address, or changes its lifetimes.
     pub async fn set_address6(&self, link: &Link, given: &Address6) -> Result<()> {
         let Address6 { address, prefix, preferred_seconds, valid_seconds, .. } = *given;
-        let mut request = self.0.address().add(link.index, address.into(), prefix).replace();
+        let mut request = self.handle.address().add(link.index, address.into(), prefix).replace();
         let mut life = CacheInfo::default();
         life.ifa_valid = valid_seconds.unwrap_or(u32::MAX);
         life.ifa_preferred = preferred_seconds.unwrap_or(u32::MAX).min(life.ifa_valid);
@@ -73,9 +76,9 @@ impl Kernel {
     }
 
     pub async fn remove_address6(&self, link: &Link, address: Ipv6Addr, prefix: u8) -> Result<()> {
-        let mut request = self.0.address().add(link.index, address.into(), prefix);
+        let mut request = self.handle.address().add(link.index, address.into(), prefix);
         let message = std::mem::take(request.message_mut());
-        self.0
+        self.handle
             .address()
             .del(message)
             .execute()
@@ -84,23 +87,20 @@ impl Kernel {
     }
 
     /// `via`: `None` for neighbours on the link itself. `on_link`: the router is one although no
-    /// prefix says so.
+    /// prefix says so. `rank`: how far behind the usual metric, 1024.
     pub async fn add_route6(
         &self,
         link: &Link,
         to: Ipv6Net,
         via: Option<Ipv6Addr>,
         on_link: bool,
-        origin: Origin,
+        rank: u32,
     ) -> Result<()> {
-        let protocol = match origin {
-            Origin::Dhcp => RouteProtocol::Dhcp,
-            Origin::CommandLine | Origin::Host => RouteProtocol::Static,
-        };
         let mut builder = RouteMessageBuilder::<Ipv6Addr>::new()
             .destination_prefix(to.network(), to.prefix_len())
             .output_interface(link.index)
-            .protocol(protocol);
+            .priority(USUAL_METRIC.saturating_add(rank))
+            .protocol(RouteProtocol::Static);
         if let Some(via) = via {
             builder = builder.gateway(via);
         }
@@ -108,7 +108,7 @@ impl Kernel {
         if on_link {
             message.header.flags |= RouteFlags::Onlink;
         }
-        self.0.route().add(message).replace().execute().await.map_err(|error| {
+        self.handle.route().add(message).replace().execute().await.map_err(|error| {
             let via = via.map(|via| format!(" through {via}")).unwrap_or_default();
             explain(format!("routing {to}{via} over {}", link.name), error)
         })

@@ -9,6 +9,7 @@ use super::AbortOnDrop;
 use crate::net::Lease;
 use crate::net::choice::{Standing, Wants, Worth};
 use crate::net::description::{AddressRequest, Ipv4Method};
+use crate::net::dhcp::pxe::Boot;
 use crate::net::kernel::Origin;
 
 /// How far a link has got.
@@ -25,10 +26,14 @@ pub struct Ipv4 {
     pub is_insisted_on: bool,
     /// A PXE boot server that gives no addresses.
     pub boot_server: Option<Ipv4Addr>,
+    /// What such a server said, for leases that do not.
+    pub boot: Option<Boot>,
     /// The kernel has not been told of the last word on the lease.
     pub is_news: bool,
     /// What the kernel has been told, and on whose word.
     pub applied: Option<(Lease, Origin)>,
+    /// How its routes rank behind those of other links, as the kernel was told.
+    pub rank: u32,
 }
 
 #[derive(Default)]
@@ -99,6 +104,7 @@ impl Ipv4 {
             Stage::Idle => Standing::Trying { promised: None },
             Stage::Asking { promised, .. } => Standing::Trying { promised: *promised },
             Stage::Leased { since, lease, origin } => Standing::Leased {
+                lacks: false,
                 worth: wants.worth(lease),
                 best: *origin != Origin::Dhcp || wants.are_met_by(lease),
                 age: since.elapsed(),

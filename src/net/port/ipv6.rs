@@ -33,6 +33,8 @@ pub struct Ipv6 {
     /// As the kernel has them.
     pub addresses: BTreeMap<Ipv6Addr, Known6>,
     pub usable_since: Option<Instant>,
+    /// How the typed router ranks behind those of other links, as the kernel was told.
+    pub router_rank: Option<u32>,
     /// When a typed address that somebody else has is tried again.
     pub again_at: Option<Instant>,
     /// Questions to routers.
@@ -135,9 +137,12 @@ impl Ipv6 {
             return match request.ipv6 {
                 Ipv6Method::Off => Standing::NoCarrier,
                 // By hand, and for whichever link is taken: it is given to that one alone.
-                Ipv6Method::Static { .. } if self.given.is_none() => {
-                    Standing::Leased { worth: Worth::Usable, best: true, age: Duration::ZERO }
-                }
+                Ipv6Method::Static { .. } if self.given.is_none() => Standing::Leased {
+                    worth: Worth::Usable,
+                    best: true,
+                    lacks: false,
+                    age: Duration::ZERO,
+                },
                 _ => Standing::Trying { promised: None },
             };
         };
@@ -148,7 +153,7 @@ impl Ipv6 {
             return Standing::Trying { promised: Some(worth.max(Worth::Usable)) };
         }
         let best = is_by_hand || wants.are_met_by6(&lease);
-        Standing::Leased { worth, best, age: since.elapsed() }
+        Standing::Leased { worth, best, lacks: false, age: since.elapsed() }
     }
 
     /// Routers have not spoken yet, or have named a server that has not answered yet.
