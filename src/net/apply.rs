@@ -143,5 +143,6 @@ pub async fn routes(kernel: &Kernel, link: &Link, wanted: &Description, lease: &
 
 async fn add(kernel: &Kernel, link: &Link, route: Route, lease: &Lease) -> Result<()> {
     let on_link = route.via.is_some_and(|via| !lease.network().contains(&via));
-    kernel.add_route(link, &Entry { route, on_link, metric: 0 }, Origin::CommandLine).await
+    let entry = Entry { route, on_link, metric: 0, from: lease.address };
+    kernel.add_route(link, &entry, Origin::CommandLine).await
 }

@@ -308,6 +308,9 @@ pub struct Entry {
     /// The router is a neighbour although no prefix says so.
     pub on_link: bool,
     pub metric: u32,
+    /// The address that the route came with. Managers name it in those of a lease, and only know one
+    /// that says the same for their own: another gateway would be added beside it otherwise.
+    pub from: Ipv4Addr,
 }
 
 /// The routes of a lease, in an order in which the kernel accepts them: it wants to know how to
@@ -325,7 +328,8 @@ pub fn entries(lease: &Lease) -> Vec<Entry> {
         // A second router for the same destination is a spare: it must not replace the first.
         let same = entries.iter().filter(|entry| entry.route.to == route.to).count();
         let on_link = route.via.is_some_and(|via| !reachable.iter().any(|net| net.contains(&via)));
-        entries.push(Entry { route, on_link, metric: u32::try_from(same).unwrap_or(u32::MAX) });
+        let metric = u32::try_from(same).unwrap_or(u32::MAX);
+        entries.push(Entry { route, on_link, metric, from: lease.address });
     }
     entries
 }
@@ -344,6 +348,9 @@ fn route_message(index: u32, entry: &Entry, origin: Origin) -> RouteMessage {
         Some(via) => builder.gateway(via),
         None => builder.scope(RouteScope::Link),
     };
+    if origin == Origin::Dhcp {
+        builder = builder.pref_source(entry.from);
+    }
     if entry.metric > 0 {
         builder = builder.priority(entry.metric);
     }

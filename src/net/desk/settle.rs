@@ -139,9 +139,15 @@ impl Desk {
             if renewers.ipv4 != Renewer::NetworkManager
                 && let Some((lease, origin)) = &port.ipv4.applied
             {
+                // What nobody renews is as good as typed, and a manager that is told of it as of
+                // something typed only knows a route for its own that says the same.
+                let origin = match (renewers.ipv4, *origin) {
+                    (Renewer::Nobody, Origin::Dhcp) => Origin::CommandLine,
+                    (_, origin) => origin,
+                };
                 // Routes as well: those of an address that has just expired are gone.
                 let done =
-                    apply::ipv4(kernel, link, Some(lease), lease, *origin, self.lifetime).await;
+                    apply::ipv4(kernel, link, Some(lease), lease, origin, self.lifetime).await;
                 outcome = outcome.and(done);
             }
             if renewers.ipv6 != Renewer::NetworkManager

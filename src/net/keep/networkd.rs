@@ -8,7 +8,7 @@ use std::fmt::{Display, Write};
 use std::net::IpAddr;
 
 use super::share::{Ipv4, Ipv6, Share};
-use super::{HEADER, RunFile};
+use super::{HEADER, ROUTE_METRIC, RunFile};
 use crate::directives::View;
 use crate::net::configured::Composition;
 use crate::net::kernel;
@@ -251,6 +251,7 @@ fn clients(share: &Share<'_>, file: &mut File) {
         file.section("DHCPv4");
         file.line("ClientIdentifier", "mac");
         file.no("SendRelease");
+        file.line("RouteMetric", ROUTE_METRIC);
         ignored(file);
         if !share.plan.vendor_class.is_empty() {
             file.line("VendorClassIdentifier", &share.plan.vendor_class);
@@ -418,6 +419,7 @@ DHCP=ipv4
 [DHCPv4]
 ClientIdentifier=mac
 SendRelease=no
+RouteMetric=0
 VendorClassIdentifier=landfall
 UseHostname=no
 Hostname=n1
@@ -428,7 +430,7 @@ Hostname=n1
         let wishes = Wishes { own_dns: true, own_ntp: true, ..Wishes::default() };
         let plan = NetworkPlan { dns: vec![[10, 0, 0, 1].into()], ..plan };
         let left = foresee(&Inheritance { wishes, ..inheritance(&links, &plan) }, &tree);
-        let more = expected.replace("SendRelease=no\n", "SendRelease=no\nUseDNS=no\nUseNTP=no\n");
+        let more = expected.replace("Metric=0\n", "Metric=0\nUseDNS=no\nUseNTP=no\n");
         assert_eq!(text(&left, ".network"), more, "C54: those of a setting, and no others");
 
         let ignoring = Inheritance { ignore_peer_dns: true, ..inheritance(&links, &plan) };
@@ -491,7 +493,7 @@ GatewayOnLink=yes
             ("typed, with a router",  v6_only(typed),                 Dhcp,   "DNS=2001:db8::53\nAddress=2001:db8::7/128\nAddress=2001:db8::5054:ff:feaa:bbcc/64\nIPv6AcceptRA=no\n\n[Route]\nGateway=fe80::1\n".into()),
             ("typed, without",        v6_only(routed),                Dhcp,   "DNS=2001:db8::53\nAddress=2001:db8::7/128\nIPv6AcceptRA=yes\n\n[IPv6AcceptRA]\nDHCPv6Client=no\n".into()),
             ("frozen: routers stay",  v6_only(Ipv6Method::Auto),      Static, "DNS=2001:db8::53\nAddress=2001:db8::7/128\nIPv6AcceptRA=yes\n\n[IPv6AcceptRA]\nDHCPv6Client=no\n".into()),
-            ("both families",         dual_stack(),                   Dhcp,   format!("DHCP=ipv4\nIPv6AcceptRA=yes\n\n[DHCPv4]\nClientIdentifier=mac\nSendRelease=no\nVendorClassIdentifier=landfall\n\n{identity}")),
+            ("both families",         dual_stack(),                   Dhcp,   format!("DHCP=ipv4\nIPv6AcceptRA=yes\n\n[DHCPv4]\nClientIdentifier=mac\nSendRelease=no\nRouteMetric=0\nVendorClassIdentifier=landfall\n\n{identity}")),
         ];
         for (case, link, mode, expected) in cases {
             let text = all(&[link], mode);
@@ -577,6 +579,7 @@ DHCP=ipv4
 [DHCPv4]
 ClientIdentifier=mac
 SendRelease=no
+RouteMetric=0
 VendorClassIdentifier=landfall
 ";
         assert_eq!(all(&vlan_on_bond(), Dhcp), expected);
