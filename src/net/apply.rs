@@ -22,15 +22,24 @@ pub enum Lifetime {
     Forever,
 }
 
+/// How a lease is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manner {
+    pub origin: Origin,
+    pub lifetime: Lifetime,
+    /// The root is behind this link.
+    pub boots: bool,
+}
+
 /// `old`: what the kernel has been told before.
 pub async fn ipv4(
     kernel: &Kernel,
     link: &Link,
     old: Option<&Lease>,
     lease: &Lease,
-    origin: Origin,
-    lifetime: Lifetime,
+    manner: Manner,
 ) -> Result<()> {
+    let Manner { origin, lifetime, boots } = manner;
     // Before the first connection, which would otherwise begin with a size that does not fit.
     if let Some(mtu) = lease.mtu
         && old.and_then(|old| old.mtu) != Some(mtu)
@@ -56,7 +65,8 @@ pub async fn ipv4(
     if origin == Origin::Host {
         return Ok(());
     }
-    let (before, after) = (old.map(kernel::entries).unwrap_or_default(), kernel::entries(lease));
+    let of = |lease| kernel::entries(lease, boots);
+    let (before, after) = (old.map(of).unwrap_or_default(), of(lease));
     for entry in before.iter().filter(|entry| !after.contains(entry)) {
         if let Err(error) = kernel.remove_route(link, entry, origin).await {
             log::debug!(target: "network", "{error}");

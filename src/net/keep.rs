@@ -14,6 +14,9 @@
 //! | `static` | has the lease as an address that somebody typed | leave them as they are |
 //! | `unmanaged` | leaves them alone | leave them alone |
 //!
+//! A DHCPv6 lease is not renewed by systemd-networkd, which would take its address away whenever it
+//! is stopped: that one stays as if it were typed.
+//!
 //! Ports are matched by their address: udev of the running system may rename them. Nothing here
 //! talks to a manager, enables one or stops one; nothing is written for wicked and connman.
 //! `/etc/resolv.conf` and resolved's own configuration are not written here but with the directives.
@@ -128,14 +131,6 @@ pub struct Kept {
     /// Paths as the running system sees them.
     pub files: Vec<String>,
 }
-
-/// Of the routes of a lease, whoever renews it. They are there with this metric already, and with any
-/// other (networkd's is 1024, NetworkManager's 100) the manager would add its own beside them: ours
-/// would then lead to a router that a later lease does not name any more. This way there is one, the
-/// manager's own from its first lease on, which goes and changes with the lease. It also stays the
-/// strongest: a default route that another link gets later must not draw packets of the root away.
-/// Routes of an `ip=` that names addresses are not meant: they never change.
-const ROUTE_METRIC: u32 = 0;
 
 /// First line of all files that may have one.
 const HEADER: &str = "# Written by landfall at boot: the root file system is behind the network.\n";

@@ -214,9 +214,15 @@ impl Network {
                 log::debug!(target: "network", "left for the running system: {}", files.join(" "));
                 // Once in a boot; a second call would say the same.
                 let _ = self.renewers.set(renewers);
-                let lease = self.leases.ipv4.as_ref();
-                let lasts = lease.and_then(|lease| Some((lease.address, lease.lease_seconds?)));
-                if let (Renewer::Nobody, Some((address, seconds))) = (renewers.ipv4, lasts) {
+                let ipv4 = self.leases.ipv4.as_ref();
+                let ipv4 =
+                    ipv4.and_then(|lease| Some((lease.address.into(), lease.lease_seconds?)));
+                let ipv6 = self.leases.ipv6.as_ref().and_then(Lease6::leased);
+                let ipv6 = ipv6.and_then(|one| Some((one.address.into(), one.valid_seconds?)));
+                let left: [(Renewer, Option<(IpAddr, u32)>); 2] =
+                    [(renewers.ipv4, ipv4), (renewers.ipv6, ipv6)];
+                let alone = left.into_iter().filter(|(renewer, _)| *renewer == Renewer::Nobody);
+                for (address, seconds) in alone.filter_map(|(_, lasts)| lasts) {
                     log::info!(
                         target: "network",
                         "nobody in this root renews the lease of {seconds} s: {address} stays on {}, \

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::{Desk, TICK};
 use crate::error::Result;
-use crate::net::apply::{self, Lifetime};
+use crate::net::apply::{self, Lifetime, Manner};
 use crate::net::choice;
 use crate::net::configured::Configured;
 use crate::net::description::Ipv6Method;
@@ -20,17 +20,23 @@ impl Desk {
         let Some((lease, origin)) = &port.ipv4.applied else { return };
         let old = Some(lease);
         let (kernel, link) = (&self.kernel, &port.link);
-        if let Err(error) = apply::ipv4(kernel, link, old, lease, *origin, Lifetime::Forever).await
-        {
+        let manner = self.manner(index, *origin, Lifetime::Forever);
+        if let Err(error) = apply::ipv4(kernel, link, old, lease, manner).await {
             log::warn!(target: "network", "{error}");
         }
     }
 
+    fn manner(&self, index: u32, origin: Origin, lifetime: Lifetime) -> Manner {
+        Manner { origin, lifetime, boots: self.boot.is_some_and(|(boot, _)| boot == index) }
+    }
+
     /// Makes the kernel's link what its lease says, if that has changed.
     pub(super) async fn apply(&mut self, index: u32) -> Result<()> {
+        let boot = self.boot.map(|(index, _)| index);
         let lifetime = self.lifetime;
         let Some(port) = self.ports.get_mut(&index) else { return Ok(()) };
         let Some((lease, origin)) = port.ipv4.lease() else { return Ok(()) };
+        let manner = Manner { origin, lifetime, boots: boot == Some(index) };
         let lease = lease.clone();
         if !port.ipv4.is_news && port.ipv4.applied.is_some() {
             return Ok(());
@@ -40,7 +46,7 @@ impl Desk {
         let found = self.found.get(&index);
         let found = found.map(|found| Lease { routes: Vec::new(), ..found.lease.clone() });
         let before = port.ipv4.applied.as_ref().map(|(before, _)| before.clone()).or(found);
-        apply::ipv4(&self.kernel, &port.link, before.as_ref(), &lease, origin, lifetime).await?;
+        apply::ipv4(&self.kernel, &port.link, before.as_ref(), &lease, manner).await?;
         apply::routes(&self.kernel, &port.link, &self.plan.description, &lease).await;
         if origin == Origin::Dhcp && port.ipv4.applied.is_none() {
             let announce = arp::announce(index, port.link.mac, lease.address);
@@ -80,6 +86,8 @@ impl Desk {
     /// trying.
     pub(super) async fn take(&mut self, index: u32, family: Family) -> Result<bool> {
         let mut outcome = Ok(());
+        // Its routes are to be the strongest.
+        self.boot = Some((index, family));
         if let Some(port) = self.ports.get_mut(&index) {
             port.is_ours = true;
             outcome = type_ipv6(&self.kernel, port).await;
@@ -88,6 +96,7 @@ impl Desk {
             outcome = self.apply(index).await;
         }
         if let Err(error) = outcome {
+            self.boot = None;
             let origin = self.ports.get(&index).and_then(|port| Some(port.ipv4.lease()?.1));
             if origin == Some(Origin::CommandLine) && !error.is_transient() {
                 return Err(error);
@@ -102,7 +111,6 @@ impl Desk {
             return Ok(false);
         }
         self.ask_boot_servers(index).await;
-        self.boot = Some((index, family));
         self.dismiss_the_others(index).await;
         Ok(true)
     }
@@ -145,9 +153,9 @@ impl Desk {
                     (Renewer::Nobody, Origin::Dhcp) => Origin::CommandLine,
                     (_, origin) => origin,
                 };
+                let manner = self.manner(link.index, origin, self.lifetime);
                 // Routes as well: those of an address that has just expired are gone.
-                let done =
-                    apply::ipv4(kernel, link, Some(lease), lease, origin, self.lifetime).await;
+                let done = apply::ipv4(kernel, link, Some(lease), lease, manner).await;
                 outcome = outcome.and(done);
             }
             if renewers.ipv6 != Renewer::NetworkManager

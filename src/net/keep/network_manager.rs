@@ -13,7 +13,7 @@ use std::net::IpAddr;
 
 use super::share::{Client, Ipv4, Ipv6, Share};
 use super::software::{Owner, Software};
-use super::{HEADER, Inheritance, ROUTE_METRIC, RunFile};
+use super::{HEADER, Inheritance, RunFile};
 use crate::net::configured::{Composition, Configured};
 use crate::net::lease6::Origin6;
 use crate::net::{Lease, Lease6};
@@ -218,7 +218,7 @@ fn ipv4(share: &Share<'_>, file: &mut Keyfile) {
             }
         }
     }
-    file.line("route-metric", ROUTE_METRIC);
+    file.line("route-metric", share.metric());
     if share.ignores_dns {
         file.line("ignore-auto-dns", true);
     }
