@@ -23,10 +23,11 @@ pub fn choose(settings: &Settings, facts: &Facts) -> Option<String> {
     let base = settings.get("HOSTNAME_BASE").unwrap_or("ltsp");
     let extra = match settings.get("HOSTNAME_EXTRA").unwrap_or("ip") {
         "mac" => facts.mac?.dashed(),
-        "ip" => {
-            let lease = facts.leases.ipv4.as_ref()?;
-            host_part(lease.address, lease.prefix).to_string()
-        }
+        "ip" => match &facts.leases.ipv4 {
+            Some(lease) => host_part(lease.address, lease.prefix).to_string(),
+            // LTSP knew of nothing else. Of an IPv6 address it would be half of the same, or random.
+            None => facts.mac?.dashed(),
+        },
         literal => literal.to_owned(),
     };
     Some(format!("{base}{extra}").split_whitespace().collect())
@@ -103,6 +104,9 @@ mod tests {
             assert_eq!(name.as_deref(), Some(*expected), "{row}: {values:?}");
             assert!(check(expected).is_ok(), "{row}: {expected}");
         }
+        let with_mac = Facts { mac: "52:54:00:aa:bb:cc".parse().ok(), ..Facts::default() };
+        let name = choose(&Settings::default(), &with_mac);
+        assert_eq!(name.as_deref(), Some("ltsp52-54-00-aa-bb-cc"), "IPv6 only");
         assert_eq!(choose(&Settings::default(), &Facts::default()), None);
         for wrong in ["", "a/b", "a b", "uzel-č", &"x".repeat(65)] {
             assert!(check(wrong).is_err(), "{wrong:?}");

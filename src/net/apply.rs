@@ -3,7 +3,7 @@
 //! The address is what counts: a route that the kernel refuses is a warning. The size of frames is
 //! `topology`'s, which knows what is beneath.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv6Net};
 
@@ -27,8 +27,8 @@ pub enum Lifetime {
 #[derive(Clone, Copy, Debug)]
 pub struct Told<'a> {
     pub lease: &'a Lease,
-    /// See [`kernel::entries`].
-    pub rank: u32,
+    /// The root is behind the link.
+    pub boots: bool,
 }
 
 /// `old`: what the kernel has been told before.
@@ -36,7 +36,7 @@ pub async fn ipv4(
     kernel: &Kernel,
     link: &Link,
     old: Option<Told<'_>>,
-    Told { lease, rank }: Told<'_>,
+    Told { lease, boots }: Told<'_>,
     origin: Origin,
     lifetime: Lifetime,
 ) -> Result<()> {
@@ -57,8 +57,8 @@ pub async fn ipv4(
     if origin == Origin::Host {
         return Ok(());
     }
-    let before = old.map(|old| kernel::entries(old.lease, old.rank)).unwrap_or_default();
-    let after = kernel::entries(lease, rank);
+    let before = old.map(|old| kernel::entries(old.lease, old.boots)).unwrap_or_default();
+    let after = kernel::entries(lease, boots);
     for entry in before.iter().filter(|entry| !after.contains(entry)) {
         if let Err(error) = kernel.remove_route(link, entry, origin).await {
             log::debug!(target: "network", "{error}");
@@ -96,10 +96,11 @@ pub async fn ipv6(
     Ok(())
 }
 
-/// The router that was typed with an address. `rank`: see [`kernel::entries`].
-pub async fn router6(kernel: &Kernel, link: &Link, lease: &Lease6, rank: u32) -> Result<()> {
+/// The router that was typed with an address.
+pub async fn router6(kernel: &Kernel, link: &Link, lease: &Lease6, boots: bool) -> Result<()> {
     let Some(gateway) = lease.gateway() else { return Ok(()) };
     let on_link = is_beyond(gateway.into(), &networks6(lease));
+    let rank = kernel::metric(boots);
     kernel.add_route6(link, Ipv6Net::default(), Some(gateway), on_link, rank).await
 }
 
@@ -135,11 +136,11 @@ pub async fn route(
     match (*to, *via) {
         (IpNet::V4(to), None) => {
             let route = Route { to, via: None };
-            kernel.add_route(link, &Entry { route, on_link, metric: 0 }, origin).await
+            kernel.add_route(link, &entry(route, on_link), origin).await
         }
         (IpNet::V4(to), Some(IpAddr::V4(via))) => {
             let route = Route { to, via: Some(via) };
-            kernel.add_route(link, &Entry { route, on_link, metric: 0 }, origin).await
+            kernel.add_route(link, &entry(route, on_link), origin).await
         }
         (IpNet::V6(to), None) => kernel.add_route6(link, to, None, false, 0).await,
         (IpNet::V6(to), Some(IpAddr::V6(via))) => {
@@ -148,6 +149,11 @@ pub async fn route(
         // The grammar lets no such route pass.
         (IpNet::V4(_), Some(IpAddr::V6(_))) | (IpNet::V6(_), Some(IpAddr::V4(_))) => Ok(()),
     }
+}
+
+/// Nobody's but the operator's, who wants it whatever addresses come and go.
+fn entry(route: Route, on_link: bool) -> Entry {
+    Entry { route, on_link, metric: 0, from: Ipv4Addr::UNSPECIFIED }
 }
 
 /// Whether a router is a neighbour only because somebody says so.

@@ -14,6 +14,9 @@
 //! | `static` | has the lease as an address that somebody typed | leave them as they are |
 //! | `unmanaged` | leaves them alone | leave them alone |
 //!
+//! A DHCPv6 lease is not renewed by systemd-networkd, which would take its address away whenever it
+//! is stopped: that one stays as if it were typed.
+//!
 //! Ports are matched by their address: udev of the running system may rename them. Nothing here
 //! talks to a manager, enables one or stops one; nothing is written for wicked and connman.
 //! `/etc/resolv.conf` and resolved's own configuration are not written here but with the directives.

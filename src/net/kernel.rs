@@ -342,13 +342,21 @@ pub struct Entry {
     /// The router is a neighbour although no prefix says so.
     pub on_link: bool,
     pub metric: u32,
+    /// The address that the route came with. Managers name it in those of a lease, and only know one
+    /// that says the same for their own: another gateway would be added beside it otherwise.
+    pub from: Ipv4Addr,
 }
 
-/// The routes of a lease, in an order in which the kernel accepts them: it wants to know how to
-/// reach a router before it accepts a route through it. `rank` is 0 for the link of the boot: the
-/// kernel takes a route to the same network over another link for the same route, unless their
-/// metrics differ.
-pub fn entries(lease: &Lease, rank: u32) -> Vec<Entry> {
+/// Metric of a lease's routes, whoever renews it, now or in the running system. That of the link
+/// that the root is behind is the strongest there is: no default route of another link, be it one
+/// that comes hours later, must draw packets of the root away. Others have what networkd gives them.
+pub fn metric(boots: bool) -> u32 {
+    if boots { 0 } else { 1024 }
+}
+
+/// The routes of a lease on a link that boots or not, in an order in which the kernel accepts them:
+/// it wants to know how to reach a router before it accepts a route through it.
+pub fn entries(lease: &Lease, boots: bool) -> Vec<Entry> {
     let mut reachable = BTreeSet::from([lease.network()]);
     let (direct, through): (Vec<Route>, Vec<Route>) =
         lease.routes.iter().partition(|route| route.via.is_none());
@@ -362,8 +370,8 @@ pub fn entries(lease: &Lease, rank: u32) -> Vec<Entry> {
         let same = entries.iter().filter(|entry| entry.route.to == route.to).count();
         let on_link = route.via.is_some_and(|via| !reachable.iter().any(|net| net.contains(&via)));
         let spare = u32::try_from(same).unwrap_or(u32::MAX);
-        let rank = if route.via.is_some() { rank } else { 0 };
-        entries.push(Entry { route, on_link, metric: rank.saturating_add(spare) });
+        let metric = metric(boots).saturating_add(spare);
+        entries.push(Entry { route, on_link, metric, from: lease.address });
     }
     entries
 }
@@ -382,6 +390,9 @@ fn route_message(index: u32, entry: &Entry, origin: Origin) -> RouteMessage {
         Some(via) => builder.gateway(via),
         None => builder.scope(RouteScope::Link),
     };
+    if origin == Origin::Dhcp {
+        builder = builder.pref_source(entry.from);
+    }
     if entry.metric > 0 {
         builder = builder.priority(entry.metric);
     }
@@ -567,18 +578,19 @@ mod tests {
             let (to, via) = text.split_once(' ').unwrap();
             Route { to: to.parse().unwrap(), via: via.parse().ok() }
         };
-        let cases: [(&str, &str, &[&str], &[&str]); 6] = [
-            ("a router in the prefix",           "10.0.0.5/24", &["0.0.0.0/0 10.0.0.1"],                       &["0.0.0.0/0 10.0.0.1"]),
-            ("a router outside it (clouds)",     "10.0.0.5/32", &["0.0.0.0/0 10.0.0.1"],                       &["0.0.0.0/0 10.0.0.1 onlink"]),
-            ("its own route comes first",        "10.0.0.5/32", &["0.0.0.0/0 10.0.0.1", "10.0.0.1/32 -"],      &["10.0.0.1/32 -", "0.0.0.0/0 10.0.0.1"]),
-            ("a spare router does not replace",  "10.0.0.5/24", &["0.0.0.0/0 10.0.0.1", "0.0.0.0/0 10.0.0.2"], &["0.0.0.0/0 10.0.0.1", "0.0.0.0/0 10.0.0.2 metric 1"]),
-            ("the same route twice",             "10.0.0.5/24", &["0.0.0.0/0 10.0.0.1", "0.0.0.0/0 10.0.0.1"], &["0.0.0.0/0 10.0.0.1"]),
-            ("none",                             "10.0.0.5/24", &[],                                            &[]),
+        let cases: [(&str, &str, bool, &[&str], &[&str]); 7] = [
+            ("a router in the prefix",           "10.0.0.5/24", true, &["0.0.0.0/0 10.0.0.1"],                       &["0.0.0.0/0 10.0.0.1"]),
+            ("a router outside it (clouds)",     "10.0.0.5/32", true, &["0.0.0.0/0 10.0.0.1"],                       &["0.0.0.0/0 10.0.0.1 onlink"]),
+            ("its own route comes first",        "10.0.0.5/32", true, &["0.0.0.0/0 10.0.0.1", "10.0.0.1/32 -"],      &["10.0.0.1/32 -", "0.0.0.0/0 10.0.0.1"]),
+            ("a spare router does not replace",  "10.0.0.5/24", true, &["0.0.0.0/0 10.0.0.1", "0.0.0.0/0 10.0.0.2"], &["0.0.0.0/0 10.0.0.1", "0.0.0.0/0 10.0.0.2 metric 1"]),
+            ("the same route twice",             "10.0.0.5/24", true, &["0.0.0.0/0 10.0.0.1", "0.0.0.0/0 10.0.0.1"], &["0.0.0.0/0 10.0.0.1"]),
+            ("not the boot's link",              "10.0.0.5/24", false, &["0.0.0.0/0 10.0.0.1"],                      &["0.0.0.0/0 10.0.0.1 metric 1024"]),
+            ("none",                             "10.0.0.5/24", true, &[],                                            &[]),
         ];
-        for (case, address, routes, expected) in cases {
+        for (case, address, boots, routes, expected) in cases {
             let mut lease = lease(address);
             lease.routes = routes.iter().map(|text| route(text)).collect();
-            let shown: Vec<String> = entries(&lease, 0).iter().map(|entry| {
+            let shown: Vec<String> = entries(&lease, boots).iter().map(|entry| {
                 let via = entry.route.via.map_or("-".to_owned(), |via| via.to_string());
                 let on_link = if entry.on_link { " onlink" } else { "" };
                 let metric = if entry.metric > 0 { format!(" metric {}", entry.metric) } else { String::new() };

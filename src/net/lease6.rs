@@ -125,6 +125,11 @@ impl Lease6 {
         }
     }
 
+    /// What a DHCPv6 server has granted, which ends if nobody asks again.
+    pub fn leased(&self) -> Option<&Address6> {
+        self.addresses.iter().find(|address| address.origin == Origin6::Dhcp)
+    }
+
     /// The address that others should know: what was typed before what a server grants, and that
     /// before what the machine gave itself; one that is still preferred before one that is not.
     pub fn address(&self) -> Option<&Address6> {

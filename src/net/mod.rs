@@ -73,7 +73,6 @@ use dial::Literal;
 use dns::Resolver;
 use keep::{Inheritance, Kept};
 use kernel::Origin;
-use lease6::Origin6;
 use worker::Worker;
 
 /// How long links that the configuration describes may take to bring an address: an aggregate whose
@@ -259,24 +258,21 @@ impl Network {
                 log::debug!(target: "network", "left for the running system: {}", files.join(" "));
                 // Once in a boot; a second call would say the same.
                 let _ = self.renewers.set(renewers);
-                let lease = self.leases.ipv4.as_ref();
-                let lasts = lease.and_then(|lease| Some((lease.address, lease.lease_seconds?)));
-                let tell = |address: IpAddr, seconds: u32| {
+                let ipv4 = self.leases.ipv4.as_ref();
+                let ipv4 =
+                    ipv4.and_then(|lease| Some((lease.address.into(), lease.lease_seconds?)));
+                let ipv6 = self.leases.ipv6.as_ref().and_then(Lease6::leased);
+                let ipv6 = ipv6.and_then(|one| Some((one.address.into(), one.valid_seconds?)));
+                let left: [(Renewer, Option<(IpAddr, u32)>); 2] =
+                    [(renewers.ipv4, ipv4), (renewers.ipv6, ipv6)];
+                let alone = left.into_iter().filter(|(renewer, _)| *renewer == Renewer::Nobody);
+                for (address, seconds) in alone.filter_map(|(_, lasts)| lasts) {
                     log::info!(
                         target: "network",
                         "nobody in this root renews the lease of {seconds} s: {address} stays on {}, \
                          and the DHCP server must not give it to another",
                         self.link()
                     );
-                };
-                if let (Renewer::Nobody, Some((address, seconds))) = (renewers.ipv4, lasts) {
-                    tell(address.into(), seconds);
-                }
-                let ipv6 = self.leases.ipv6.as_ref().and_then(Lease6::address);
-                let lasts = ipv6.filter(|given| given.origin == Origin6::Dhcp);
-                let lasts = lasts.and_then(|given| Some((given.address, given.valid_seconds?)));
-                if let (Renewer::Nobody, Some((address, seconds))) = (renewers.ipv6, lasts) {
-                    tell(address.into(), seconds);
                 }
             }
             Err(error) => log::warn!(target: "network", "{error}; the link may be lost later"),

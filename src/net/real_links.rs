@@ -210,9 +210,9 @@ fn everything_in_the_lease_reaches_the_kernel() {
         assert_eq!(
             routes(),
             [
-                "default via 10.5.0.1 dev eth0 proto dhcp",
+                "default via 10.5.0.1 dev eth0 proto dhcp src 10.5.0.50",
                 "10.5.0.0/24 dev eth0 proto kernel scope link src 10.5.0.50",
-                "10.9.0.0/16 via 10.5.0.7 dev eth0 proto dhcp",
+                "10.9.0.0/16 via 10.5.0.7 dev eth0 proto dhcp src 10.5.0.50",
             ]
         );
         assert!(run("ip link show dev eth0").contains("mtu 1400"));
@@ -375,7 +375,10 @@ fn an_address_that_is_there_is_kept_and_its_lease_is_got() {
             routes()
         );
         let defaults = routes().into_iter().filter(|route| route.starts_with("default"));
-        assert_eq!(defaults.collect::<Vec<_>>(), ["default via 10.5.0.1 dev eth0 proto dhcp"]);
+        assert_eq!(
+            defaults.collect::<Vec<_>>(),
+            ["default via 10.5.0.1 dev eth0 proto dhcp src 10.5.0.77"]
+        );
         network.make_permanent().unwrap();
         network.stop();
         assert_eq!(addresses("eth0"), [("10.5.0.77/24".to_owned(), FOREVER)]);
@@ -411,7 +414,7 @@ fn an_address_that_the_server_refuses_is_replaced() {
         assert_eq!(shown.len(), 1, "{shown:?}");
         assert_eq!(shown[0].0, "10.5.0.50/24");
         assert!(
-            routes().contains(&"default via 10.5.0.1 dev eth0 proto dhcp".to_owned()),
+            routes().contains(&"default via 10.5.0.1 dev eth0 proto dhcp src 10.5.0.50".to_owned()),
             "{:?}",
             routes()
         );

@@ -5,6 +5,8 @@
 //! those of `xtask/src/debian.rs`, each with an administrator's own configuration for the port,
 //! which knows nothing of a root behind it.
 
+mod ipv6;
+
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -21,6 +23,7 @@ use crate::usual_vm;
 const MAC: &str = "52:54:00:77:00:01";
 /// Of the machine that answers whatever it is told.
 const PORT: u16 = 7777;
+const ROUTER: &str = "10.77.0.1";
 const WATCHED: &str = "/run/landfall-watched.json";
 
 /// Longer, and somebody's video conference or somebody's database would have noticed.
@@ -46,13 +49,16 @@ impl Manager {
 const NETWORKD: &str = "systemd-networkd.service";
 const NETWORK_MANAGER: &str = "NetworkManager.service";
 const NETWORKING: &str = "networking.service";
+/// Where systemd-resolved says whom it asks.
+const RESOLVED: (&str, &str) = ("/run/systemd/resolve/resolv.conf", "nameserver 10.77.0.1");
 
 /// A root, as `landfall.handover=` hands it over.
 fn inherits(test: &str, manager: &Manager, mode: &str) -> Result<()> {
     let lab = Lab::new(test)?;
-    let tftp = lab.served("tftp", &[("ltsp/amd64/lts.conf", &configuration())])?;
-    let dhcp = Dnsmasq::configured(&lab, &server(&tftp))?;
-    echo(PORT)?;
+    let peer = format!("{SERVER}:{PORT}");
+    let tftp = lab.served("tftp", &[("ltsp/amd64/lts.conf", &configuration(&peer))])?;
+    let dhcp = Dnsmasq::configured(&lab, &server(&tftp, 10, ROUTER))?;
+    echo(&peer)?;
     let _nbd = Nbd::new(&lab, NbdKind::NbdServer)
         .export("root", &workshop::debian(manager.root)?)
         .start()?;
@@ -72,6 +78,7 @@ fn inherits(test: &str, manager: &Manager, mode: &str) -> Result<()> {
             }
         }
         one_lease(&lab, &address)?;
+        one_way_out(&node)?;
         knows_names(&node, manager)?;
         never_stood_still(&node, "the start")?;
 
@@ -81,6 +88,7 @@ fn inherits(test: &str, manager: &Manager, mode: &str) -> Result<()> {
             thread::sleep(Duration::from_secs(5));
             ensure!(self::address(&node)? == address, "another address after a restart");
             knows_names(&node, manager)?;
+            one_way_out(&node)?;
             never_stood_still(&node, "the restart of the service")?;
             one_lease(&lab, &address)?;
         }
@@ -94,12 +102,44 @@ fn inherits(test: &str, manager: &Manager, mode: &str) -> Result<()> {
     Ok(())
 }
 
-/// A DHCP server that keeps books, and knows one name.
-fn server(tftp: &Path) -> String {
+/// The room gets another router. Whoever renews the lease hears of it, and nothing may lead to the
+/// one of the boot any more.
+fn follows_the_router(test: &str, manager: &Manager) -> Result<()> {
+    let lab = Lab::new(test)?;
+    let peer = format!("{SERVER}:{PORT}");
+    let tftp = lab.served("tftp", &[("ltsp/amd64/lts.conf", &configuration(&peer))])?;
+    // The shortest there is: renewed after a minute.
+    let dhcp = Dnsmasq::configured(&lab, &server(&tftp, 2, ROUTER))?;
+    echo(&peer)?;
+    let _nbd = Nbd::new(&lab, NbdKind::NbdServer)
+        .export("root", &workshop::debian(manager.root)?)
+        .start()?;
+    let machine = usual_vm(&lab, Kernel::V6_12, "")?.memory_mib(1024).boot()?;
+    let node = machine.node()?;
+    let address = address(&node)?;
+    asked_again(&dhcp, &node)?;
+    one_way_out(&node)?;
+
+    dhcp.kill();
+    let _dhcp = Dnsmasq::configured(&lab, &server(&tftp, 2, "10.77.0.2"))?;
+    let deadline = Instant::now() + Duration::from_secs(150);
+    let routes = ["ip", "-4", "route", "show", "default"];
+    while !node.output(&routes)?.contains("via 10.77.0.2 ") {
+        ensure!(Instant::now() < deadline, "nobody follows: {}", node.output(&routes)?);
+        thread::sleep(Duration::from_secs(1));
+    }
+    let now = node.output(&routes)?;
+    ensure!(now.lines().count() == 1, "one is left of the boot: {now}");
+    ensure!(self::address(&node)? == address, "another address");
+    never_stood_still(&node, "the change of routers")
+}
+
+/// A DHCP server that keeps books, and knows one name. Leases are for so many minutes.
+fn server(tftp: &Path, minutes: u32, router: &str) -> String {
     format!(
         "no-resolv\nno-hosts\nlog-dhcp\nexcept-interface=lo\n\
-         dhcp-range=10.77.0.50,10.77.0.99,10m\ndomain=lab.example\n\
-         dhcp-option=6,{SERVER}\ndhcp-boot=/ltsp/amd64/pxelinux.0\n\
+         dhcp-range=10.77.0.50,10.77.0.99,{minutes}m\ndomain=lab.example\n\
+         dhcp-option=3,{router}\ndhcp-option=6,{SERVER}\ndhcp-boot=/ltsp/amd64/pxelinux.0\n\
          enable-tftp\ntftp-root={}\nhost-record=printer.lab.example,10.77.0.9\n",
         tftp.display()
     )
@@ -107,17 +147,17 @@ fn server(tftp: &Path) -> String {
 
 /// The watcher is started while the root is complete and nothing runs in it yet: PREINIT commands
 /// are the boot's last.
-fn configuration() -> String {
+fn configuration(peer: &str) -> String {
     format!(
-        "[default]\nKEEP_SYSTEM_SERVICES = \"NetworkManager\"\n\
-         PREINIT_01_WATCH = \"/usr/libexec/landfall-probe watch {SERVER}:{PORT} /dev/nbd0 \
+        "[default]\nKEEP_SYSTEM_SERVICES = \"NetworkManager\"\nHOSTNAME = \"node7\"\n\
+         PREINIT_01_WATCH = \"/usr/libexec/landfall-probe watch {peer} /dev/nbd0 \
          {WATCHED} </dev/null >/dev/null 2>&1 &\"\n"
     )
 }
 
-/// Answers on the server's port for as long as the test runs.
-fn echo(port: u16) -> Result<()> {
-    let listener = TcpListener::bind((SERVER, port))?;
+/// Answers there for as long as the test runs.
+fn echo(at: &str) -> Result<()> {
+    let listener = TcpListener::bind(at)?;
     thread::spawn(move || {
         for connection in listener.incoming().flatten() {
             thread::spawn(move || answer(connection));
@@ -140,6 +180,13 @@ fn address(node: &Node<'_>) -> Result<String> {
     let link = state.links.iter().find(|link| link.mac == MAC).context("the link is gone")?;
     ensure!(link.addresses.len() == 1, "not one address: {link:?}");
     Ok(link.addresses[0].clone())
+}
+
+/// There is one default route, as there would be without us.
+fn one_way_out(node: &Node<'_>) -> Result<()> {
+    let routes = node.output(&["ip", "-4", "route", "show", "default"])?;
+    ensure!(routes.lines().count() == 1 && routes.contains("via 10.77.0.1"), "{routes}");
+    Ok(())
 }
 
 /// `forever` or seconds.
@@ -209,8 +256,20 @@ fn never_stood_still(node: &Node<'_>, until: &str) -> Result<()> {
     Ok(())
 }
 
+#[test]
+#[ignore = "boots a virtual machine"]
+fn networkd_follows_the_router() -> Result<()> {
+    follows_the_router("networkd_follows_the_router", manager("networkd-trixie")?)
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn network_manager_follows_the_router() -> Result<()> {
+    follows_the_router("network_manager_follows_the_router", manager("nm-trixie")?)
+}
+
 /// The software of a root, and what is there of it to restart.
-const MANAGERS: [Manager; 11] = [
+const MANAGERS: [Manager; 13] = [
     Manager::new("networkd-bookworm", NETWORKD, true),
     Manager::new("networkd-trixie", NETWORKD, true),
     Manager::new("nm-bookworm", NETWORK_MANAGER, true),
@@ -221,7 +280,9 @@ const MANAGERS: [Manager; 11] = [
     Manager::new("ifupdown2-trixie", NETWORKING, false),
     Manager::new("ifupdown", NETWORKING, false),
     Manager::new("ifupdown-trixie", NETWORKING, false),
+    Manager::new("none-bookworm", "", false),
     Manager::new("none-trixie", "", false),
+    Manager { names: RESOLVED, ..Manager::new("trixie", NETWORKD, true) },
 ];
 
 fn manager(root: &str) -> Result<&'static Manager> {
@@ -253,6 +314,8 @@ handovers! {
     ifupdown2_of_bookworm_keeps:         "ifupdown2-bookworm", "dhcp";
     ifupdown2_of_trixie_keeps:           "ifupdown2-trixie",   "dhcp";
     a_root_without_any_keeps:            "none-trixie",        "dhcp";
+    a_root_of_bookworm_without_any_keeps: "none-bookworm",     "dhcp";
+    networkd_tells_resolved:             "trixie",             "dhcp";
     networkd_has_a_frozen_lease:         "networkd-bookworm",  "static";
     network_manager_has_a_frozen_lease:  "nm-trixie",          "static";
     netplan_has_a_frozen_lease:          "netplan-trixie",     "static";

@@ -21,7 +21,7 @@ impl Desk {
     pub(super) async fn hold(&self, index: u32) {
         let Some(port) = self.ports.get(&index) else { return };
         let Some((lease, origin)) = &port.ipv4.applied else { return };
-        let told = Told { lease, rank: port.ipv4.rank };
+        let told = Told { lease, boots: port.ipv4.boots };
         let (kernel, link) = (&self.kernel, &port.link);
         let held = apply::ipv4(kernel, link, Some(told), told, *origin, Lifetime::Forever).await;
         held.unwrap_or_else(|error| log::warn!(target: "network", "{error}"));
@@ -36,8 +36,7 @@ impl Desk {
         let Some(port) = self.ports.get_mut(&index) else { return Ok(()) };
         let Some((lease, origin)) = port.ipv4.lease() else { return Ok(()) };
         let lease = lease.clone();
-        let rank = if boots { 0 } else { rank_of_others(index) };
-        if !port.ipv4.is_news && port.ipv4.applied.is_some() && port.ipv4.rank == rank {
+        if !port.ipv4.is_news && port.ipv4.applied.is_some() && port.ipv4.boots == boots {
             return Ok(());
         }
         // Of a link that was found its routes stay: what the lease does not have was added on
@@ -46,8 +45,8 @@ impl Desk {
         let found = found.map(|found| Lease { routes: Vec::new(), ..found.lease.clone() });
         let applied = port.ipv4.applied.as_ref().map(|(before, _)| before.clone());
         let before = applied.clone().or(found);
-        let before = before.as_ref().map(|lease| Told { lease, rank: port.ipv4.rank });
-        let told = Told { lease: &lease, rank };
+        let before = before.as_ref().map(|lease| Told { lease, boots: port.ipv4.boots });
+        let told = Told { lease: &lease, boots };
         apply::ipv4(&self.kernel, &port.link, before, told, origin, lifetime).await?;
         let is_new_here = applied.is_none_or(|before| before.address != lease.address);
         if origin == Origin::Dhcp && is_new_here {
@@ -55,7 +54,7 @@ impl Desk {
             tokio::spawn(announce);
         }
         port.ipv4.applied = Some((lease, origin));
-        port.ipv4.rank = rank;
+        port.ipv4.boots = boots;
         port.ipv4.is_news = false;
         // The kernel drops routes together with an address.
         port.routes.clear();
@@ -66,14 +65,13 @@ impl Desk {
     pub(super) async fn apply_routes(&mut self, index: u32, boots: bool) {
         let wanted = self.routes_over(index, boots);
         let Some(port) = self.ports.get_mut(&index) else { return };
-        let rank = if boots { 0 } else { rank_of_others(index) };
         let is_typed = matches!(port.request.ipv6, Ipv6Method::Static { .. });
         if is_typed
-            && port.ipv6.router_rank != Some(rank)
+            && port.ipv6.has_router != Some(boots)
             && let Some(given) = &port.ipv6.given
         {
-            port.ipv6.router_rank = Some(rank);
-            let done = apply::router6(&self.kernel, &port.link, given, rank).await;
+            port.ipv6.has_router = Some(boots);
+            let done = apply::router6(&self.kernel, &port.link, given, boots).await;
             done.unwrap_or_else(|error| log::warn!(target: "network", "{error}"));
         }
         if port.routes == wanted {
@@ -186,9 +184,9 @@ impl Desk {
         if self.settling.is_some() {
             return Ok(false);
         }
+        self.boot = Some((index, family));
         self.apply_routes(index, true).await;
         self.ask_boot_servers(index).await;
-        self.boot = Some((index, family));
         self.dismiss_the_others(index).await;
         Ok(true)
     }
@@ -229,10 +227,15 @@ impl Desk {
             if renewers.ipv4 != Renewer::NetworkManager
                 && let Some((lease, origin)) = &port.ipv4.applied
             {
+                // What nobody renews is as good as typed, and a manager that is told of it as of
+                // something typed only knows a route for its own that says the same.
+                let origin = match (renewers.ipv4, *origin) {
+                    (Renewer::Nobody, Origin::Dhcp) => Origin::CommandLine,
+                    (_, origin) => origin,
+                };
                 // Routes as well: those of an address that has just expired are gone.
-                let told = Told { lease, rank: port.ipv4.rank };
-                let done =
-                    apply::ipv4(kernel, link, Some(told), told, *origin, self.lifetime).await;
+                let told = Told { lease, boots: port.ipv4.boots };
+                let done = apply::ipv4(kernel, link, Some(told), told, origin, self.lifetime).await;
                 outcome = outcome.and(done);
             }
             if renewers.ipv6 != Renewer::NetworkManager
@@ -254,11 +257,6 @@ impl Desk {
     }
 }
 
-/// Each link its own, behind whatever the boot's link has.
-fn rank_of_others(index: u32) -> u32 {
-    index.saturating_add(1000)
-}
-
 /// Networks whose members are neighbours of the link.
 fn networks(port: &Port) -> Vec<IpNet> {
     let ipv4 = port.ipv4.applied.as_ref().map(|(lease, _)| IpNet::V4(lease.network()));
@@ -273,7 +271,7 @@ pub(super) async fn type_ipv6(kernel: &Kernel, port: &mut Port) -> Result<()> {
     if port.ipv6.given.is_none() {
         let lease = Lease6::typed(address, prefix, gateway);
         apply::ipv6(kernel, &port.link, None, &lease).await?;
-        port.ipv6.router_rank = None;
+        port.ipv6.has_router = None;
         port.ipv6.given = Some(lease);
     }
     Ok(())

@@ -218,6 +218,7 @@ fn ipv4(share: &Share<'_>, file: &mut Keyfile) {
             }
         }
     }
+    file.line("route-metric", share.metric());
     if share.ignores_dns {
         file.line("ignore-auto-dns", true);
     }
@@ -357,6 +358,7 @@ method=auto
 dhcp-client-id=mac
 dhcp-timeout=2147483647
 dhcp-vendor-class-identifier=landfall
+route-metric=0
 may-fail=false
 
 [ipv6]
@@ -394,8 +396,8 @@ method=ignore
         let mut another = port();
         another.request.as_mut().unwrap().client_id = Some((0, b"r7".to_vec()));
         let cases: [(&str, Configured, HandoverMode, &str, String); 8] = [
-            ("frozen",             port(),                         Static, "ipv4", "method=manual\naddress1=10.0.0.5/24\nmay-fail=false\n".into()),
-            ("another client",     another,                        Dhcp,   "ipv4", "method=auto\ndhcp-client-id=00:72:37\ndhcp-timeout=2147483647\ndhcp-vendor-class-identifier=landfall\nmay-fail=false\n".into()),
+            ("frozen",             port(),                         Static, "ipv4", "method=manual\naddress1=10.0.0.5/24\nroute-metric=0\nmay-fail=false\n".into()),
+            ("another client",     another,                        Dhcp,   "ipv4", "method=auto\ndhcp-client-id=00:72:37\ndhcp-timeout=2147483647\ndhcp-vendor-class-identifier=landfall\nroute-metric=0\nmay-fail=false\n".into()),
             ("no IPv4",            v6_only(Ipv6Method::Auto),      Dhcp,   "ipv4", "method=disabled\n".into()),
             ("advertised",         dual_stack(),                   Dhcp,   "ipv6", format!("addr-gen-mode=eui64\nmethod=auto\n{identity}may-fail=true\n")),
             ("alone",              v6_only(Ipv6Method::Auto),      Dhcp,   "ipv6", format!("addr-gen-mode=eui64\nmethod=auto\n{identity}may-fail=false\n")),

@@ -251,6 +251,7 @@ fn clients(share: &Share<'_>, file: &mut File) {
         file.section("DHCPv4");
         file.line("ClientIdentifier", "mac");
         file.no("SendRelease");
+        file.line("RouteMetric", share.metric());
         ignored(file);
         if !share.plan.vendor_class.is_empty() {
             file.line("VendorClassIdentifier", &share.plan.vendor_class);
@@ -308,7 +309,7 @@ fn identity6(lease: Option<&Lease6>, file: &mut File) {
 
 fn routes(share: &Share<'_>, file: &mut File) {
     if let Ipv4::Fixed(lease) = share.ipv4 {
-        fixed_routes(lease, file);
+        fixed_routes(lease, share, file);
     }
     if let Ipv6::Fixed { lease, routers: false } = share.ipv6 {
         for router in &lease.routers {
@@ -328,8 +329,8 @@ fn routes(share: &Share<'_>, file: &mut File) {
     }
 }
 
-fn fixed_routes(lease: &Lease, file: &mut File) {
-    for entry in kernel::entries(lease, 0) {
+fn fixed_routes(lease: &Lease, share: &Share<'_>, file: &mut File) {
+    for entry in kernel::entries(lease, share.link.boots) {
         file.section("Route");
         file.line("Destination", entry.route.to);
         if let Some(via) = entry.route.via {
@@ -418,6 +419,7 @@ DHCP=ipv4
 [DHCPv4]
 ClientIdentifier=mac
 SendRelease=no
+RouteMetric=0
 VendorClassIdentifier=landfall
 UseHostname=no
 Hostname=n1
@@ -428,7 +430,7 @@ Hostname=n1
         let wishes = Wishes { own_dns: true, own_ntp: true, ..Wishes::default() };
         let plan = NetworkPlan { dns: vec![[10, 0, 0, 1].into()], ..plan };
         let left = foresee(&Inheritance { wishes, ..inheritance(&links, &plan) }, &tree);
-        let more = expected.replace("SendRelease=no\n", "SendRelease=no\nUseDNS=no\nUseNTP=no\n");
+        let more = expected.replace("Metric=0\n", "Metric=0\nUseDNS=no\nUseNTP=no\n");
         assert_eq!(text(&left, ".network"), more, "C54: those of a setting, and no others");
 
         let ignoring = Inheritance { ignore_peer_dns: true, ..inheritance(&links, &plan) };
@@ -480,18 +482,26 @@ GatewayOnLink=yes
     #[rustfmt::skip]
     fn each_way_to_an_ipv6_address_has_its_words() {
         let identity = "[DHCPv6]\nDUIDType=link-layer\nDUIDRawData=00:01:52:54:00:aa:bb:cc\nIAID=7\nSendRelease=no\n";
-        let v6 = Configured { request: v6_only(Ipv6Method::Auto).request, ..v6_only(Ipv6Method::Auto) };
+        let frozen = "DNS=2001:db8::53\nAddress=2001:db8::7/128\nIPv6AcceptRA=yes\n\n[IPv6AcceptRA]\nDHCPv6Client=no\n";
+        // Nothing of a DHCPv6 server but what is no address.
+        let unleased = |method| {
+            let mut link = v6_only(method);
+            link.ipv6.as_mut().unwrap().addresses.retain(|one| one.origin != Origin6::Dhcp);
+            link
+        };
         let typed = Ipv6Method::Static { address: "2001:db8::7".parse().unwrap(), prefix: 64, gateway: Some("fe80::1".parse().unwrap()), peer: None };
         let routed = Ipv6Method::Static { address: "2001:db8::7".parse().unwrap(), prefix: 64, gateway: None, peer: None };
-        let cases: [(&str, Configured, HandoverMode, String); 8] = [
-            ("advertised",            v6,                             Dhcp,   format!("IPv6AcceptRA=yes\n\n{identity}")),
-            ("DHCPv6 in any case",    v6_only(Ipv6Method::Dhcp),      Dhcp,   format!("DHCP=ipv6\nIPv6AcceptRA=yes\n\n{identity}WithoutRA=solicit\n")),
+        let cases: [(&str, Configured, HandoverMode, String); 10] = [
+            ("advertised",            unleased(Ipv6Method::Auto),     Dhcp,   format!("IPv6AcceptRA=yes\n\n{identity}")),
+            ("DHCPv6 in any case",    unleased(Ipv6Method::Dhcp),     Dhcp,   format!("DHCP=ipv6\nIPv6AcceptRA=yes\n\n{identity}WithoutRA=solicit\n")),
+            ("a lease is kept",       v6_only(Ipv6Method::Auto),      Dhcp,   frozen.into()),
+            ("however it was got",    v6_only(Ipv6Method::Dhcp),      Dhcp,   frozen.into()),
             ("the link's own",        v6_only(Ipv6Method::LinkLocal), Dhcp,   "IPv6AcceptRA=no\n".into()),
             ("not asked for",         v6_only(Ipv6Method::Off),       Dhcp,   String::new()),
             ("typed, with a router",  v6_only(typed),                 Dhcp,   "DNS=2001:db8::53\nAddress=2001:db8::7/128\nAddress=2001:db8::5054:ff:feaa:bbcc/64\nIPv6AcceptRA=no\n\n[Route]\nGateway=fe80::1\n".into()),
             ("typed, without",        v6_only(routed),                Dhcp,   "DNS=2001:db8::53\nAddress=2001:db8::7/128\nIPv6AcceptRA=yes\n\n[IPv6AcceptRA]\nDHCPv6Client=no\n".into()),
-            ("frozen: routers stay",  v6_only(Ipv6Method::Auto),      Static, "DNS=2001:db8::53\nAddress=2001:db8::7/128\nIPv6AcceptRA=yes\n\n[IPv6AcceptRA]\nDHCPv6Client=no\n".into()),
-            ("both families",         dual_stack(),                   Dhcp,   format!("DHCP=ipv4\nIPv6AcceptRA=yes\n\n[DHCPv4]\nClientIdentifier=mac\nSendRelease=no\nVendorClassIdentifier=landfall\n\n{identity}")),
+            ("frozen: routers stay",  v6_only(Ipv6Method::Auto),      Static, frozen.into()),
+            ("both families",         dual_stack(),                   Dhcp,   "DNS=2001:db8::53\nDHCP=ipv4\nAddress=2001:db8::7/128\nIPv6AcceptRA=yes\n\n[DHCPv4]\nClientIdentifier=mac\nSendRelease=no\nRouteMetric=0\nVendorClassIdentifier=landfall\n\n[IPv6AcceptRA]\nDHCPv6Client=no\n".into()),
         ];
         for (case, link, mode, expected) in cases {
             let text = all(&[link], mode);
@@ -577,6 +587,7 @@ DHCP=ipv4
 [DHCPv4]
 ClientIdentifier=mac
 SendRelease=no
+RouteMetric=0
 VendorClassIdentifier=landfall
 ";
         assert_eq!(all(&vlan_on_bond(), Dhcp), expected);

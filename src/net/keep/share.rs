@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use super::super::configured::{Composition, Configured};
 use super::super::description::{HandoverMode, Ipv6Method};
-use super::super::kernel::Origin;
-use super::super::lease6::Origin6;
+use super::super::kernel::{self, Origin};
 use super::super::{Lease, Lease6, NetworkPlan, joined};
 use super::software::{Owner, Software};
 use super::{Inheritance, Wishes};
@@ -122,7 +121,12 @@ impl<'a> Share<'a> {
             Some(lease) if is_beyond => Ipv4::Fixed(lease),
             Some(lease) => Ipv4::Dhcp(lease),
         };
-        let ipv6 = ipv6(link, mode);
+        // networkd takes an address of DHCPv6 away when it is stopped, whatever KeepConfiguration=
+        // says (systemd issue 26602; 252 and 257), and to start again it would have to be read from
+        // the root.
+        let frozen6 = mode == HandoverMode::Static
+            || software.owner == Owner::Networkd && link.ipv6.as_ref().is_some_and(has_leased);
+        let ipv6 = ipv6(link, frozen6);
 
         let mut share = Self {
             link,
@@ -177,6 +181,14 @@ impl<'a> Share<'a> {
         }
     }
 
+    /// Of the routes of a lease. They are there with this metric already, and with any other (networkd's
+    /// is 1024, NetworkManager's 100) the manager would add its own beside them: ours would then lead to
+    /// a router that a later lease does not name any more. This way there is one, the manager's own from
+    /// its first lease on, which goes and changes with the lease.
+    pub fn metric(&self) -> u32 {
+        kernel::metric(self.link.boots)
+    }
+
     pub fn is_foreign(&self) -> bool {
         matches!(self.link.composition, Composition::Foreign { .. })
     }
@@ -228,7 +240,7 @@ impl<'a> Share<'a> {
     }
 }
 
-fn ipv6(link: &Configured, mode: HandoverMode) -> Ipv6<'_> {
+fn ipv6(link: &Configured, is_frozen: bool) -> Ipv6<'_> {
     let lease = link.ipv6.as_ref();
     let asked = link.request.as_ref().map_or(Ipv6Method::Off, |request| request.ipv6);
     match (asked, lease) {
@@ -238,7 +250,7 @@ fn ipv6(link: &Configured, mode: HandoverMode) -> Ipv6<'_> {
             Ipv6::Fixed { lease, routers: gateway.is_none() }
         }
         // Routers are no DHCP servers: what they advertise goes on, also when a lease is frozen.
-        (Ipv6Method::Auto | Ipv6Method::Dhcp, Some(lease)) if mode == HandoverMode::Static => {
+        (Ipv6Method::Auto | Ipv6Method::Dhcp, Some(lease)) if is_frozen => {
             Ipv6::Fixed { lease, routers: true }
         }
         (Ipv6Method::Auto, lease) => Ipv6::Auto(lease),
@@ -249,5 +261,5 @@ fn ipv6(link: &Configured, mode: HandoverMode) -> Ipv6<'_> {
 
 /// A DHCPv6 server has given it an address, which ends if nobody asks again.
 pub fn has_leased(lease: &Lease6) -> bool {
-    lease.addresses.iter().any(|address| address.origin == Origin6::Dhcp)
+    lease.leased().is_some()
 }

@@ -199,10 +199,10 @@ fn who_renews_is_known_for_each_family() {
     let foreign = || foreign("bond0", &[NODE, SECOND]);
     let cases: [(&str, Vec<Configured>, Files<'_>, HandoverMode, Renewer, Renewer); 12] = [
         ("nobody is there",               vec![dual_stack()],           &[],                  Dhcp,      Nobody,         Nobody),
-        ("networkd has both",             vec![dual_stack()],           WITH_NETWORKD,        Dhcp,      Networkd,       Networkd),
-        ("and so has NetworkManager",     vec![dual_stack()],           WITH_NETWORK_MANAGER, Dhcp,      NetworkManager, NetworkManager),
+        ("networkd would lose the other", vec![dual_stack()],           WITH_NETWORKD,        Dhcp,      Networkd,       Nobody),
+        ("NetworkManager has both",       vec![dual_stack()],           WITH_NETWORK_MANAGER, Dhcp,      NetworkManager, NetworkManager),
         ("the kernel has its own",        vec![slaac()],                WITH_NETWORKD,        Dhcp,      Networkd,       Nobody),
-        ("one family",                    vec![v6_only(Ipv6Method::Dhcp)], WITH_NETWORKD,     Dhcp,      Nobody,         Networkd),
+        ("one family",                    vec![v6_only(Ipv6Method::Dhcp)], WITH_NETWORK_MANAGER, Dhcp,   Nobody,         NetworkManager),
         ("what was typed has no end",     vec![typed()],                WITH_NETWORKD,        Dhcp,      Nobody,         Nobody),
         ("frozen",                        vec![dual_stack()],           WITH_NETWORKD,        Static,    Nobody,         Nobody),
         ("hands off",                     vec![dual_stack()],           WITH_NETWORKD,        Unmanaged, Nobody,         Nobody),

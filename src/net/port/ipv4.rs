@@ -32,8 +32,8 @@ pub struct Ipv4 {
     pub is_news: bool,
     /// What the kernel has been told, and on whose word.
     pub applied: Option<(Lease, Origin)>,
-    /// How its routes rank behind those of other links, as the kernel was told.
-    pub rank: u32,
+    /// Whether it was told so as of the boot's link.
+    pub boots: bool,
 }
 
 #[derive(Default)]

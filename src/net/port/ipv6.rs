@@ -33,8 +33,8 @@ pub struct Ipv6 {
     /// As the kernel has them.
     pub addresses: BTreeMap<Ipv6Addr, Known6>,
     pub usable_since: Option<Instant>,
-    /// How the typed router ranks behind those of other links, as the kernel was told.
-    pub router_rank: Option<u32>,
+    /// The kernel knows the typed router, as that of the boot's link or of another.
+    pub has_router: Option<bool>,
     /// When a typed address that somebody else has is tried again.
     pub again_at: Option<Instant>,
     /// Questions to routers.

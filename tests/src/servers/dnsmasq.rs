@@ -134,6 +134,12 @@ impl Dnsmasq {
         self
     }
 
+    /// Who has which address is written into this file.
+    pub fn books(mut self, file: &Path) -> Self {
+        self.arguments.retain(|argument| argument != "--leasefile-ro");
+        self.option(format!("dhcp-leasefile={}", file.display()))
+    }
+
     /// Serves a folder by TFTP, and names itself the boot server with a boot file in LTSP's place.
     pub fn tftp(self, folder: &Path) -> Self {
         let mut server = self
