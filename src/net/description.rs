@@ -12,8 +12,10 @@ use super::bond::BondOptions;
 use super::{HardwareAddress, Mac};
 
 mod consistency;
+mod words;
 
 pub use consistency::{About, Complaint};
+pub use words::Line;
 
 /// Everything that was said about links, addresses and routes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

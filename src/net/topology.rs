@@ -116,7 +116,6 @@ pub fn request<'a>(
 }
 
 /// Names of links that the description makes and that nothing else is made of.
-#[cfg(test)]
 pub fn tops(wanted: &Description) -> Vec<&str> {
     let view = View { wanted, links: &[] };
     view.names().filter(|name| view.is_top(name)).collect()
