@@ -323,6 +323,16 @@ impl Description {
         self
     }
 
+    /// The `ip=` of the link that the root is behind, as far as words tell: where there are several
+    /// and no `bootdev=`, the boot finds out.
+    pub fn boot_request(&self) -> Option<&AddressRequest> {
+        let is_named = |request: &&AddressRequest| {
+            let name = request.on.as_ref().and_then(Selector::name);
+            name.is_some() && name == self.bootdev.as_deref()
+        };
+        self.addresses.iter().find(is_named).or(self.addresses.first())
+    }
+
     /// Puts the port of `BOOTIF=` where its name stands for it.
     pub(crate) fn place_bootif(&mut self) {
         let Some(mac) = self.bootif else { return };

@@ -61,13 +61,13 @@ pub use keep::{Left, Renewer, Renewers, RunFile, Wishes};
 pub use lease::{Lease, LeaseFile, Leases, Route};
 pub use lease6::Lease6;
 pub use mac::{HardwareAddress, Mac};
-pub use plan::{Addressing, LinkChoice, NetworkPlan};
+pub use plan::{Addressing, NetworkPlan};
 pub use port::Family;
 
 use crate::directives::View;
 use crate::error::Result;
 use configured::{Composition, Configured};
-use description::HandoverMode;
+use description::{AddressRequest, HandoverMode, RouteRequest};
 use dns::Resolver;
 use keep::{Inheritance, Kept};
 use kernel::Origin;
@@ -270,6 +270,10 @@ pub fn left_files(
     view: &dyn View,
 ) -> Left {
     let typed = matches!(plan.addressing, Addressing::Static { .. });
+    let description = &plan.description;
+    let request = description.boot_request().cloned().unwrap_or_else(AddressRequest::any);
+    let is_over_it = |route: &&RouteRequest| route.on.as_deref().is_none_or(|on| on == link);
+    let routes = description.routes.iter().filter(is_over_it).cloned().collect();
     let link = Configured {
         name: link.to_owned(),
         mac,
@@ -277,11 +281,11 @@ pub fn left_files(
         composition: Composition::Port,
         master: None,
         mtu: leases.ipv4.as_ref().and_then(|lease| lease.mtu).map(u32::from),
-        request: None,
+        request: Some(request),
         ipv4: leases.ipv4.clone(),
         origin: if typed { Origin::CommandLine } else { Origin::Dhcp },
         ipv6: leases.ipv6.clone(),
-        routes: Vec::new(),
+        routes,
         boots: true,
     };
     let inheritance = Inheritance {

@@ -16,7 +16,7 @@ const BOTH_FAMILIES: u32 = 20;
 /// One thing that is described.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// Name of a link, or what takes its place: `every Ethernet port`, `route`.
+    /// Name of a link, or what takes its place: `every Ethernet link`, `route`.
     pub about: String,
     pub text: String,
 }
@@ -27,7 +27,8 @@ impl Description {
     pub fn lines(&self) -> Vec<Line> {
         let mut lines = self.links();
         lines.extend(self.asked());
-        let mut add = |about: &str, text: String| lines.push(Line { about: about.to_owned(), text });
+        let mut add =
+            |about: &str, text: String| lines.push(Line { about: about.to_owned(), text });
         if let Some(name) = &self.bootdev {
             add("bootdev", format!("the root is behind {name}"));
         }
@@ -55,7 +56,8 @@ impl Description {
 
     fn links(&self) -> Vec<Line> {
         let mut lines = Vec::new();
-        let mut add = |about: &str, text: String| lines.push(Line { about: about.to_owned(), text });
+        let mut add =
+            |about: &str, text: String| lines.push(Line { about: about.to_owned(), text });
         for (name, hardware) in &self.names {
             add(name, format!("name of the port {hardware}"));
         }
@@ -81,10 +83,15 @@ impl Description {
         requests.iter().map(line).collect()
     }
 
+    /// Names of the links that are made and that nothing else is made of.
+    pub fn tops(&self) -> Vec<&str> {
+        topology::tops(self)
+    }
+
     /// Whom an `ip=` means that names no link.
     pub fn whom(&self) -> String {
         match (topology::tops(self).as_slice(), self.bootif) {
-            ([], None) => "every Ethernet port".to_owned(),
+            ([], None) => "every Ethernet link".to_owned(),
             ([], Some(mac)) => format!("the port {mac}"),
             (tops, _) => listed(tops),
         }
@@ -204,7 +211,8 @@ mod tests {
         let request = Request::read(line);
         assert_eq!(request.problems, vec![], "{line}");
         let lines = request.network.lines();
-        let lines: Vec<_> = lines.iter().map(|line| format!("{}: {}", line.about, line.text)).collect();
+        let lines: Vec<_> =
+            lines.iter().map(|line| format!("{}: {}", line.about, line.text)).collect();
         lines.join(" / ")
     }
 
@@ -212,8 +220,8 @@ mod tests {
     #[rustfmt::skip]
     fn an_operator_finds_again_what_he_typed() {
         let cases = [
-            ("", "every Ethernet port: IPv4 by DHCP or IPv6 as routers say"),
-            ("ip=dhcp", "every Ethernet port: IPv4 by DHCP"),
+            ("", "every Ethernet link: IPv4 by DHCP or IPv6 as routers say"),
+            ("ip=dhcp", "every Ethernet link: IPv4 by DHCP"),
             ("ip=dhcp BOOTIF=01-52-54-00-aa-bb-cc", "the port 52:54:00:aa:bb:cc: IPv4 by DHCP"),
             ("ip=eth1:dhcp,dhcp6", "eth1: IPv4 by DHCP and IPv6 by DHCPv6; after 20 s one of them is enough"),
             ("ip=eth1:auto6 rd.net.timeout.ipv6auto=9", "eth1: IPv6 as routers say / IPv6: preferred to an address of IPv4 for 9 s"),
@@ -222,7 +230,7 @@ mod tests {
             ("ip=10.0.0.5:10.0.0.4::31::eth0:none", "eth0: 10.0.0.5/31 with 10.0.0.4 at the other end"),
             ("ip=[2001:db8::5]::[2001:db8::1]:64::eth0:none", "eth0: 2001:db8::5/64 through 2001:db8::1"),
             ("ip=eth9:none", "eth9: set up, without an address"),
-            ("ip=dhcp,1,abc", "every Ethernet port: IPv4 by DHCP, to DHCP as client 1:616263"),
+            ("ip=dhcp,1,abc", "every Ethernet link: IPv4 by DHCP, to DHCP as client 1:616263"),
             ("bond=bond0:mac:52:54:00:aa:bb:cc,eth1:mode=802.3ad,lacp_rate=fast:9000 vlan=bond0.5:bond0 ip=dhcp",
              "bond0: bond of the port 52:54:00:aa:bb:cc and eth1: 802.3ad miimon=100 lacp_rate=fast, MTU 9000 \
               / bond0.5: VLAN 5 over bond0 / bond0.5: IPv4 by DHCP"),
