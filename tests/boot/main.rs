@@ -21,6 +21,7 @@ mod ipv6;
 mod leftovers;
 mod links;
 mod mtu;
+mod net_settings;
 mod power_on;
 mod promise;
 mod ram;
