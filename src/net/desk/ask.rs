@@ -26,6 +26,7 @@ impl Desk {
     /// Carrier: now is the moment.
     pub(super) async fn begin(&mut self, port: &mut Port) {
         let now = Instant::now();
+        log::debug!(target: "network", "{}: carrier", port.link.name);
         port.since = Some(now);
         self.begin_ipv4(port, now);
         self.begin_ipv6(port).await;
