@@ -92,6 +92,8 @@ impl Error {
                     | io::ErrorKind::HostUnreachable
                     | io::ErrorKind::NetworkUnreachable
                     | io::ErrorKind::NetworkDown
+                    // Of an address that is still being asked for on its link.
+                    | io::ErrorKind::AddrNotAvailable
             ),
             Cause::Refused(_) | Cause::Invalid(_) | Cause::Because(_) => false,
         }

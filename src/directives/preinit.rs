@@ -153,8 +153,13 @@ mod tests {
             &Machine::default(),
         );
         let mac = crate::net::Mac([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc]);
-        let variables =
-            crate::net::variables("eth0", mac, &plan.network, &crate::net::Leases::of_ipv4(lease));
+        let variables = crate::net::variables(
+            "eth0",
+            "2",
+            mac,
+            &plan.network,
+            &crate::net::Leases::of_ipv4(lease),
+        );
         let base = crate::config::base(&plan, variables, Some("10.0.0.1".into()));
         let settings = evaluate("[default]\nA=1\n", &base, &Identity::default()).settings;
         let environment = environment(&settings, &Facts::default(), None);

@@ -9,12 +9,11 @@
 //! Debian 13 differs from 12 only in paths: resolved is a package of its own in both, with
 //! a `/usr/sbin/resolvconf` that is resolvectl, and which needs neither file.
 
-use std::net::IpAddr;
-
 use super::units::{self, Unit};
 use super::{Draft, Facts, Kind, View};
 use crate::config::Settings;
 use crate::error::{Error, Result};
+use crate::net::dial::Literal;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const DROP_IN: &str = "/etc/systemd/resolved.conf.d/landfall.conf";
@@ -107,17 +106,23 @@ fn choose(settings: &Settings, facts: &Facts) -> (Resolver, Vec<Error>) {
         wrong.push(Error::invalid(format!("reading {what} {word:?}"), why));
         false
     };
-    servers.retain(|server| match server.parse::<IpAddr>() {
+    servers.retain(|server| match server.parse::<Literal>() {
         // klibc writes 0.0.0.0 for "none".
-        Ok(address) => !address.is_unspecified(),
-        Err(_) => leave_out("the name server", server, "it is not an address; left out"),
+        Ok(Literal { address, link }) if link.as_deref().is_none_or(is_plain) => {
+            !address.is_unspecified()
+        }
+        _ => leave_out("the name server", server, "it is not an address; left out"),
     });
     // From the network, and on their way into a shell's file.
     search.retain(|domain| {
-        let plain = domain.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-        plain || leave_out("the search domain", domain, "it is not a domain; left out")
+        is_plain(domain) || leave_out("the search domain", domain, "it is not a domain; left out")
     });
     (Resolver { servers, search }, wrong)
+}
+
+/// Harmless in a shell's file.
+fn is_plain(word: &str) -> bool {
+    word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }
 
 const HEADER: &str = "# Written by landfall at boot, from lts.conf and DHCP.\n";
@@ -176,6 +181,8 @@ mod tests {
             ("2.2", &[], &["10.0.0.53"], &["example.org"]),
             ("2.2", &[("SEARCH_DOMAIN", "a.org b.org")], &["10.0.0.53"], &["a.org", "b.org"]),
             ("",    &[("SEARCH_DOMAIN", "a.org $(reboot)")], &["10.0.0.53"], &["a.org"]),
+            ("",    &[("DNS_SERVER", "fe80::1%2")], &["fe80::1%2"], &["example.org"]),
+            ("",    &[("DNS_SERVER", "fe80::1%$(reboot)")], &[], &["example.org"]),
             ("",    &[("DNS_SERVER", "ns.example.org 10.0.0.2")], &["10.0.0.2"], &["example.org"]),
         ];
         let mut of_dhcp = lease([10, 0, 0, 5], 24);

@@ -1,12 +1,13 @@
 //! Makes the kernel's link what a lease says, from what an earlier one said.
 //!
-//! The address is what counts: a route or MTU that the kernel refuses is a warning.
+//! The address is what counts: a route that the kernel refuses is a warning. The size of frames is
+//! `topology`'s, which knows what is beneath.
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
-use super::description::Description;
+use super::description::RouteRequest;
 use super::kernel::{self, Entry, Kernel, Link, Origin};
 use super::lease6::{Address6, Origin6};
 use super::{Lease, Lease6, Route};
@@ -31,14 +32,6 @@ pub async fn ipv4(
     origin: Origin,
     lifetime: Lifetime,
 ) -> Result<()> {
-    // Before the first connection, which would otherwise begin with a size that does not fit.
-    if let Some(mtu) = lease.mtu
-        && old.and_then(|old| old.mtu) != Some(mtu)
-        && link.mtu != u32::from(mtu)
-        && let Err(error) = kernel.set_mtu(link, mtu.into()).await
-    {
-        log::warn!(target: "network", "{error}");
-    }
     let seconds = match lifetime {
         Lifetime::OfLease => lease.lease_seconds.map(|seconds| seconds.saturating_add(GRACE)),
         Lifetime::Forever => None,
@@ -94,12 +87,24 @@ pub async fn ipv6(
     }
     if origin == Origin::CommandLine
         && let Some(gateway) = lease.gateway()
-        && let Err(error) =
-            kernel.add_route6(link, ipnet::Ipv6Net::default(), Some(gateway), origin).await
     {
-        log::warn!(target: "network", "{error}");
+        let on_link = is_beyond(gateway.into(), &networks6(lease));
+        let everywhere = Ipv6Net::default();
+        let done = kernel.add_route6(link, everywhere, Some(gateway), on_link, origin).await;
+        done.unwrap_or_else(|error| log::warn!(target: "network", "{error}"));
     }
     Ok(())
+}
+
+/// Networks whose members are neighbours.
+pub fn networks6(lease: &Lease6) -> Vec<IpNet> {
+    let of_addresses = lease
+        .addresses
+        .iter()
+        .filter(|given| given.prefix < 128)
+        .filter_map(|given| Some(IpNet::V6(Ipv6Net::new(given.address, given.prefix).ok()?)));
+    let prefixes = lease.prefixes.iter().filter(|prefix| prefix.on_link);
+    of_addresses.chain(prefixes.map(|prefix| IpNet::V6(prefix.network))).collect()
 }
 
 /// Lets addresses of DHCPv6 outlive their lease.
@@ -111,37 +116,35 @@ pub async fn ipv6_forever(kernel: &Kernel, link: &Link, lease: &Lease6) -> Resul
     Ok(())
 }
 
-/// Routes of `rd.route=` that go over this link: those that name it, and those whose gateway is in
-/// its network.
-pub async fn routes(kernel: &Kernel, link: &Link, wanted: &Description, lease: &Lease) {
-    for route in &wanted.routes {
-        let is_meant = match (&route.on, route.via) {
-            (Some(name), _) => *name == link.name,
-            (None, Some(IpAddr::V4(via))) => lease.network().contains(&via),
-            (None, _) => false,
-        };
-        if !is_meant {
-            continue;
+/// A route that somebody typed: over a link whose networks are these.
+pub async fn route(
+    kernel: &Kernel,
+    link: &Link,
+    RouteRequest { to, via, .. }: &RouteRequest,
+    networks: &[IpNet],
+) -> Result<()> {
+    let on_link = via.is_some_and(|via| is_beyond(via, networks));
+    let origin = Origin::CommandLine;
+    match (*to, *via) {
+        (IpNet::V4(to), None) => {
+            let route = Route { to, via: None };
+            kernel.add_route(link, &Entry { route, on_link, metric: 0 }, origin).await
         }
-        let done = match (route.to, route.via) {
-            (IpNet::V4(to), None) => add(kernel, link, Route { to, via: None }, lease).await,
-            (IpNet::V4(to), Some(IpAddr::V4(via))) => {
-                add(kernel, link, Route { to, via: Some(via) }, lease).await
-            }
-            (IpNet::V6(to), None) => kernel.add_route6(link, to, None, Origin::CommandLine).await,
-            (IpNet::V6(to), Some(IpAddr::V6(via))) => {
-                kernel.add_route6(link, to, Some(via), Origin::CommandLine).await
-            }
-            // The grammar lets no such route pass.
-            _ => Ok(()),
-        };
-        if let Err(error) = done {
-            log::warn!(target: "network", "{error}");
+        (IpNet::V4(to), Some(IpAddr::V4(via))) => {
+            let route = Route { to, via: Some(via) };
+            kernel.add_route(link, &Entry { route, on_link, metric: 0 }, origin).await
         }
+        (IpNet::V6(to), None) => kernel.add_route6(link, to, None, false, origin).await,
+        (IpNet::V6(to), Some(IpAddr::V6(via))) => {
+            kernel.add_route6(link, to, Some(via), on_link, origin).await
+        }
+        // The grammar lets no such route pass.
+        (IpNet::V4(_), Some(IpAddr::V6(_))) | (IpNet::V6(_), Some(IpAddr::V4(_))) => Ok(()),
     }
 }
 
-async fn add(kernel: &Kernel, link: &Link, route: Route, lease: &Lease) -> Result<()> {
-    let on_link = route.via.is_some_and(|via| !lease.network().contains(&via));
-    kernel.add_route(link, &Entry { route, on_link, metric: 0 }, Origin::CommandLine).await
+/// Whether a router is a neighbour only because somebody says so.
+fn is_beyond(via: IpAddr, networks: &[IpNet]) -> bool {
+    let is_of_link = matches!(via, IpAddr::V6(via) if via.is_unicast_link_local());
+    !is_of_link && !networks.iter().any(|network| network.contains(&via))
 }

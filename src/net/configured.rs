@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::adopt;
 use super::bond::BondOptions;
-use super::description::{AddressRequest, Description, RouteRequest};
+use super::description::{AddressRequest, Description, Ipv6Method, RouteRequest};
 use super::kernel::{Kind, Link, Origin};
 use super::port::Port;
 use super::{Lease, Lease6, Mac};
@@ -26,10 +26,10 @@ pub struct Configured {
     /// What was asked for it; none for what is only a part of something.
     pub request: Option<AddressRequest>,
     pub ipv4: Option<Lease>,
-    /// Where `ipv4` is from.
+    /// Where `ipv4` is from, or where there is none, `ipv6`.
     pub origin: Origin,
     pub ipv6: Option<Lease6>,
-    /// Those of `rd.route=` that go over this link.
+    /// Those of `rd.route=` that go over this link, and the other end of a link of two.
     pub routes: Vec<RouteRequest>,
     /// The root is behind it.
     pub boots: bool,
@@ -56,7 +56,7 @@ pub enum Composition {
 }
 
 /// Bytes; what a link has that nobody said anything of.
-const USUAL_MTU: u32 = 1500;
+pub const USUAL_MTU: u32 = 1500;
 
 impl Configured {
     /// Everything that `ports` are made of, themselves included; what is below comes first.
@@ -88,10 +88,6 @@ impl Configured {
         let applied = port.and_then(|port| port.ipv4.applied.clone());
         let ipv6 = port.map(|port| port.ipv6.lease()).filter(|lease| *lease != Lease6::default());
         let boots = boot == Some(link.index);
-        let is_over_it = |route: &&RouteRequest| match &route.on {
-            Some(name) => *name == link.name,
-            None => boots,
-        };
         Self {
             name: link.name.clone(),
             mac: link.mac,
@@ -100,10 +96,14 @@ impl Configured {
             master: name_of(link.master),
             mtu: (link.mtu != USUAL_MTU).then_some(link.mtu),
             request: port.map(|port| port.request.clone()),
-            origin: applied.as_ref().map_or(Origin::Dhcp, |(_, origin)| *origin),
+            origin: match (&applied, port.map(|port| port.request.ipv6)) {
+                (Some((_, origin)), _) => *origin,
+                (None, Some(Ipv6Method::Static { .. })) => Origin::CommandLine,
+                (None, _) => Origin::Dhcp,
+            },
             ipv4: applied.map(|(lease, _)| lease),
             ipv6,
-            routes: wanted.routes.iter().filter(is_over_it).cloned().collect(),
+            routes: port.map(|port| port.routes.clone()).unwrap_or_default(),
             boots,
         }
     }

@@ -279,6 +279,19 @@ impl AddressRequest {
         })
     }
 
+    /// The other ends of links of two, which no prefix covers.
+    pub fn peers(&self) -> Vec<IpNet> {
+        let four = match self.ipv4 {
+            Ipv4Method::Static { peer: Some(peer), .. } => Some(IpNet::from(IpAddr::V4(peer))),
+            _ => None,
+        };
+        let six = match self.ipv6 {
+            Ipv6Method::Static { peer: Some(peer), .. } => Some(IpNet::from(IpAddr::V6(peer))),
+            _ => None,
+        };
+        four.into_iter().chain(six).collect()
+    }
+
     /// Whether it says something of IPv4, and of IPv6.
     fn families(&self) -> (bool, bool) {
         (self.ipv4 != Ipv4Method::Off, self.ipv6 != Ipv6Method::Off)

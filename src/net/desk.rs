@@ -62,6 +62,9 @@ pub struct Desk {
     hastes: BTreeMap<u32, Haste>,
     /// The chosen link.
     boot: Option<(u32, Family)>,
+    /// The link that was given the address that was typed for whichever is chosen, while it is not
+    /// known whether somebody else has that address.
+    settling: Option<u32>,
     lifetime: Lifetime,
     runs: u64,
 }
@@ -89,6 +92,7 @@ impl Desk {
             attempts: BTreeMap::new(),
             hastes: BTreeMap::new(),
             boot: None,
+            settling: None,
             lifetime: Lifetime::OfLease,
             runs: 0,
         };
@@ -113,7 +117,13 @@ impl Desk {
             self.link_changed(link).await;
         }
         match self.kernel.addresses6().await {
-            Ok(all) => all.into_iter().for_each(|known| self.address_changed(known)),
+            Ok(all) => {
+                self.ports.values_mut().for_each(|port| port.ipv6.addresses.clear());
+                all.into_iter().for_each(|known| self.address_changed(known));
+                for port in self.ports.values_mut() {
+                    port.ipv6.look(port.request.ipv6);
+                }
+            }
             // A kernel without IPv6.
             Err(error) => log::debug!(target: "network", "{error}"),
         }
@@ -181,14 +191,18 @@ impl Desk {
         match event {
             Event::Kernel(change) => self.kernel_changed(change).await?,
             Event::Client { index, run, report } => self.heard(index, run, report).await,
-            Event::Router { index, run, report } => self.heard_router(index, run, report),
+            Event::Router { index, run, report } => self.heard_router(index, run, report).await,
             Event::Client6 { index, run, report } => self.heard6(index, run, report).await,
             Event::Describe(reply) => _ = reply.try_send(self.describe()),
             Event::MakePermanent(renewers, reply) => {
                 let _ = reply.try_send(self.make_permanent(renewers).await);
             }
             Event::Stop => {
-                std::mem::take(&mut self.hastes).into_values().for_each(Haste::end);
+                for (index, haste) in std::mem::take(&mut self.hastes) {
+                    if let Some(link) = self.links.get(&index) {
+                        haste.end(Path::new(IPV6), &link.name);
+                    }
+                }
                 return Ok(false);
             }
         }

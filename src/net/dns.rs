@@ -52,13 +52,8 @@ enum Outcome {
 }
 
 impl Resolver {
-    pub fn new(servers: &[IpAddr], search: Vec<String>) -> Self {
-        let at = |server: &IpAddr| SocketAddr::new(*server, PORT);
-        Self { servers: servers.iter().map(at).collect(), search }
-    }
-
-    /// All addresses of `host`, those of IPv6 first; never an empty list. Takes at most 20 s. Addresses and names in `hosts` (a file like
-    /// `/etc/hosts`) need no server.
+    /// All addresses of `host`, those of IPv6 first; never an empty list. Takes at most 20 s.
+    /// Addresses and names in `hosts` (a file like `/etc/hosts`) need no server.
     pub fn look_up(&self, host: &str, hosts: &Path) -> Result<Vec<IpAddr>> {
         let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         if let Ok(address) = literal.unwrap_or(host).parse() {
@@ -340,7 +335,8 @@ mod tests {
     #[test]
     fn a_closed_port_is_an_error_that_waiting_may_cure() {
         // Nothing listens on this address of the loopback.
-        let resolver = Resolver::new(&[[127, 9, 9, 9].into()], Vec::new());
+        let resolver =
+            Resolver { servers: vec![([127, 9, 9, 9], PORT).into()], search: Vec::new() };
         let error = resolver.look_up("ltsp-1", Path::new("/nonexistent")).unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -224,7 +224,10 @@ impl Kernel {
                 LinkInfo::Data(InfoData::Bond(vec![InfoBond::Primary(port.index)])),
             ]))
             .build();
-        self.set(message, || format!("making {} the primary of {}", port.name, bond.name)).await
+        // RTM_SETLINK does not look at what only a bond has.
+        let changed = self.0.link().change(message).execute().await;
+        let doing = || format!("making {} the primary of {}", port.name, bond.name);
+        changed.map_err(|error| explain(doing(), error))
     }
 
     /// Gives a link to a bond or bridge.

@@ -53,11 +53,42 @@ pub enum Progress {
     Ipv6(Ipv6Addr, Worth),
 }
 
-/// How often was asked, and why the last answer was of no use.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// Who was asked, how often, and why the last answer was of no use.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Asked {
+    pub whom: Whom,
     pub sent: u32,
     pub trouble: Option<String>,
+}
+
+/// Whose answer would be an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whom {
+    Dhcp,
+    Router,
+    /// A router, which has answered without one.
+    Prefix,
+    Dhcpv6,
+    /// The link, by silence: somebody who has a typed address already would speak.
+    Nobody,
+}
+
+impl Whom {
+    /// What is lacking, after "no".
+    fn lacks(self) -> &'static str {
+        match self {
+            Self::Dhcp => "offer",
+            Self::Router => "router",
+            Self::Prefix => "router with a prefix",
+            Self::Dhcpv6 => "DHCPv6 server",
+            Self::Nobody => "address of its own",
+        }
+    }
+
+    fn with_article(self) -> String {
+        let article = if matches!(self, Self::Dhcp | Self::Nobody) { "an" } else { "a" };
+        format!("{article} {}", self.lacks())
+    }
 }
 
 /// What is being waited for, in one line.
@@ -152,9 +183,10 @@ fn absent(wanted: &Description, links: &[(&str, Progress)], others: &[&Link]) ->
 fn asked(ipv4: Option<&Asked>, ipv6: Option<&Asked>, joint: &str) -> (String, String, String) {
     let (what, times) = match (ipv4, ipv6) {
         (Some(four), Some(six)) => {
-            (format!("an offer{joint}a router"), format!("{} and {} times", four.sent, six.sent))
+            let what = [four, six].map(|asked| asked.whom.with_article()).join(joint);
+            (what, format!("{} and {} times", four.sent, six.sent))
         }
-        (None, Some(six)) => ("a router".to_owned(), format!("{} times", six.sent)),
+        (None, Some(six)) => (six.whom.with_article(), format!("{} times", six.sent)),
         (four, None) => {
             ("an offer".to_owned(), format!("{} times", four.map_or(0, |four| four.sent)))
         }
@@ -179,9 +211,9 @@ pub fn why_not(losers: &[(&str, Progress)], winner: (&str, Worth), wants: Wants)
             Progress::Asking { lasts, ipv4, ipv6, .. } => {
                 let (_, times, _) = asked(ipv4.as_ref(), ipv6.as_ref(), "");
                 let none = match (ipv4, ipv6) {
-                    (Some(_), Some(_)) => "no offer and no router",
-                    (None, Some(_)) => "no router",
-                    (_, None) => "no offer",
+                    (Some(_), Some(six)) => format!("no offer and no {}", six.whom.lacks()),
+                    (None, Some(six)) => format!("no {}", six.whom.lacks()),
+                    (_, None) => "no offer".to_owned(),
                 };
                 let trouble = [ipv4, ipv6].into_iter().flatten().find_map(|a| a.trouble.clone());
                 let what = match trouble {
@@ -273,7 +305,11 @@ mod tests {
     }
 
     fn asked(sent: u32, trouble: Option<&str>) -> Option<Asked> {
-        Some(Asked { sent, trouble: trouble.map(str::to_owned) })
+        Some(Asked { whom: Whom::Dhcp, sent, trouble: trouble.map(str::to_owned) })
+    }
+
+    fn asked_of(whom: Whom, sent: u32) -> Option<Asked> {
+        Some(Asked { whom, sent, trouble: None })
     }
 
     fn asking(ipv4: Option<Asked>, ipv6: Option<Asked>) -> Progress {
@@ -307,10 +343,12 @@ mod tests {
              "a link for bond0 (eth7, driver:igb); there is eth0 02:00:00:00:00:01"),
             (any(), vec![("eth0", Progress::NoCarrier), ("eth1", asking(asked(6, None), None)), ("eth2", Progress::NoCarrier)], &others[..], vec![],
              "an offer on eth1 (asked 6 times), carrier on eth0, eth2"),
-            (any(), vec![("eth1", asking(asked(6, None), asked(4, None)))], &others[..], vec![],
+            (any(), vec![("eth1", asking(asked(6, None), asked_of(Whom::Router, 4)))], &others[..], vec![],
              "an offer or a router on eth1 (asked 6 and 4 times)"),
-            (any(), vec![("eth1", asking(None, asked(4, None)))], &others[..], vec![],
+            (any(), vec![("eth1", asking(None, asked_of(Whom::Router, 4)))], &others[..], vec![],
              "a router on eth1 (asked 4 times)"),
+            (any(), vec![("eth1", asking(None, asked_of(Whom::Dhcpv6, 3)))], &others[..], vec![],
+             "a DHCPv6 server on eth1 (asked 3 times)"),
             (bonded(), vec![("bond0", Progress::Asking { lasts: Duration::ZERO, ipv4: asked(2, None), ipv6: None, lacks_partner: true })], &others[..], vec![],
              "the switch to answer bond0 (802.3ad), an offer on bond0 (asked 2 times)"),
             (any(), vec![("eth0", leased), ("eth1", asking(asked(6, Some(useless)), None))], &others[..], vec![],
@@ -332,7 +370,7 @@ mod tests {
             ("eth3", Progress::Ipv4(Box::new(plain))),
             ("eth4", Progress::Ipv4(Box::new(boot))),
             ("eth5", Progress::NoCarrier),
-            ("eth6", asking(asked(6, None), asked(4, None))),
+            ("eth6", asking(asked(6, None), asked_of(Whom::Router, 4))),
             ("eth7", Progress::Ipv6("2001:db8::5".parse().unwrap(), Worth::Usable)),
         ];
         let expected = [

@@ -70,6 +70,7 @@ use crate::directives::View;
 use crate::error::Result;
 use configured::{Composition, Configured};
 use description::{AddressRequest, HandoverMode, RouteRequest};
+use dial::Literal;
 use dns::Resolver;
 use keep::{Inheritance, Kept};
 use kernel::Origin;
@@ -178,13 +179,19 @@ impl Network {
     /// Addresses of `host`, at least one. A failure that [`crate::error::Error::is_transient`] is
     /// worth another call; each takes at most some 20 s.
     pub fn resolve(&self, host: &str) -> Result<Vec<IpAddr>> {
-        let resolver = Resolver::new(&self.dns(), self.leases.search());
+        // A router may name a server of the link alone (RFC 8106 section 5.1).
+        let at = |server| scoped(server, self.link()).at(dns::PORT).ok();
+        let servers = self.dns().into_iter().filter_map(at).collect();
+        let resolver = Resolver { servers, search: self.leases.search() };
         resolver.look_up(host, Path::new("/etc/hosts"))
     }
 
     /// What LTSP's scripts and klibc's `ipconfig` called these values; only those that are known.
     pub fn variables(&self) -> Vec<(String, String)> {
-        variables(self.link(), self.mac(), &self.plan, &self.leases)
+        // A number, because the running system may give the link another name.
+        let index = keep::index(self.link()).map(|index| index.to_string());
+        let scope = index.as_deref().unwrap_or(self.link());
+        variables(self.link(), scope, self.mac(), &self.plan, &self.leases)
     }
 
     /// Lets the addresses outlive their leases, of a family whose leases nobody renews. Whoever
@@ -316,15 +323,23 @@ fn joined(first: &[IpAddr], then: &[IpAddr]) -> Vec<IpAddr> {
     all
 }
 
-/// [`Network::variables`] of leases that were read, not fetched.
+/// With its link, if it means nothing without.
+fn scoped(address: IpAddr, link: &str) -> Literal {
+    let is_of_link = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    Literal { address, link: is_of_link.then(|| link.to_owned()) }
+}
+
+/// [`Network::variables`] of leases that were read, not fetched. `scope` is the link's name or number,
+/// for addresses that mean nothing without.
 pub fn variables(
     link: &str,
+    scope: &str,
     mac: Mac,
     plan: &NetworkPlan,
     leases: &Leases,
 ) -> Vec<(String, String)> {
     let words = |addresses: &[IpAddr]| {
-        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        addresses.iter().map(|one| scoped(*one, scope).to_string()).collect::<Vec<_>>().join(" ")
     };
     let dns = joined(&plan.dns, &leases.dns());
     let ntp = words(&joined(&plan.ntp, &leases.ntp()));
@@ -344,7 +359,8 @@ pub fn variables(
         let mut servers = dns.iter().filter(|server| server.is_ipv4());
         servers.nth(index).map(ToString::to_string).unwrap_or_default()
     };
-    let first_of_ipv6 = dns.iter().find(|server| server.is_ipv6()).map(ToString::to_string);
+    let first_of_ipv6 = dns.iter().find(|server| server.is_ipv6());
+    let first_of_ipv6 = first_of_ipv6.map(|server| scoped(*server, scope).to_string());
     let broadcast = |lease: &Lease| lease.broadcast.unwrap_or_else(|| lease.network().broadcast());
     // Of an address that nobody else has chosen the prefix is that of its network.
     let proto6 = |prefix: u8| if prefix == 128 { "dhcp6" } else { "auto6" };
@@ -432,7 +448,7 @@ mod tests {
             IPV4NETMASK=255.255.252.0 IPV4DNS0=10.0.0.9 IPV4DNS1=10.0.0.1 \
             DNS_SERVER=10.0.0.9 10.0.0.1 10.0.0.2 HOSTNAME=n9 SEARCH_DOMAIN=a.org b.org \
             DOMAINSEARCH=a.org b.org DHCPLEASETIME=600 LTSP_CLIENT_MAC=52:54:00:AA:BB:CC";
-        let shown: Vec<_> = variables("eth0", NODE, &plan, &Leases::of_ipv4(lease))
+        let shown: Vec<_> = variables("eth0", "2", NODE, &plan, &Leases::of_ipv4(lease))
             .into_iter()
             .map(|(name, value)| format!("{name}={value}"))
             .collect();

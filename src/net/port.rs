@@ -9,9 +9,10 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::choice::{Standing, Wants, Worth};
-use super::description::{AddressRequest, Ipv4Method, Ipv6Method, Needs};
+use super::configured::USUAL_MTU;
+use super::description::{AddressRequest, Ipv4Method, Ipv6Method, Needs, RouteRequest};
 use super::kernel::Link;
-use super::link::{Asked, Progress};
+use super::link::{Asked, Progress, Whom};
 use ipv4::Ipv4;
 use ipv6::Ipv6;
 
@@ -30,6 +31,10 @@ pub struct Port {
     pub is_named: bool,
     /// Chosen, or named: what it is given is made known to the kernel.
     pub is_ours: bool,
+    /// Routes that somebody typed and that go over it, as the kernel was told.
+    pub routes: Vec<RouteRequest>,
+    /// What the kernel would not have, and when it is asked again.
+    pub refused: Option<(String, Instant)>,
     /// Somebody else set it up before us: it stays up if it is not used.
     pub was_up: bool,
     /// When what failed is due again: setting it up, or its configuration.
@@ -66,6 +71,8 @@ impl Port {
             request,
             is_named,
             is_ours: is_named,
+            routes: Vec::new(),
+            refused: None,
             again_at: None,
             has_failed: false,
             since: None,
@@ -126,19 +133,20 @@ impl Port {
     /// For the operator.
     pub fn progress(&self, wants: Wants) -> Progress {
         let Some(since) = self.since else { return Progress::NoCarrier };
-        if let Some((lease, _)) = self.ipv4.lease() {
+        if let Some(lease) = self.ipv4.lease().map(|(lease, _)| lease).or(self.ipv4.offer()) {
             return Progress::Ipv4(Box::new(lease.clone()));
         }
         let lease = self.ipv6.lease();
         if let (Some(_), Some(address)) = (self.ipv6.usable_since, lease.address()) {
             return Progress::Ipv6(address.address, wants.worth6(&lease));
         }
-        let ipv4 = self
-            .ipv4
-            .progress()
-            .map(|(_, sent, trouble)| Asked { sent, trouble: trouble.map(str::to_owned) });
-        let ipv6 = (self.request.ipv6 != Ipv6Method::Off)
-            .then(|| Asked { sent: self.ipv6.sent, trouble: self.ipv6.trouble.clone() });
+        let ipv4 = self.ipv4.progress().map(|(_, sent, trouble)| Asked {
+            whom: Whom::Dhcp,
+            sent,
+            trouble: trouble.map(str::to_owned),
+        });
+        let ipv6 =
+            (self.request.ipv6 != Ipv6Method::Off).then(|| self.ipv6.asked(self.request.ipv6));
         let lacks_partner = self.link.has_partner == Some(false);
         Progress::Asking { lasts: since.elapsed(), ipv4, ipv6, lacks_partner }
     }
@@ -147,6 +155,14 @@ impl Port {
     pub fn worth(&self, wants: Wants) -> Worth {
         let ipv4 = self.ipv4.lease().map(|(lease, _)| wants.worth(lease));
         ipv4.max(Some(wants.worth6(&self.ipv6.lease()))).unwrap_or(Worth::Usable)
+    }
+
+    /// Bytes, where a lease or a router says so. The kernel itself makes packets of IPv6 smaller if a
+    /// router says so, but not larger than the link's frames.
+    pub fn learned_mtu(&self) -> Option<u32> {
+        let of_lease = self.ipv4.lease().and_then(|(lease, _)| lease.mtu).map(u32::from);
+        let of_router = self.ipv6.said.as_ref().and_then(|said| said.mtu);
+        of_lease.or(of_router.filter(|mtu| *mtu > USUAL_MTU))
     }
 
     /// The kernel has an address of ours for it.

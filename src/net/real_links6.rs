@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::description::Ipv6Method;
 use super::dhcp::Target;
 use super::dhcp6::{self, Identity, Mode, News, Order, Wishes};
 use super::duid::{self, Duid};
@@ -34,7 +35,7 @@ fn isolated(name: &str, test: impl AsyncFnOnce(&Lab)) {
         lab.there("ip link set s0 down");
         lab.there("ip link set s0 up");
         lab.there(&format!("ip addr replace {ROUTER}/64 dev s0 nodad"));
-        let _ = ra::Haste::begin(Path::new("/proc/sys/net/ipv6"), "eth0");
+        let _ = ra::Haste::begin(Path::new("/proc/sys/net/ipv6"), "eth0", Ipv6Method::Auto);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(test(lab));
     });

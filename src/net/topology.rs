@@ -4,6 +4,8 @@
 //! Order comes by itself: a VLAN is made when the bond below it is there, the bond when the first of
 //! its ports is, and a port that shows up an hour later is added then.
 
+use std::collections::BTreeMap;
+
 use super::bond::BondOptions;
 use super::description::{AddressRequest, Bond, Bridge, Description, Selector, Vlan};
 use super::kernel::{Kind, Link};
@@ -72,9 +74,10 @@ pub fn modules(
     modules
 }
 
-/// What can be done now.
-pub fn next(wanted: &Description, links: &[Link]) -> Vec<Action> {
-    let view = View { wanted, links };
+/// What can be done now. `learned`: bytes that a lease or a router says of a link, by its number; a
+/// size that somebody typed is stronger.
+pub fn next(wanted: &Description, links: &[Link], learned: &BTreeMap<u32, u32>) -> Vec<Action> {
+    let view = View { wanted, links, learned };
     let renames = view.renames();
     // Other names may mean other links until that is done.
     if !renames.is_empty() {
@@ -97,7 +100,7 @@ pub fn request<'a>(
     default: &'a AddressRequest,
     may_boot: impl Fn(&Link) -> bool,
 ) -> Option<&'a AddressRequest> {
-    let view = View { wanted, links: &[] };
+    let view = View { wanted, links: &[], learned: &BTreeMap::new() };
     if link.master.is_some() {
         return None;
     }
@@ -117,13 +120,14 @@ pub fn request<'a>(
 
 /// Names of links that the description makes and that nothing else is made of.
 pub fn tops(wanted: &Description) -> Vec<&str> {
-    let view = View { wanted, links: &[] };
+    let view = View { wanted, links: &[], learned: &BTreeMap::new() };
     view.names().filter(|name| view.is_top(name)).collect()
 }
 
 struct View<'a> {
     wanted: &'a Description,
     links: &'a [Link],
+    learned: &'a BTreeMap<u32, u32>,
 }
 
 impl<'a> View<'a> {
@@ -335,7 +339,8 @@ impl<'a> View<'a> {
             self.wanted.addresses.iter().find(|request| {
                 request.on.as_ref().is_some_and(|selector| self.is(selector, link))
             });
-        let own = request.and_then(|request| request.mtu).or(bond.and_then(|bond| bond.mtu));
+        let typed = request.and_then(|request| request.mtu).or(bond.and_then(|bond| bond.mtu));
+        let own = typed.or_else(|| self.learned.get(&link.index).copied());
         let above = self.links.iter().filter(|other| {
             link.master == Some(other.index)
                 || (other.kind == Kind::Vlan && other.lower == Some(link.index))
@@ -417,7 +422,7 @@ mod tests {
     fn settle(wanted: &Description, links: &mut Vec<Link>) -> Vec<Action> {
         let mut all = Vec::new();
         for _ in 0..20 {
-            let actions = next(wanted, links);
+            let actions = next(wanted, links, &BTreeMap::new());
             if actions.is_empty() {
                 return all;
             }
@@ -502,7 +507,30 @@ mod tests {
             assert!(named(&links, name).is_up, "{name}");
         }
         assert_eq!((bond.mtu, vlan.mtu), (9000, 9000));
-        assert_eq!(tops(&wanted), ["bond0.5"]);
+        let learned = BTreeMap::new();
+        let view = View { wanted: &wanted, links: &[], learned: &learned };
+        assert!(view.is_top("bond0.5") && !view.is_top("bond0"), "what others are made of");
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn the_size_of_frames_that_a_lease_says_is_carried_down() {
+        let wanted = |typed: Option<u32>| Description {
+            vlans: vec![vlan("bond0.5", 5, "bond0")],
+            bonds: vec![bond("bond0", &[name("eth0")])],
+            addresses: vec![AddressRequest { mtu: typed, ..request(Some(name("bond0.5"))) }],
+            ..Description::default()
+        };
+        for (case, typed, expected) in [("of the lease", None, 9000), ("as was typed", Some(1400), 1400)] {
+            let mut links = vec![port(1, "eth0")];
+            settle(&wanted(typed), &mut links);
+            let learned = BTreeMap::from([(named(&links, "bond0.5").index, 9000)]);
+            for action in next(&wanted(typed), &links, &learned) {
+                carry_out(&action, &mut links);
+            }
+            let sizes = ["bond0", "bond0.5"].map(|name| named(&links, name).mtu);
+            assert_eq!(sizes, [expected; 2], "{case}");
+        }
     }
 
     #[test]
@@ -580,8 +608,8 @@ mod tests {
             up(Link { lower: Some(7), ..link(8, "bond0.5", Kind::Vlan) }),
             port(2, "eth1"),
         ];
-        assert_eq!(next(&wanted, &links), []);
-        assert_eq!(next(&Description::default(), &links), []);
+        assert_eq!(next(&wanted, &links, &BTreeMap::new()), []);
+        assert_eq!(next(&Description::default(), &links, &BTreeMap::new()), []);
     }
 
     #[test]

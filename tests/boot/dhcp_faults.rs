@@ -118,12 +118,12 @@ fn lost_late_disordered_and_doubled_packets_cost_seconds() -> Result<()> {
 /// Where the plain server is.
 const OFFICE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 
-/// Boots with a server that names a boot server and, earlier by a moment, one that gives nothing
-/// but addresses from 100 on.
-fn boots_beside(test: &str, plain: impl FnOnce(&Lab) -> Result<Daemon>) -> Result<()> {
+/// Boots with a server that names a boot server, of which `lost` answers are lost, and one that gives
+/// nothing but addresses from 100 on.
+fn boots_beside(test: &str, lost: u32, plain: impl FnOnce(&Lab) -> Result<Daemon>) -> Result<()> {
     let lab = Lab::new(test)?;
     let plain = lab.on_another_host(OFFICE, || plain(&lab))?;
-    lab.lose_dhcp_answers(2)?;
+    lab.lose_dhcp_answers(lost)?;
     let dhcp = usual_dhcp(&lab)?.start(&lab)?;
     let _nbd = usual_root(&lab)?;
 
@@ -140,7 +140,8 @@ fn boots_beside(test: &str, plain: impl FnOnce(&Lab) -> Result<Daemon>) -> Resul
 #[test]
 #[ignore = "boots a virtual machine"]
 fn of_two_servers_on_one_wire_the_one_that_names_a_boot_server_wins() -> Result<()> {
-    boots_beside("dhcp-two", |lab| {
+    // It looks for a second whether an address is in use, before it offers it.
+    boots_beside("dhcp-two", 2, |lab| {
         dhcpd(
             lab,
             "subnet 10.77.0.0 netmask 255.255.255.0 {\n range 10.77.0.100 10.77.0.149;\n}\n\
@@ -154,7 +155,7 @@ fn of_two_servers_on_one_wire_the_one_that_names_a_boot_server_wins() -> Result<
 #[test]
 #[ignore = "boots a virtual machine"]
 fn a_server_that_names_only_itself_does_not_win_over_one_with_a_boot_file() -> Result<()> {
-    boots_beside("dhcp-two-dnsmasq", |lab| {
+    boots_beside("dhcp-two-dnsmasq", 0, |lab| {
         let plain = Dnsmasq::new().log("dnsmasq-plain.log").option("port=0");
         plain.leases("10.77.0.100,10.77.0.149,1h").start(lab)
     })

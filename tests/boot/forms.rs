@@ -81,7 +81,7 @@ fn a_static_address_with_name_servers_routes_and_names() -> Result<()> {
         let resolv = node.file("/etc/resolv.conf")?;
         let servers: Vec<_> =
             resolv.lines().filter_map(|line| line.strip_prefix("nameserver ")).collect();
-        assert_eq!(servers, ["10.77.0.53", "10.77.0.1"]);
+        assert_eq!(servers, ["10.77.0.1", "10.77.0.53"]);
         Ok(())
     })
 }

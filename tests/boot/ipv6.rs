@@ -26,7 +26,7 @@ const CONFIGURATION: (&str, &str) = ("ltsp/amd64/lts.conf", "[default]\nRACK = 1
 
 /// The addresses of the first card that are neither of this link only nor being given up, as
 /// `ADDRESS/PREFIX`.
-fn addresses(node: &Node<'_>) -> Result<Vec<String>> {
+pub fn addresses(node: &Node<'_>) -> Result<Vec<String>> {
     let name = link(node, MACS[0])?.name;
     let words =
         ["/bin/busybox", "ip", "-6", "-o", "address", "show", "dev", &name, "scope", "global"];
@@ -39,7 +39,7 @@ fn addresses(node: &Node<'_>) -> Result<Vec<String>> {
 }
 
 /// The machine has no IPv4 address, and a way out through the router of this wire.
-fn speaks_ipv6_only(node: &Node<'_>) -> Result<()> {
+pub fn speaks_ipv6_only(node: &Node<'_>) -> Result<()> {
     let link = link(node, MACS[0])?;
     assert!(link.addresses.is_empty(), "{link:?}");
     assert_eq!(node.mount("/")?.fstype, "overlay");
@@ -49,12 +49,12 @@ fn speaks_ipv6_only(node: &Node<'_>) -> Result<()> {
 }
 
 /// Boots [`CONFIGURATION`] and a root at `fd77::1` with these words.
-fn boot(lab: &Lab, words: &str) -> Result<Machine> {
+pub fn boot(lab: &Lab, words: &str) -> Result<Machine> {
     let vm = usual_vm(lab, Kernel::V6_12, "")?.uuid(UUID);
     vm.cmdline(&format!("root=nbd:[{SERVER6}]:root panic=5 {words}")).boot()
 }
 
-fn tftp(lab: &Lab) -> Result<Daemon> {
+pub fn tftp(lab: &Lab) -> Result<Daemon> {
     let folder = lab.served("tftp", &[CONFIGURATION])?;
     tftpd(lab, &folder, &[])
 }

@@ -18,6 +18,7 @@ mod forms;
 mod handover;
 mod hosts;
 mod ipv6;
+mod ipv6_forms;
 mod leftovers;
 mod links;
 mod mtu;

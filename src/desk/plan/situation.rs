@@ -204,7 +204,7 @@ impl Situation {
     /// What a file can refer to, with what is not known left out.
     pub fn base(&self) -> Vec<(String, String, Origin)> {
         let mac = self.node.mac.unwrap_or(Mac([0; 6]));
-        let mut known = variables(&self.link, mac, &self.plan.network, &self.leases);
+        let mut known = variables(&self.link, &self.link, mac, &self.plan.network, &self.leases);
         known.retain(|(name, _)| match name.as_str() {
             "IPV4ADDR" | "IPV4BROADCAST" | "IPV4NETMASK" => self.has_address,
             "LTSP_CLIENT_MAC" => self.node.mac.is_some(),

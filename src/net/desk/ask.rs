@@ -111,6 +111,7 @@ impl Desk {
             mode,
             since: Instant::now(),
             orders,
+            sent: 0,
             has_answered: false,
             task: abort_on_drop(client),
         });

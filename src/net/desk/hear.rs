@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use tokio::time::Instant;
 
-use super::Desk;
+use super::{AGAIN, Desk};
 use crate::net::apply;
 use crate::net::description::{Ipv6Method, Needs};
 use crate::net::dhcp::{News, Report, who};
@@ -22,6 +22,11 @@ impl Desk {
         let is_news = before.is_none_or(|before| before.state != known.state);
         if is_news && known.state == State6::Duplicate {
             log::warn!(target: "network", "{name}: somebody else has {address} already");
+            let is_typed = matches!(port.request.ipv6, Ipv6Method::Static { address: typed, .. } if typed == address);
+            if is_typed {
+                port.ipv6.trouble = Some(format!("somebody else has {address}"));
+                port.ipv6.again_at = Some(Instant::now() + AGAIN);
+            }
             if let Some(client) = &port.ipv6.client {
                 // A client that is not there to hear it begins anew anyway.
                 let _ = client.orders.try_send(dhcp6::Order::Duplicate(address));
@@ -30,7 +35,7 @@ impl Desk {
         port.ipv6.look(port.request.ipv6);
     }
 
-    pub(super) fn heard_router(&mut self, index: u32, run: u64, report: ra::Report) {
+    pub(super) async fn heard_router(&mut self, index: u32, run: u64, report: ra::Report) {
         let Some(mut port) = self.ports.remove(&index) else { return };
         if port.ipv6.is_heard(run) {
             match report {
@@ -61,7 +66,11 @@ impl Desk {
                 }
             }
         }
+        let is_ours = port.is_ours;
         self.ports.insert(index, port);
+        if is_ours {
+            self.shape().await;
+        }
     }
 
     pub(super) async fn heard6(&mut self, index: u32, run: u64, report: dhcp6::Report) {
@@ -71,7 +80,7 @@ impl Desk {
             return;
         };
         match report {
-            dhcp6::Report::Sent(_) => {}
+            dhcp6::Report::Sent(count) => client.sent = count,
             dhcp6::Report::Deaf(error) => port.ipv6.trouble = Some(error.to_string()),
             dhcp6::Report::News(news) => match news {
                 dhcp6::News::Accepted(_) => {}
@@ -122,10 +131,11 @@ impl Desk {
     pub(super) async fn forget6(&mut self, index: u32, address: Option<Ipv6Addr>) {
         let boots = self.boot.is_some_and(|(boot, _)| boot == index);
         let Some(port) = self.ports.get_mut(&index) else { return };
-        if boots && address.is_none() {
-            return;
-        }
         let Some(given) = &mut port.ipv6.given else { return };
+        if boots && address.is_none() {
+            let held = apply::ipv6_forever(&self.kernel, &port.link, given).await;
+            return held.unwrap_or_else(|error| log::warn!(target: "network", "{error}"));
+        }
         let (gone, kept) =
             given.addresses.iter().partition(|one| address.is_none_or(|gone| gone == one.address));
         given.addresses = kept;
@@ -154,9 +164,16 @@ impl Desk {
                 None
             }
             Report::Deaf(error) => Some(error.to_string()),
+            Report::News(News::Held(lease)) => {
+                if let Stage::Asking { offer, .. } = &mut port.ipv4.stage {
+                    *offer = Some(lease);
+                }
+                None
+            }
             Report::News(News::Accepted(lease)) => {
-                if let Stage::Asking { promised, .. } = &mut port.ipv4.stage {
+                if let Stage::Asking { offer, promised, .. } = &mut port.ipv4.stage {
                     *promised = Some(self.wants.worth(&lease));
+                    *offer = Some(lease.clone());
                 }
                 log::debug!(target: "network", "{name}: offer of {}/{} from {}", lease.address, lease.prefix, who(lease.server_id));
                 None
@@ -199,12 +216,13 @@ impl Desk {
             Report::News(News::Granted(lease) | News::Extended(lease))
                 if lease.v6_only_seconds.is_some()
                     && port.ipv4.applied.is_none()
+                    && !port.ipv4.is_insisted_on
                     && port.needs(self.wants) == Needs::Either
                     && port.request.ipv6 != Ipv6Method::Off =>
             {
                 log::info!(target: "network", "{name}: {} says that IPv6 is enough here (option 108); IPv4 is not used", who(lease.server_id));
                 port.ipv4.stop();
-                port.ipv4.is_unwanted = true;
+                port.ipv4.unwanted_since = Some(Instant::now());
                 return;
             }
             Report::News(News::Granted(lease) | News::Extended(lease)) => {

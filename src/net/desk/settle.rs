@@ -1,5 +1,8 @@
 //! Which link it is, and what the kernel is told of it.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use tokio::time::Instant;
 
 use super::{Desk, TICK};
@@ -7,7 +10,7 @@ use crate::error::Result;
 use crate::net::apply::{self, Lifetime};
 use crate::net::choice;
 use crate::net::configured::Configured;
-use crate::net::description::Ipv6Method;
+use crate::net::description::{Ipv6Method, RouteRequest};
 use crate::net::keep::{Renewer, Renewers};
 use crate::net::kernel::{Kernel, Link, Origin};
 use crate::net::port::{Family, Port};
@@ -29,6 +32,8 @@ impl Desk {
     /// Makes the kernel's link what its lease says, if that has changed.
     pub(super) async fn apply(&mut self, index: u32) -> Result<()> {
         let lifetime = self.lifetime;
+        // Before the first connection, which would otherwise begin with a size that does not fit.
+        self.shape().await;
         let Some(port) = self.ports.get_mut(&index) else { return Ok(()) };
         let Some((lease, origin)) = port.ipv4.lease() else { return Ok(()) };
         let lease = lease.clone();
@@ -41,14 +46,57 @@ impl Desk {
         let found = found.map(|found| Lease { routes: Vec::new(), ..found.lease.clone() });
         let before = port.ipv4.applied.as_ref().map(|(before, _)| before.clone()).or(found);
         apply::ipv4(&self.kernel, &port.link, before.as_ref(), &lease, origin, lifetime).await?;
-        apply::routes(&self.kernel, &port.link, &self.plan.description, &lease).await;
         if origin == Origin::Dhcp && port.ipv4.applied.is_none() {
             let announce = arp::announce(index, port.link.mac, lease.address);
             tokio::spawn(announce);
         }
         port.ipv4.applied = Some((lease, origin));
         port.ipv4.is_news = false;
+        // The kernel drops routes together with an address.
+        port.routes.clear();
         Ok(())
+    }
+
+    /// Tells the kernel of the routes that somebody typed, once the link can have them.
+    pub(super) async fn apply_routes(&mut self, index: u32, boots: bool) {
+        let wanted = self.routes_over(index, boots);
+        let Some(port) = self.ports.get_mut(&index) else { return };
+        if port.routes == wanted {
+            return;
+        }
+        let networks = networks(port);
+        for route in &wanted {
+            if let Err(error) = apply::route(&self.kernel, &port.link, route, &networks).await {
+                log::warn!(target: "network", "{error}");
+            }
+        }
+        port.routes = wanted;
+    }
+
+    /// Those that name the link, those whose gateway is its neighbour, on the link of the boot also
+    /// those whose gateway is nobody's, and the other end of a link of two. Of families that it has
+    /// an address of.
+    fn routes_over(&self, index: u32, boots: bool) -> Vec<RouteRequest> {
+        let Some(port) = self.ports.get(&index) else { return Vec::new() };
+        let is_neighbour =
+            |port: &Port, via: IpAddr| networks(port).iter().any(|net| net.contains(&via));
+        let is_over_it = |route: &&RouteRequest| match (&route.on, route.via) {
+            (Some(name), _) => *name == port.link.name,
+            (None, Some(via)) if is_neighbour(port, via) => true,
+            (None, Some(via)) => {
+                boots && !self.ports.values().any(|port| port.is_ours && is_neighbour(port, via))
+            }
+            (None, None) => boots,
+        };
+        let typed = self.plan.description.routes.iter().filter(is_over_it).cloned();
+        let peers =
+            port.request.peers().into_iter().map(|to| RouteRequest { to, via: None, on: None });
+        let can_have = |route: &RouteRequest| match route.to {
+            IpNet::V4(_) => port.ipv4.applied.is_some(),
+            IpNet::V6(_) => port.ipv6.usable_since.is_some(),
+        };
+        // The other end may be a router.
+        peers.chain(typed).filter(can_have).collect()
     }
 
     /// Who may be chosen, and how each of them stands.
@@ -60,10 +108,11 @@ impl Desk {
             };
             self.ports.values().find(has).map(|port| port.link.index)
         });
-        let may_win = |port: &&Port| match (bootdev, booted) {
-            (Some(name), _) => port.link.name == name,
-            (None, Some(index)) => port.link.index == index,
-            (None, None) => true,
+        let may_win = |port: &&Port| match (self.settling, bootdev, booted) {
+            (Some(index), ..) => port.link.index == index,
+            (None, Some(name), _) => port.link.name == name,
+            (None, None, Some(index)) => port.link.index == index,
+            (None, None, None) => true,
         };
         let mut candidates = Vec::new();
         let mut standings = Vec::new();
@@ -101,6 +150,13 @@ impl Desk {
             }
             return Ok(false);
         }
+        // A typed address may be used when the link has not objected to it.
+        let is_tentative = |port: &Port| family == Family::Ipv6 && port.ipv6.usable_since.is_none();
+        self.settling = self.ports.get(&index).is_some_and(is_tentative).then_some(index);
+        if self.settling.is_some() {
+            return Ok(false);
+        }
+        self.apply_routes(index, true).await;
         self.ask_boot_servers(index).await;
         self.boot = Some((index, family));
         self.dismiss_the_others(index).await;
@@ -161,6 +217,12 @@ impl Desk {
         let boot = self.boot.map(|(index, _)| index);
         Configured::all(&self.plan.description, &links, &ports, boot)
     }
+}
+
+/// Networks whose members are neighbours of the link.
+fn networks(port: &Port) -> Vec<IpNet> {
+    let ipv4 = port.ipv4.applied.as_ref().map(|(lease, _)| IpNet::V4(lease.network()));
+    apply::networks6(&port.ipv6.lease()).into_iter().chain(ipv4).collect()
 }
 
 /// Gives a link the IPv6 address that was typed for it, if one was and it has not got it yet.

@@ -1,12 +1,15 @@
 //! The links themselves: making those that were described, and following those that there are.
 
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::settle::type_ipv6;
 use super::{AGAIN, Attempt, Desk, IPV6, TICK};
 use crate::error::{Error, Result};
 use crate::net::adopt::Found;
+use crate::net::description::Ipv6Method;
 use crate::net::dhcp6;
 use crate::net::kernel::{Kind, Link};
 use crate::net::link;
@@ -15,11 +18,16 @@ use crate::net::port::ipv4::Stage;
 use crate::net::ra::Haste;
 use crate::net::topology::{self, Action};
 
+/// How long a network that wants to do without IPv4 (RFC 8925) has to show that it has IPv6.
+const TIME_FOR_IPV6: Duration = Duration::from_secs(10);
+
 impl Desk {
     /// Makes the links that were described, as far as can be done now.
     pub(super) async fn shape(&mut self) {
         let links: Vec<Link> = self.links.values().cloned().collect();
-        for action in topology::next(&self.plan.description, &links) {
+        let learned = self.ports.values().filter(|port| port.is_ours);
+        let learned = learned.filter_map(|port| Some((port.link.index, port.learned_mtu()?)));
+        for action in topology::next(&self.plan.description, &links, &learned.collect()) {
             let what = format!("{action:?}");
             let now = Instant::now();
             if self.attempts.get(&what).is_some_and(|attempt| now < attempt.again_at) {
@@ -40,7 +48,12 @@ impl Desk {
         }
     }
 
-    pub(super) async fn carry_out(&self, action: &Action) -> Result<()> {
+    pub(super) async fn carry_out(&mut self, action: &Action) -> Result<()> {
+        if let Action::SetUp { index } = action
+            && let Some(link) = self.links.get(index).cloned()
+        {
+            return self.set_up(&link).await;
+        }
         let link = |index: &u32| {
             let gone = || Error::refused("changing a link", "it is gone");
             self.links.get(index).ok_or_else(gone)
@@ -109,7 +122,7 @@ impl Desk {
         if !port.link.is_up {
             port.has_lost_its_carrier();
             if port.again_at.is_none() {
-                self.set_up(&mut port).await;
+                self.set_port_up(&mut port).await;
             }
         } else {
             port.again_at = None;
@@ -118,6 +131,7 @@ impl Desk {
                 // What is in use stays as it is: cables are pulled and put back.
                 (false, Some(_)) if !port.is_in_use() => {
                     log::debug!(target: "network", "{} has lost its carrier", port.link.name);
+                    self.give_up_typed_address(&mut port).await;
                     port.has_lost_its_carrier();
                 }
                 _ => {}
@@ -141,17 +155,38 @@ impl Desk {
         }
     }
 
+    /// Another link may be chosen instead, and there must not be two with the address.
+    async fn give_up_typed_address(&mut self, port: &mut Port) {
+        if self.settling != Some(port.link.index) {
+            return;
+        }
+        self.settling = None;
+        port.is_ours = port.is_named;
+        for given in port.ipv6.given.take().into_iter().flat_map(|given| given.addresses) {
+            let gone = self.kernel.remove_address6(&port.link, given.address, given.prefix).await;
+            gone.unwrap_or_else(|error| log::debug!(target: "network", "{error}"));
+        }
+    }
+
     /// The kernel tells by another change when it has happened.
-    pub(super) async fn set_up(&mut self, port: &mut Port) {
+    async fn set_port_up(&mut self, port: &mut Port) {
         port.again_at = Some(Instant::now() + AGAIN);
-        let haste = Haste::begin(Path::new(IPV6), &port.link.name);
-        self.hastes.entry(port.link.index).or_insert(haste);
-        if let Err(error) = self.kernel.set_up(&port.link).await
+        if let Err(error) = self.set_up(&port.link).await
             && !port.has_failed
         {
             port.has_failed = true;
             log::warn!(target: "network", "{error}; it is tried again (firmware missing?)");
         }
+    }
+
+    /// By its name of now: what it will be called is known when the kernel has told so.
+    async fn set_up(&mut self, link: &Link) -> Result<()> {
+        let description = &self.plan.description;
+        let request = topology::request(description, link, &self.default, |_| true);
+        let method = request.map_or(Ipv6Method::Off, |request| request.ipv6);
+        let haste = Haste::begin(Path::new(IPV6), &link.name, method);
+        self.hastes.entry(link.index).or_insert(haste);
+        self.kernel.set_up(link).await
     }
 
     pub(super) async fn try_again(&mut self) {
@@ -165,7 +200,7 @@ impl Desk {
         for index in indices {
             let Some(mut port) = self.ports.remove(&index) else { continue };
             if !port.link.is_up {
-                self.set_up(&mut port).await;
+                self.set_port_up(&mut port).await;
             } else {
                 port.again_at = None;
                 if port.link.has_carrier {
@@ -174,12 +209,74 @@ impl Desk {
             }
             self.ports.insert(index, port);
         }
+        self.insist_on_ipv4();
+        self.ask_for_typed_addresses_again().await;
         // Links that are configured whoever boots.
-        let named: Vec<u32> =
-            self.ports.values().filter(|p| p.is_ours).map(|p| p.link.index).collect();
-        for index in named {
-            if let Err(error) = self.apply(index).await {
-                log::warn!(target: "network", "{error}");
+        let is_due = |port: &&Port| {
+            let refused = port.refused.as_ref();
+            port.is_ours && refused.is_none_or(|(_, at)| Instant::now() >= *at)
+        };
+        let due: Vec<u32> =
+            self.ports.values().filter(is_due).map(|port| port.link.index).collect();
+        for index in due {
+            let outcome = self.apply(index).await;
+            let boots = self.boot.is_some_and(|(boot, _)| boot == index);
+            self.apply_routes(index, boots).await;
+            let Some(port) = self.ports.get_mut(&index) else { continue };
+            let before = port.refused.take().map(|(before, _)| before);
+            if let Err(error) = outcome {
+                let error = error.to_string();
+                if before.as_ref() != Some(&error) {
+                    log::warn!(target: "network", "{error}; it is tried again");
+                }
+                port.refused = Some((error, Instant::now() + AGAIN));
+            }
+        }
+    }
+
+    /// A network that wants to do without IPv4 has to have IPv6: a machine that gets none takes the
+    /// offer after all.
+    fn insist_on_ipv4(&mut self) {
+        let is_stuck = |port: &&mut Port| {
+            let waited =
+                port.ipv4.unwanted_since.is_some_and(|since| since.elapsed() >= TIME_FOR_IPV6);
+            waited && port.ipv6.usable_since.is_none() && port.link.has_carrier
+        };
+        if self.boot.is_some() {
+            return;
+        }
+        let stuck: Vec<u32> =
+            self.ports.values_mut().filter(is_stuck).map(|port| port.link.index).collect();
+        for index in stuck {
+            let Some(mut port) = self.ports.remove(&index) else { continue };
+            log::warn!(
+                target: "network",
+                "{}: no IPv6 in {} s; IPv4 is used after all",
+                port.link.name,
+                TIME_FOR_IPV6.as_secs()
+            );
+            port.ipv4.unwanted_since = None;
+            port.ipv4.is_insisted_on = true;
+            self.begin_ipv4(&mut port, Instant::now());
+            self.ports.insert(index, port);
+        }
+    }
+
+    /// Whoever had the address may have left: the kernel asks once and no more.
+    async fn ask_for_typed_addresses_again(&mut self) {
+        for port in self.ports.values_mut() {
+            if port.ipv6.again_at.is_none_or(|at| Instant::now() < at) {
+                continue;
+            }
+            port.ipv6.again_at = None;
+            for given in port.ipv6.given.take().into_iter().flat_map(|given| given.addresses) {
+                let gone = self.kernel.remove_address6(&port.link, given.address, given.prefix);
+                gone.await.unwrap_or_else(|error| log::debug!(target: "network", "{error}"));
+                port.ipv6.addresses.remove(&given.address);
+            }
+            if let Err(error) = type_ipv6(&self.kernel, port).await {
+                log::debug!(target: "network", "{error}");
+                port.ipv6.again_at = Some(Instant::now() + AGAIN);
             }
         }
     }

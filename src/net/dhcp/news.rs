@@ -13,6 +13,8 @@ use crate::net::{Lease, Mac};
 pub enum News {
     /// An offer and what becomes of it, for whoever asks later why.
     Weighed(Box<Weighed>),
+    /// A server offers this, which will do unless a better offer comes in a moment.
+    Held(Box<Lease>),
     /// A server offers this, and it will be requested.
     Accepted(Box<Lease>),
     /// An offer that cannot be used, and why.

@@ -12,7 +12,8 @@ pub fn files(share: &Share<'_>, plan: &NetworkPlan) -> Vec<RunFile> {
     let link = share.link;
     let of_ipv4 = link.ipv4.as_ref().map(|lease| {
         let plan = NetworkPlan { addressing: addressing(share, lease), ..plan.clone() };
-        let variables = variables(&link.name, link.mac, &plan, &Leases::of_ipv4(lease.clone()));
+        let variables =
+            variables(&link.name, &link.name, link.mac, &plan, &Leases::of_ipv4(lease.clone()));
         RunFile::open(format!("net-{}.conf", link.name), text(&variables))
     });
     let of_ipv6 = link.ipv6.as_ref().and_then(|lease| {

@@ -7,7 +7,7 @@ use ipnet::Ipv6Net;
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, CacheInfo};
-use rtnetlink::packet_route::route::RouteProtocol;
+use rtnetlink::packet_route::route::{RouteFlags, RouteProtocol};
 
 use super::{Kernel, Link, Origin, explain};
 use crate::error::Result;
@@ -83,12 +83,14 @@ impl Kernel {
             .map_err(|error| explain(format!("taking {address}/{prefix} off {}", link.name), error))
     }
 
-    /// `via`: `None` for neighbours on the link itself.
+    /// `via`: `None` for neighbours on the link itself. `on_link`: the router is one although no
+    /// prefix says so.
     pub async fn add_route6(
         &self,
         link: &Link,
         to: Ipv6Net,
         via: Option<Ipv6Addr>,
+        on_link: bool,
         origin: Origin,
     ) -> Result<()> {
         let protocol = match origin {
@@ -102,7 +104,11 @@ impl Kernel {
         if let Some(via) = via {
             builder = builder.gateway(via);
         }
-        self.0.route().add(builder.build()).replace().execute().await.map_err(|error| {
+        let mut message = builder.build();
+        if on_link {
+            message.header.flags |= RouteFlags::Onlink;
+        }
+        self.0.route().add(message).replace().execute().await.map_err(|error| {
             let via = via.map(|via| format!(" through {via}")).unwrap_or_default();
             explain(format!("routing {to}{via} over {}", link.name), error)
         })

@@ -19,8 +19,10 @@ pub struct Ipv4 {
     pub client: Option<(u64, AbortOnDrop)>,
     /// When the link is used as it was found, unless a server has answered.
     pub as_found_at: Option<Instant>,
-    /// The network wants to do without IPv4 (RFC 8925), and this machine can.
-    pub is_unwanted: bool,
+    /// Since when the network wants to do without IPv4 (RFC 8925), and this machine can.
+    pub unwanted_since: Option<Instant>,
+    /// IPv4 is used although the network wants to do without: there is nothing else.
+    pub is_insisted_on: bool,
     /// A PXE boot server that gives no addresses.
     pub boot_server: Option<Ipv4Addr>,
     /// The kernel has not been told of the last word on the lease.
@@ -37,6 +39,9 @@ pub enum Stage {
         since: Instant,
         sent: u32,
         trouble: Option<String>,
+        /// An offer that waits for a better one, or for the server's word on it.
+        offer: Option<Box<Lease>>,
+        /// It has been accepted.
         promised: Option<Worth>,
     },
     Leased {
@@ -48,7 +53,7 @@ pub enum Stage {
 
 impl Stage {
     pub fn asking(since: Instant) -> Self {
-        Self::Asking { since, sent: 0, trouble: None, promised: None }
+        Self::Asking { since, sent: 0, trouble: None, offer: None, promised: None }
     }
 }
 
@@ -88,7 +93,7 @@ impl Ipv4 {
 
     pub fn standing(&self, wants: Wants, request: &AddressRequest) -> Standing {
         match &self.stage {
-            Stage::Idle if self.is_unwanted || request.ipv4 == Ipv4Method::Off => {
+            Stage::Idle if self.unwanted_since.is_some() || request.ipv4 == Ipv4Method::Off => {
                 Standing::NoCarrier
             }
             Stage::Idle => Standing::Trying { promised: None },
@@ -104,13 +109,20 @@ impl Ipv4 {
     /// Remembers what is wrong; true the first time: a server that is wrong is so every few
     /// seconds.
     pub fn is_new_trouble(&mut self, what: &str) -> bool {
-        let Stage::Asking { trouble, promised, .. } = &mut self.stage else { return false };
-        *promised = None;
+        let Stage::Asking { trouble, offer, promised, .. } = &mut self.stage else { return false };
+        (*offer, *promised) = (None, None);
         let is_new = trouble.as_deref() != Some(what);
         if is_new {
             *trouble = Some(what.to_owned());
         }
         is_new
+    }
+
+    pub fn offer(&self) -> Option<&Lease> {
+        match &self.stage {
+            Stage::Asking { offer, .. } => offer.as_deref(),
+            Stage::Idle | Stage::Leased { .. } => None,
+        }
     }
 
     /// For one line: nothing when it has a lease or was not asked.

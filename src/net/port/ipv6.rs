@@ -15,6 +15,7 @@ use crate::net::description::{AddressRequest, Ipv6Method};
 use crate::net::dhcp6::{Mode, Order};
 use crate::net::kernel::{Known6, State6};
 use crate::net::lease6::{Address6, Origin6};
+use crate::net::link::{Asked, Whom};
 
 /// An address is enough to boot, but where routers say that there is more to know (name servers, a
 /// boot file) the DHCPv6 server gets this long to tell.
@@ -32,6 +33,8 @@ pub struct Ipv6 {
     /// As the kernel has them.
     pub addresses: BTreeMap<Ipv6Addr, Known6>,
     pub usable_since: Option<Instant>,
+    /// When a typed address that somebody else has is tried again.
+    pub again_at: Option<Instant>,
     /// Questions to routers.
     pub sent: u32,
     pub trouble: Option<String>,
@@ -43,6 +46,8 @@ pub struct Client {
     pub mode: Mode,
     pub since: Instant,
     pub orders: mpsc::Sender<Order>,
+    /// Questions to servers.
+    pub sent: u32,
     pub has_answered: bool,
     pub task: AbortOnDrop,
 }
@@ -102,6 +107,18 @@ impl Ipv6 {
                 .is_some_and(|given| given.addresses.iter().any(|one| has(one.address))),
             Ipv6Method::Static { address, .. } => has(address),
         }
+    }
+
+    /// Whose answer is lacking.
+    pub fn asked(&self, method: Ipv6Method) -> Asked {
+        let is_typed = matches!(method, Ipv6Method::Static { .. } | Ipv6Method::LinkLocal);
+        let (whom, sent) = match (&self.client, &self.said) {
+            _ if is_typed => (Whom::Nobody, 1),
+            (Some(client), _) if !client.has_answered => (Whom::Dhcpv6, client.sent),
+            (_, None) => (Whom::Router, self.sent),
+            (_, Some(_)) => (Whom::Prefix, self.sent),
+        };
+        Asked { whom, sent, trouble: self.trouble.clone() }
     }
 
     /// Notes the moment from which the link can be used, or that it cannot any more.

@@ -12,14 +12,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::net::description::Ipv6Method;
+
 /// Below `/proc/sys/net/ipv6`, with the link's name for `*`; to be set before the link is.
 const SETTINGS: &[(&str, &str)] = &[
     // Machines that get power at the same moment were to be spread over it; their firmware does.
     ("conf/*/router_solicitation_delay", "0"),
     // What duplicate address detection waits for answers, too.
     ("neigh/*/retrans_time_ms", "50"),
-    // A host that forwards would not listen to routers otherwise.
-    ("conf/*/accept_ra", "2"),
+    (ACCEPT_RA, "2"),
     // Routes that routers advertise beside the default one (RFC 4191).
     ("conf/*/accept_ra_rt_info_max_plen", "128"),
     // The address that firmware had, and that access lists know, is the one of the hardware
@@ -28,45 +29,60 @@ const SETTINGS: &[(&str, &str)] = &[
     ("conf/*/use_tempaddr", "0"),
 ];
 
+/// Whether routers are believed: 2, because a host that forwards would not listen to them otherwise,
+/// and 0 where somebody typed both address and router.
+const ACCEPT_RA: &str = "conf/*/accept_ra";
+
 /// Those that only the boot needs: three tries of 50 ms to find a neighbour are not enough for the
 /// life of a machine.
 const FOR_THE_BOOT: &[&str] = &["neigh/*/retrans_time_ms"];
 
-/// What was there before.
+/// What was there before, by setting.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Haste {
-    before: Vec<(PathBuf, String)>,
+    before: Vec<(&'static str, String)>,
 }
 
 impl Haste {
     /// Sets everything for a link that is not up yet. `ipv6` is normally `/proc/sys/net/ipv6`.
     /// What a kernel does not have is no failure: the link is then as slow as it always was.
-    pub fn begin(ipv6: &Path, link: &str) -> Self {
+    ///
+    /// A link without IPv6 of ours is left as it is, routers and all.
+    pub fn begin(ipv6: &Path, link: &str, method: Ipv6Method) -> Self {
         let mut haste = Self::default();
-        // A name with a dot is a file name like any other, but one with a slash is no link's.
-        if link.contains('/') || link == ".." {
+        if method == Ipv6Method::Off {
             return haste;
         }
+        let is_all_typed = matches!(method, Ipv6Method::Static { gateway: Some(_), .. });
         for (setting, value) in SETTINGS {
-            let path = ipv6.join(setting.replace('*', link));
+            let value = if is_all_typed && *setting == ACCEPT_RA { "0" } else { value };
+            let Some(path) = path(ipv6, setting, link) else { continue };
             let Ok(before) = fs::read_to_string(&path) else { continue };
             if let Err(error) = fs::write(&path, value) {
-                log::debug!(target: "network", "{link}: writing {}: {error}", path.display());
+                log::debug!(target: "network", "writing {}: {error}", path.display());
             } else if FOR_THE_BOOT.contains(setting) {
-                haste.before.push((path, before.trim().to_owned()));
+                haste.before.push((setting, before.trim().to_owned()));
             }
         }
         haste
     }
 
-    /// Gives back what only the boot needs, when the link has its addresses.
-    pub fn end(self) {
-        for (path, before) in self.before {
+    /// Gives back what only the boot needs, when the link has its addresses. It may have another
+    /// name by now.
+    pub fn end(self, ipv6: &Path, link: &str) {
+        for (setting, before) in self.before {
+            let Some(path) = path(ipv6, setting, link) else { continue };
             if let Err(error) = fs::write(&path, before) {
                 log::debug!(target: "network", "writing {}: {error}", path.display());
             }
         }
     }
+}
+
+/// A name with a dot is a file name like any other, but one with a slash is no link's.
+fn path(ipv6: &Path, setting: &str, link: &str) -> Option<PathBuf> {
+    let is_name = !link.contains('/') && link != "..";
+    is_name.then(|| ipv6.join(setting.replace('*', link)))
 }
 
 #[cfg(test)]
@@ -77,7 +93,7 @@ mod tests {
     fn what_only_the_boot_needs_is_given_back() {
         let folder = tempfile::tempdir().unwrap();
         let ipv6 = folder.path();
-        for path in ["conf/eth0.7", "neigh/eth0.7"] {
+        for path in ["conf/eth0.7", "neigh/eth0.7", "neigh/rack0"] {
             fs::create_dir_all(ipv6.join(path)).unwrap();
         }
         let file = |path: &str| ipv6.join(path);
@@ -85,14 +101,22 @@ mod tests {
         fs::write(file("neigh/eth0.7/retrans_time_ms"), "1000\n").unwrap();
         let read = |path: &str| fs::read_to_string(file(path)).unwrap();
 
-        let haste = Haste::begin(ipv6, "eth0.7");
+        fs::write(file("neigh/rack0/retrans_time_ms"), "50\n").unwrap();
+        assert_eq!(Haste::begin(ipv6, "eth0.7", Ipv6Method::Off), Haste::default());
+        assert_eq!(read("conf/eth0.7/accept_ra"), "1\n", "nobody here asks");
+        let haste = Haste::begin(ipv6, "eth0.7", Ipv6Method::Auto);
         assert_eq!(read("conf/eth0.7/accept_ra"), "2");
         assert_eq!(read("neigh/eth0.7/retrans_time_ms"), "50");
         assert!(!file("conf/eth0.7/use_tempaddr").exists(), "an old kernel is left as it is");
-        haste.end();
+        haste.end(ipv6, "rack0");
         assert_eq!(read("conf/eth0.7/accept_ra"), "2");
-        assert_eq!(read("neigh/eth0.7/retrans_time_ms"), "1000");
+        assert_eq!(read("neigh/rack0/retrans_time_ms"), "1000", "by its name of now");
 
-        assert_eq!(Haste::begin(ipv6, "../x"), Haste::default());
+        let address = "2001:db8::5".parse().unwrap();
+        let gateway = Some("fe80::1".parse().unwrap());
+        let typed = Ipv6Method::Static { address, prefix: 64, gateway, peer: None };
+        Haste::begin(ipv6, "eth0.7", typed);
+        assert_eq!(read("conf/eth0.7/accept_ra"), "0", "no router has anything to add");
+        assert_eq!(Haste::begin(ipv6, "../x", Ipv6Method::Auto), Haste::default());
     }
 }

@@ -65,10 +65,11 @@ impl Client {
                 self.until = Some(chance.now.saturating_add(hold(self.rules.wants)));
             }
         }
-        let news = loser.map_or_else(Vec::new, |loser| {
+        let mut news = loser.map_or_else(Vec::new, |loser| {
             self.tell_lease(&loser, Verdict::SaysLess { than: offer.server_id })
         });
         if waits {
+            news.push(News::Held(offer));
             return (self, Step::telling(news));
         }
         let (client, step) = self.take(offer, Verdict::Taken, chance);
