@@ -118,12 +118,6 @@ pub fn request<'a>(
     means.then_some(general)
 }
 
-/// Names of links that the description makes and that nothing else is made of.
-pub fn tops(wanted: &Description) -> Vec<&str> {
-    let view = View { wanted, links: &[], learned: &BTreeMap::new() };
-    view.names().filter(|name| view.is_top(name)).collect()
-}
-
 struct View<'a> {
     wanted: &'a Description,
     links: &'a [Link],

@@ -8,7 +8,6 @@ use rtnetlink::packet_route::link::BondMode;
 use super::{
     AddressRequest, Bond, Description, HandoverMode, Ipv4Method, Ipv6Method, Needs, Selector,
 };
-use crate::net::topology;
 
 /// Seconds that both families are waited for, where nobody says how long.
 const BOTH_FAMILIES: u32 = 20;
@@ -85,12 +84,16 @@ impl Description {
 
     /// Names of the links that are made and that nothing else is made of.
     pub fn tops(&self) -> Vec<&str> {
-        topology::tops(self)
+        let is_part = |name: &str| {
+            let mut parts = self.made().flat_map(|(_, _, parts)| parts);
+            parts.any(|part| part.name() == Some(name))
+        };
+        self.made().map(|(_, name, _)| name).filter(|name| !is_part(name)).collect()
     }
 
     /// Whom an `ip=` means that names no link.
     pub fn whom(&self) -> String {
-        match (topology::tops(self).as_slice(), self.bootif) {
+        match (self.tops().as_slice(), self.bootif) {
             ([], None) => "every Ethernet link".to_owned(),
             ([], Some(mac)) => format!("the port {mac}"),
             (tops, _) => listed(tops),
