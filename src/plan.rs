@@ -14,7 +14,8 @@ use crate::config::{Settings, debian_arch};
 use crate::console::Policy;
 use crate::error::{Error, Result};
 use crate::machine::Identity;
-use crate::net::{Addressing, Family, LinkChoice, NetworkPlan};
+use crate::net::description::HandoverMode;
+use crate::net::{Addressing, Family, NetworkPlan};
 use crate::overlay::OverlayPlan;
 use crate::root::{NbdExport, RamMode, RootPlan, RootSource};
 
@@ -94,11 +95,6 @@ impl Plan {
         }
         let root_from_dhcp = wish.nbd.as_ref().is_none_or(|(nbd, _)| nbd.names.is_none());
         let ip = request.ip;
-        let link = match (ip.as_ref().and_then(|ip| ip.device.clone()), request.bootif) {
-            (Some(name), _) => LinkChoice::Name(name),
-            (None, Some(mac)) => LinkChoice::Mac(mac),
-            (None, None) => LinkChoice::Any,
-        };
         let root_family = wish.nbd.as_ref().and_then(|(nbd, _)| family_of(nbd.host.as_deref()?));
         let typed = ip.as_ref().map(|ip| ip.dns.clone()).unwrap_or_default();
         let dns = typed.into_iter().chain(request.network.dns.iter().copied()).collect();
@@ -106,7 +102,6 @@ impl Plan {
             description: request.network,
             root_family,
             handover: request.handover.unwrap_or_default(),
-            link,
             addressing: ip.as_ref().map_or(Addressing::Dhcp { request: None }, |ip| ip.addressing),
             boot_server: ip.as_ref().and_then(|ip| ip.server.clone()),
             hostname: ip.as_ref().and_then(|ip| ip.hostname.clone()),
@@ -242,23 +237,15 @@ impl fmt::Display for Plan {
         for problem in &self.problems {
             writeln!(f, "problem: {problem}")?;
         }
-        let link = match &self.network.link {
-            LinkChoice::Any => "every Ethernet link".to_owned(),
-            LinkChoice::Name(name) => name.clone(),
-            LinkChoice::Mac(mac) => format!("the port {mac}"),
-        };
-        match self.network.addressing {
-            Addressing::Dhcp { request: None } => writeln!(f, "network: DHCP on {link}")?,
-            Addressing::Dhcp { request: Some(address) } => {
-                writeln!(f, "network: DHCP on {link}, asking for {address}")?;
-            }
-            Addressing::Static { address, prefix, gateway } => {
-                write!(f, "network: {address}/{prefix} on {link}")?;
-                match gateway {
-                    Some(gateway) => writeln!(f, " through {gateway}")?,
-                    None => writeln!(f, ", no gateway")?,
-                }
-            }
+        for line in self.network.description.lines() {
+            writeln!(f, "network: {}: {}", line.about, line.text)?;
+        }
+        if !self.network.dns.is_empty() {
+            let servers: Vec<_> = self.network.dns.iter().map(ToString::to_string).collect();
+            writeln!(f, "network: name servers are {}", servers.join(" "))?;
+        }
+        if self.network.handover != HandoverMode::default() {
+            writeln!(f, "network: handover is {}", self.network.handover.promise())?;
         }
         if let Some(server) = &self.network.boot_server {
             writeln!(f, "network: boot server is {server}")?;
@@ -383,7 +370,7 @@ mod tests {
         let text = plan("ip=10.0.0.5:10.0.0.1::24:::off root=nbd:10.0.0.1:focal landfall.ram=copy landfall.rma=x").to_string();
         let expected = "\
             problem: landfall.rma=x (byte 73 of the kernel command line): no such key; did you mean landfall.ram?\n\
-            network: 10.0.0.5/24 on every Ethernet link, no gateway\n\
+            network: every Ethernet link: 10.0.0.5/24\n\
             network: boot server is 10.0.0.1\n\
             config: lts.conf of the boot server, at LTSP's place\n\
             root: export \"focal\" of 10.0.0.1:10809, from root= on the kernel command line\n\

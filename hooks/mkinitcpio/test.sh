@@ -69,6 +69,9 @@ build_image init script
 grep -q ash "$work/init/init.original" || fail "/init was not kept"
 grep -qx nbd "$work/init/modules" || fail "no nbd"
 grep -qx virtio_net "$work/init/modules" || fail "no driver"
+for module in bonding 8021q bridge; do
+	grep -qx "$module" "$work/init/modules" || fail "no $module, of which links are composed"
+done
 grep -q igb "$work/init/modules" && fail "a driver that nobody asked for"
 
 echo 'MODE=handler DRIVERS=virtio_net' > $config

@@ -280,6 +280,12 @@ mod tests {
             ("drivers/net/phy/broadcom", "drivers/net/phy/libphy"),
             ("drivers/net/phy/marvell", "drivers/net/phy/libphy"),
             ("drivers/net/virtio_net", ""),
+            ("drivers/net/bonding/bonding", "net/tls/tls"),
+            ("net/8021q/8021q", "net/802/garp"),
+            ("net/bridge/bridge", "net/802/stp"),
+            ("net/802/garp", "net/802/stp"),
+            ("net/802/stp", "net/llc/llc"),
+            ("net/llc/llc", ""),
             ("drivers/net/wireless/iwlwifi", ""),
             ("drivers/hid/usbhid/usbhid", ""),
             ("drivers/pinctrl/pinctrl-x", ""),
@@ -305,8 +311,10 @@ mod tests {
             Request { drivers: drivers.as_deref(), extra: &owned(extra), keyboard: false };
         let selection = choose(&index(), &request)?;
         let base = ["nbd", "overlay", "squashfs", "tls", "gcm"];
+        // A command line may compose links of any card, also where one driver was named.
+        let links = ["bonding", "8021q", "garp", "bridge", "stp", "llc"];
         let mut modules = selection.modules;
-        for name in base {
+        for name in base.into_iter().chain(links) {
             assert!(modules.remove(name), "{name} must always be there");
         }
         Ok(modules.into_iter().collect::<Vec<_>>().join(" "))

@@ -55,7 +55,7 @@ fn elf(kind: u16, machine: u16, modinfo: &[u8], interpreter: bool) -> Vec<u8> {
     file
 }
 
-const MODULES: [(&str, &str); 6] = [
+const MODULES: [(&str, &str); 11] = [
     ("kernel/drivers/block/nbd.ko", "depends="),
     ("kernel/fs/overlayfs/overlay.ko", ""),
     ("kernel/fs/squashfs/squashfs.ko", "alias=fs-squashfs"),
@@ -64,6 +64,12 @@ const MODULES: [(&str, &str); 6] = [
         "alias=pci:v00008086d00001533sv*sd*bc*sc*i*\0depends=i2c-algo-bit\0firmware=intel/igb.bin",
     ),
     ("kernel/drivers/i2c/algos/i2c-algo-bit.ko", ""),
+    // What links are composed of: the command line may ask for it on any machine.
+    ("kernel/drivers/net/bonding/bonding.ko", ""),
+    ("kernel/net/8021q/8021q.ko", "depends="),
+    ("kernel/net/bridge/bridge.ko", "depends=stp,llc"),
+    ("kernel/net/802/stp.ko", "depends=llc"),
+    ("kernel/net/llc/llc.ko", ""),
     ("kernel/sound/snd.ko", ""),
 ];
 
@@ -144,11 +150,16 @@ fn an_image_has_what_a_boot_needs_and_indexes_for_exactly_that() {
 
     let cases = [
         ("lib/modules/6.1.0/modules.dep",
-         "kernel/drivers/i2c/algos/i2c-algo-bit.ko:\n\
+         "kernel/net/8021q/8021q.ko:\n\
+          kernel/drivers/net/bonding/bonding.ko:\n\
+          kernel/net/bridge/bridge.ko: kernel/net/802/stp.ko kernel/net/llc/llc.ko\n\
+          kernel/drivers/i2c/algos/i2c-algo-bit.ko:\n\
           kernel/drivers/net/ethernet/intel/igb/igb.ko: kernel/drivers/i2c/algos/i2c-algo-bit.ko\n\
+          kernel/net/llc/llc.ko:\n\
           kernel/drivers/block/nbd.ko:\n\
           kernel/fs/overlayfs/overlay.ko:\n\
-          kernel/fs/squashfs/squashfs.ko:\n"),
+          kernel/fs/squashfs/squashfs.ko:\n\
+          kernel/net/802/stp.ko: kernel/net/llc/llc.ko\n"),
         ("lib/modules/6.1.0/modules.alias",
          "alias pci:v00008086d00001533sv*sd*bc*sc*i* igb\nalias fs-squashfs squashfs\n"),
         ("lib/modules/6.1.0/modules.builtin", "kernel/drivers/block/loop.ko\n"),

@@ -20,13 +20,15 @@ pub enum NetworkKey {
     Handover,
 }
 
-/// What a setting says and what is not in force.
+/// What is wrong in a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
     pub setting: &'static str,
-    /// `None`: it was typed on the command line.
+    /// `None`: it was typed on the command line, or it is several settings together.
     pub place: Option<Place>,
     pub text: String,
+    /// It is not in force; otherwise it is only of no use.
+    pub is_error: bool,
 }
 
 impl fmt::Display for Wrong {
@@ -97,7 +99,7 @@ pub fn description(settings: &Settings) -> (Description, Vec<Wrong>) {
     for key in NetworkKey::ALL {
         for word in settings.list(key.setting()) {
             if let Err(why) = key.read(word, &mut network) {
-                problems.push(wrong(settings, key, format!("{word}: {why}")));
+                problems.push(wrong(settings, key, format!("{word}: {why}"), true));
             }
         }
     }
@@ -111,9 +113,23 @@ pub fn description(settings: &Settings) -> (Description, Vec<Wrong>) {
             About::Vlan(_) => NetworkKey::Vlan,
             About::Bridge(_) => NetworkKey::Bridge,
         };
-        problems.push(wrong(settings, key, complaint.why.clone()));
+        problems.push(wrong(settings, key, complaint.why.clone(), complaint.is_error));
     }
     (network.without(&complaints), problems)
+}
+
+/// What the command line and the settings say together, and what is wrong in the settings; what is
+/// wrong in the command line alone was said before.
+pub fn wanted(typed: &Description, settings: &Settings) -> (Description, Vec<Wrong>) {
+    let (described, mut problems) = description(settings);
+    let wanted = typed.clone().with_settings(described);
+    let complaints = wanted.check();
+    let known = typed.check();
+    for complaint in complaints.iter().filter(|complaint| !known.contains(complaint)) {
+        let (text, is_error) = (complaint.why.clone(), complaint.is_error);
+        problems.push(Wrong { setting: "NET_*", place: None, text, is_error });
+    }
+    (wanted.without(&complaints), problems)
 }
 
 /// `NET_HANDOVER`; a wrong one is [`description`]'s to report.
@@ -121,13 +137,13 @@ pub fn handover(settings: &Settings) -> Option<HandoverMode> {
     cmdline::handover(settings.filled(NetworkKey::Handover.setting())?.trim()).ok()
 }
 
-fn wrong(settings: &Settings, key: NetworkKey, text: String) -> Wrong {
+fn wrong(settings: &Settings, key: NetworkKey, text: String, is_error: bool) -> Wrong {
     let setting = key.setting();
     let place = settings.setting(setting).and_then(|setting| match setting.origin {
         Origin::File(place) => Some(place),
         _ => None,
     });
-    Wrong { setting, place, text }
+    Wrong { setting, place, text, is_error }
 }
 
 #[cfg(test)]
@@ -196,6 +212,20 @@ mod tests {
             && text.contains("dhcp, static or unmanaged")));
         assert!(said.iter().any(|(name, _, text)| *name == "NET_VLAN" && text.contains("itself")));
         assert_eq!(handover(&settings), None);
+    }
+
+    /// A boot says it, and so does a plan.
+    #[test]
+    fn what_settings_and_command_line_make_together_is_checked_once_more() {
+        let settings = Settings::of(&[("NET_VLAN", "v5:eth0 v6:nowhere"), ("NET_IP", "v5:dhcp")]);
+        let typed = Request::read("bond=v5:eth0,eth1 bridge=br9:eth2 ip=v5:dhcp").network;
+        let (wanted, problems) = wanted(&typed, &settings);
+        let said: Vec<_> = problems.iter().map(|p| (p.is_error, p.text.as_str())).collect();
+        // That nobody uses br9 was said of the command line.
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].0 && said[0].1.contains("v5 is the name of a bond already"), "{said:?}");
+        assert!(!said[1].0 && said[1].1.contains("v6"), "{said:?}");
+        assert_eq!((wanted.bonds.len(), wanted.vlans.len()), (1, 1));
     }
 
     #[test]

@@ -62,17 +62,10 @@ impl Configuration {
     /// What the settings `NET_*` make of the network, if they make anything of it. What of them
     /// cannot be is a warning.
     pub fn network_plan(&self, plan: &NetworkPlan) -> Option<NetworkPlan> {
-        let (described, mut wrong) = network::description(self.settings());
-        let wanted = plan.description.clone().with_settings(described);
-        let complaints = wanted.check();
-        wrong.extend(complaints.iter().map(|complaint| network::Wrong {
-            setting: "NET_*",
-            place: None,
-            text: complaint.why.clone(),
-        }));
-        let wanted = wanted.without(&complaints);
+        let (wanted, wrong) = network::wanted(&plan.description, self.settings());
         for wrong in wrong {
-            log::warn!(target: "config", "{wrong}; ignored");
+            let outcome = if wrong.is_error { "; ignored" } else { "" };
+            log::warn!(target: "config", "{wrong}{outcome}");
         }
         if wanted == plan.description {
             return None;

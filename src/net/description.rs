@@ -12,8 +12,10 @@ use super::bond::BondOptions;
 use super::{HardwareAddress, Mac};
 
 mod consistency;
+mod words;
 
 pub use consistency::{About, Complaint};
+pub use words::Line;
 
 /// Everything that was said about links, addresses and routes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -332,6 +334,16 @@ impl Description {
         weaker(&mut self.dns, settings.dns);
         self.place_bootif();
         self
+    }
+
+    /// The `ip=` of the link that the root is behind, as far as words tell: where there are several
+    /// and no `bootdev=`, the boot finds out.
+    pub fn boot_request(&self) -> Option<&AddressRequest> {
+        let is_named = |request: &&AddressRequest| {
+            let name = request.on.as_ref().and_then(Selector::name);
+            name.is_some() && name == self.bootdev.as_deref()
+        };
+        self.addresses.iter().find(is_named).or(self.addresses.first())
     }
 
     /// Puts the port of `BOOTIF=` where its name stands for it.

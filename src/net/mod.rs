@@ -2,24 +2,26 @@
 //! link has an address.
 //!
 //! ```text
-//! plan ──> worker (one thread, one tokio runtime, until the handover)
-//!            kernel    links, addresses, routes: what netlink says and is told
-//!            link      which links take part; what to tell the operator about the others
-//!            dhcp/     a client per link with carrier, all at the same time
-//!            adopt     links that somebody configured before us
-//!            port      how far each link has got
-//!            choice    which of the leases
-//!            held      the chosen link, and the renewal of its lease
-//!        ──> Network ──> dns (names), keep (files for the running system)
+//! plan ──> worker: one thread, one tokio runtime, until the handover
+//!            desk      where all events meet
+//!              kernel    links, addresses, routes: what netlink says and is told
+//!              topology  bonds, VLANs, bridges and names that were described, step by step
+//!              link      which links take part; what to tell the operator about the others
+//!              port      what is asked on a link, and how far each family has got
+//!              dhcp, ra, dhcp6   on each link with carrier, all at the same time
+//!              adopt     links that somebody configured before us
+//!              choice    which of the leases
+//!              apply     the kernel's links as the leases say
+//!        ──> Network ──> dns (names), dial (connections), keep (files for the running system)
 //! ```
 //!
-//! Deciding is pure (`link`, `choice`, `dhcp::client`, `keep`'s renderers), and `worker` is where
-//! events of links, clients and callers meet.
+//! Deciding is pure (`topology`, `link`, `choice`, the clients, `keep`'s renderers), and `desk` is
+//! where events of links, clients and callers meet.
 //!
 //! It waits for ever, visibly, for what may still come: a driver, a cable, a server. It fails for
-//! what only a person can mend. It never gives a lease back, never runs a program, and speaks IPv4
-//! only. Links that lose are set down again unless somebody else had set them up, and an address that
-//! somebody else has given a link stays the machine's.
+//! what only a person can mend. It never gives a lease back and never runs a program. Links that
+//! lose are set down again unless somebody else had set them up, and an address that somebody else
+//! has given a link stays the machine's.
 
 mod adopt;
 mod apply;
@@ -62,13 +64,13 @@ pub use keep::{Left, Renewer, Renewers, RunFile, Wishes};
 pub use lease::{Lease, LeaseFile, Leases, Route};
 pub use lease6::Lease6;
 pub use mac::{HardwareAddress, Mac};
-pub use plan::{Addressing, LinkChoice, NetworkPlan};
+pub use plan::{Addressing, NetworkPlan};
 pub use port::Family;
 
 use crate::directives::View;
 use crate::error::Result;
 use configured::{Composition, Configured};
-use description::HandoverMode;
+use description::{AddressRequest, HandoverMode, RouteRequest};
 use dial::Literal;
 use dns::Resolver;
 use keep::{Inheritance, Kept};
@@ -320,6 +322,10 @@ pub fn left_files(
     view: &dyn View,
 ) -> Left {
     let typed = matches!(plan.addressing, Addressing::Static { .. });
+    let description = &plan.description;
+    let request = description.boot_request().cloned().unwrap_or_else(AddressRequest::any);
+    let is_over_it = |route: &&RouteRequest| route.on.as_deref().is_none_or(|on| on == link);
+    let routes = description.routes.iter().filter(is_over_it).cloned().collect();
     let link = Configured {
         name: link.to_owned(),
         mac,
@@ -327,11 +333,11 @@ pub fn left_files(
         composition: Composition::Port,
         master: None,
         mtu: leases.ipv4.as_ref().and_then(|lease| lease.mtu).map(u32::from),
-        request: None,
+        request: Some(request),
         ipv4: leases.ipv4.clone(),
         origin: if typed { Origin::CommandLine } else { Origin::Dhcp },
         ipv6: leases.ipv6.clone(),
-        routes: Vec::new(),
+        routes,
         boots: true,
     };
     let inheritance = Inheritance {

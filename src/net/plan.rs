@@ -2,11 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::Mac;
 use super::description::{Description, HandoverMode};
 use super::port::Family;
 
-/// One machine's request: which link, how it gets its address, and who the machine says it is.
+/// One machine's request: its links and their addresses, and who the machine says it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkPlan {
     /// What was said about links, addresses and routes.
@@ -14,7 +13,6 @@ pub struct NetworkPlan {
     /// The family of the root's server, where that is an address.
     pub root_family: Option<Family>,
     pub handover: HandoverMode,
-    pub link: LinkChoice,
     pub addressing: Addressing,
     /// Second field of `ip=`, name or address: overrides whatever boot server DHCP names.
     pub boot_server: Option<String>,
@@ -29,17 +27,6 @@ pub struct NetworkPlan {
     pub uuid: Option<[u8; 16]>,
     /// The root still has to come from a lease, so a lease that names one beats an earlier one.
     pub root_from_dhcp: bool,
-}
-
-/// Which link may become the boot link.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LinkChoice {
-    /// Every Ethernet link is tried at once.
-    Any,
-    /// Field 6 of `ip=`.
-    Name(String),
-    /// `BOOTIF=`; the permanent address of the port.
-    Mac(Mac),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +52,6 @@ pub mod tests {
             description: Description::default(),
             root_family: None,
             handover: HandoverMode::Dhcp,
-            link: LinkChoice::Any,
             addressing: Addressing::Dhcp { request: None },
             boot_server: None,
             hostname: None,

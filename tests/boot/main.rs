@@ -22,6 +22,7 @@ mod ipv6_forms;
 mod leftovers;
 mod links;
 mod mtu;
+mod net_settings;
 mod power_on;
 mod promise;
 mod ram;

@@ -13,7 +13,7 @@ use landfall::config::{self, Evaluation, Identity, Location, Origin};
 use landfall::directives::{self, Facts, Foreseen, Kind, Tree};
 use landfall::fetch::Url;
 use landfall::machine;
-use landfall::net::{self, Addressing, Lease, Leases, LinkChoice, Mac};
+use landfall::net::{self, Addressing, Lease, Leases, Mac};
 use landfall::plan::{Plan, RootOffer};
 use landfall::root::{RamMode, RootSource};
 use landfall_tests::workshop::workspace;
@@ -197,11 +197,10 @@ impl Node {
         }
         if let Some(wanted) = &expect.network {
             let network = &self.plan.network;
-            let port = match &network.link {
-                LinkChoice::Any => None,
-                LinkChoice::Name(name) => Some(name.clone()),
-                LinkChoice::Mac(mac) => Some(mac.to_string()),
-            };
+            let described = &network.description;
+            let named = described.addresses.first().and_then(|address| address.on.as_ref());
+            let port = named.map(ToString::to_string);
+            let port = port.or(described.bootif.map(|mac| mac.to_string()));
             faults.compare("port", &port, &wanted.port);
             let addressing = match network.addressing {
                 Addressing::Dhcp { request: None } => "dhcp".to_owned(),

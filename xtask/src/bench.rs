@@ -4,6 +4,8 @@
 //! exactly one instruction a nanosecond does not: its seconds are instructions, and what it waits
 //! for (an answer from the network) counts as many as it could have executed meanwhile.
 
+mod arrival;
+
 use std::fs;
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use landfall_tests::{
     Accel, Dnsmasq, Initramfs, Kernel, Lab, Nbd, NbdKind, ProbeRoot, SERVER, Signatures, workshop,
 };
 
+use self::arrival::Family;
 use crate::stages::Report;
 use crate::{agent, desk, kernels, namespace, needs, say};
 
@@ -46,7 +49,13 @@ pub fn run() -> Result<()> {
         boot(&lab, kernel, Accel::Counted, "")?;
         boot(&lab, kernel, Accel::best(), "")?;
     }
-    boot(&lab, Kernel::V6_12, Accel::best(), "landfall.ram=copy")
+    boot(&lab, Kernel::V6_12, Accel::best(), "landfall.ram=copy")?;
+    for family in [Family::Ipv4, Family::Ipv6] {
+        for accel in [Accel::Counted, Accel::best()] {
+            arrival::measure(family, Kernel::V6_12, accel)?;
+        }
+    }
+    Ok(())
 }
 
 /// From `/init` to the exec of the real init, as the agent counts it, and the rate of a copy, as

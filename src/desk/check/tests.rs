@@ -55,6 +55,19 @@ fn every_mistake_is_reported_at_its_place() {
         ("[default] / FSTAB_1=\"a /b ext4 ro\" / [n] / FSTAB_1=\"c /b ext4 ro\"", &[]),
         ("[m] / FSTAB_1=\"a /b ext4 ro\" / [n] / FSTAB_2=\"c /b ext4 ro\"", &[]),
         ("[node*] / HOSTNAME=a / [b] / HOSTNAME=b",                     &[("W 2:10", "every node of [node*]")]),
+        // The network: the words of the command line, each at its place.
+        ("[default] / NET_IP=\"eth0:dhcp  eth1:auto6\" / NET_HANDOVER=static", &[]),
+        ("[default] / NET_IP=\"eth0:dhcp  eth1:dhpc\"",                 &[("E 2:20", "may be dhcp")]),
+        ("[default] / NET_IP = \"10.0.0.5:::33::eth0:none\"",           &[("E 2:11", "field 4")]),
+        ("[default] / NET_IP = \"10.0.0.5:::33::$DEVICE:none\"",        &[]), // only a machine knows
+        ("[default] / NET_BOND=\"bond0:eth0,eth1:mode=802.3ad,miimom=100\"", &[("E 2:11", "miimom")]),
+        ("[default] / NET_VLAN=\"bond0.5:bond0 storage:bond0\"",        &[("E 2:25", "number of the VLAN")]),
+        ("[default] / NET_VLAN=\"v5:eth0 w5:eth0\"",                    &[("E 2:11", "VLAN 5 over eth0 already")]),
+        ("[default] / NET_BRIDGE=\"br0:\" / NET_IFNAME=data:52:54:00:aa:bb", &[("E 3:12", "hardware address")]),
+        ("[default] / NET_ROUTE=10.1.0.0/16:10.0.0.256",                &[("E 2:11", "gateway")]),
+        ("[default] / NET_NAMESERVER=\"10.0.0.53 ns1\"",                &[("E 2:27", "name server")]),
+        ("[default] / NET_HANDOVER=frozen",                             &[("E 2:14", "dhcp, static or unmanaged")]),
+        ("[default] / NET_BOMD=bond0",                                    &[("W 2:1", "NET_BOMD is no setting")]),
         // Expansion.
         ("[default] / A=\"x $(date) y\"",                               &[("E 2:6", "would run a command")]),
         ("[default] / A=\"x `date` y\"",                                &[("E 2:6", "would run a command")]),

@@ -1,25 +1,29 @@
 //! One node's plan: the decisions of a boot, made by the code of the boot, in the order of the boot.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use super::document::{
-    self, Commands, Configuration, Document, File, Handover, Kind, Method, Module, Network, Origin,
-    Problem, SCHEMA, Setting, Severity, Units,
+    self, Commands, Configuration, Described, Document, File, Handover, Kind, Method, Module,
+    Network, Origin, Problem, SCHEMA, Setting, Severity, Units,
 };
 use super::files;
 use super::heard;
 use super::memory::memory;
 use super::options::Site;
 use super::problem::{
-    file_name, of_command_line, of_error, of_file, place_of, place_of_family, said,
+    file_name, of_command_line, of_error, of_file, of_network, place_of, place_of_family, said,
 };
-use super::situation::Situation;
+use super::situation::{Situation, boot_link};
+use super::text::is_of_lease;
+use crate::config::network;
 use crate::config::{self, Reading, Settings, Substitution, remarks};
 use crate::desk::image::Image;
 use crate::directives::{Facts, Foreseen, environment, foresee, wishes};
 use crate::error::Cause;
 use crate::handover::{INITS, choose_init};
-use crate::net::{Addressing, Leases, Left, LinkChoice, left_files};
+use crate::net::description::{Description, HandoverMode};
+use crate::net::{Addressing, Left, NetworkPlan, left_files};
 use crate::root::{self, RamMode, RootPlan, RootSource};
 
 /// Decides everything. `copy_of_file`: /etc/lts.conf is among the files, as a node writes it.
@@ -50,6 +54,7 @@ pub fn decide(
     problems.extend(of_files.map(|problem| of_file(problem, reading)));
     let settings = &evaluation.settings;
 
+    let later = Later::of(situation, settings, reading, &mut problems);
     let boot_server = situation.boot_server();
     let decided = plan.root(situation.offer(boot_server.as_deref()), settings);
     let root = match decided {
@@ -66,7 +71,7 @@ pub fn decide(
 
     let facts = Facts {
         server: boot_server.clone(),
-        device: Some(situation.link.clone()),
+        device: Some(later.link.clone()),
         leases: situation.known_leases(),
         mac: situation.node.mac,
         uuid: situation.node.uuid,
@@ -89,7 +94,7 @@ pub fn decide(
     }
     problems.extend(warnings.into_iter().map(|message| said(Severity::Warning, message)));
     // In the order of the boot: what the network needs is there before anybody's settings.
-    let left = left(situation, settings, image);
+    let left = left(situation, &later, settings, image);
     let mut files: Vec<File> = left.root.iter().map(files::shown).collect();
     files.extend(foreseen.changes.iter().map(files::shown));
     let environment = ("/run/landfall/env".to_owned(), environment(settings));
@@ -99,6 +104,13 @@ pub fn decide(
 
     let memory = memory(situation, root.as_ref(), &files, image, &mut problems);
     let handover = handover(situation, image, &mut problems);
+    if later.has_other_links && !left.run.is_empty() {
+        unknown.push(
+            "The files with which bonds, VLANs, bridges and further links survive in the running \
+             system: they name the MAC addresses of ports, which only the node knows."
+                .to_owned(),
+        );
+    }
     if left.run.is_empty() {
         unknown.push(
             "The files with which the network link survives in the running system: they need an \
@@ -123,13 +135,13 @@ pub fn decide(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         node: document::Node {
             mac: situation.node.mac.map(|mac| mac.to_string()),
-            address: situation.lease().map(|lease| lease.address.to_string()),
+            address: situation.known_leases().address().map(|address| address.to_string()),
             hostname: situation.hostname().map(str::to_owned),
             uuid: machine_uuid(situation),
         },
         command_line: site.command_line.clone(),
         unknown,
-        network: network(situation, boot_server),
+        network: network(situation, &later, boot_server),
         configuration: Configuration {
             files: reading.files.iter().map(|file| file.name.clone()).collect(),
             addresses: situation.addresses(&base),
@@ -163,17 +175,50 @@ pub fn decide(
     }
 }
 
-/// What the network stage leaves; nothing if it is not known to whom.
-fn left(situation: &Situation, settings: &Settings, image: &Image) -> Left {
-    let plan = &situation.plan.network;
-    match (situation.lease(), situation.node.mac) {
-        (Some(lease), Some(mac)) => {
-            let wishes = wishes(settings, situation.memory_or_enough_kib());
-            let leases = Leases::of_ipv4(lease.clone());
-            left_files(&situation.link, mac, plan, &leases, wishes, image)
-        }
-        _ => Left::default(),
+/// The network once the configuration is there.
+struct Later {
+    plan: NetworkPlan,
+    /// The link that the root is behind then.
+    link: String,
+    /// The settings `NET_*` make another network of it.
+    is_changed: bool,
+    /// There is more than that one port.
+    has_other_links: bool,
+}
+
+impl Later {
+    fn of(
+        situation: &Situation,
+        settings: &Settings,
+        reading: &Reading,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
+        let before = &situation.plan.network;
+        let (wanted, wrong) = network::wanted(&before.description, settings);
+        problems.extend(wrong.iter().map(|wrong| of_network(wrong, reading)));
+        let handover = situation.handover.or(network::handover(settings)).unwrap_or_default();
+        let is_changed = wanted != before.description;
+        let link = boot_link(&wanted).filter(|_| is_changed);
+        let has_other_links = !wanted.tops().is_empty() || wanted.addresses.len() > 1;
+        let plan = NetworkPlan { description: wanted, handover, ..before.clone() };
+        let link = link.unwrap_or_else(|| situation.link.clone());
+        Self { plan, link, is_changed, has_other_links }
     }
+}
+
+/// What the network stage leaves; nothing if it is not known to whom.
+fn left(situation: &Situation, later: &Later, settings: &Settings, image: &Image) -> Left {
+    let (Some(leases), Some(mac)) = (situation.leases(), situation.node.mac) else {
+        return Left::default();
+    };
+    let wishes = wishes(settings, situation.memory_or_enough_kib());
+    let mut left = left_files(&later.link, mac, &later.plan, leases, wishes, image);
+    if later.has_other_links {
+        // The rest is made of what only the node knows.
+        left.run.retain(|file| is_of_lease(&file.path));
+        left.root.clear();
+    }
+    left
 }
 
 fn machine_uuid(situation: &Situation) -> Option<String> {
@@ -192,42 +237,70 @@ fn modules(foreseen: &Foreseen) -> Vec<Module> {
     foreseen.modules.iter().map(module).collect()
 }
 
-fn network(situation: &Situation, boot_server: Option<String>) -> Network {
+fn network(situation: &Situation, later: &Later, boot_server: Option<String>) -> Network {
     let plan = &situation.plan.network;
-    let lease = situation.lease();
-    let words =
-        |addresses: &[std::net::IpAddr]| addresses.iter().map(ToString::to_string).collect();
-    let joined = |first: &[std::net::IpAddr], then: Option<&[std::net::IpAddr]>| {
-        let mut all: Vec<String> = words(first);
-        all.extend(
-            words(then.unwrap_or_default())
-                .into_iter()
-                .filter(|one| !first.iter().any(|f| f.to_string() == *one)),
-        );
-        all
+    let leases = situation.known_leases();
+    let joined = |first: &[IpAddr], then: &[IpAddr]| {
+        let then = then.iter().filter(|address| !first.contains(address));
+        first.iter().chain(then).map(ToString::to_string).collect()
     };
-    let (method, requested) = match plan.addressing {
-        Addressing::Dhcp { request } => (Method::Dhcp, request.map(|address| address.to_string())),
-        Addressing::Static { .. } => (Method::Static, None),
+    let requested = match plan.addressing {
+        Addressing::Dhcp { request } => request.map(|address| address.to_string()),
+        Addressing::Static { .. } => None,
     };
+    let is_static = matches!(plan.addressing, Addressing::Static { .. })
+        || (leases.ipv4.is_none() && situation.is_typed());
+    let address = leases.network_address();
+    let ipv4 = leases.ipv4.as_ref();
+    let ipv6 = leases.ipv6.as_ref();
+    let gateway6 = ipv6.and_then(|lease| lease.gateway()).map(|gateway| gateway.to_string());
+    let gateway = match ipv4 {
+        Some(lease) => lease.gateway().map(|gateway| gateway.to_string()),
+        None => gateway6.clone(),
+    };
+    let peers = if plan.description.ignore_peer_dns { Vec::new() } else { leases.dns() };
     Network {
-        method,
-        links: match &plan.link {
-            LinkChoice::Any => "every Ethernet link".to_owned(),
-            LinkChoice::Name(name) => name.clone(),
-            LinkChoice::Mac(mac) => format!("the port {mac}"),
+        method: if is_static { Method::Static } else { Method::Dhcp },
+        links: links(&plan.description),
+        described: described(&plan.description),
+        configured: later.is_changed.then(|| described(&later.plan.description)),
+        handover: match later.plan.handover {
+            HandoverMode::Dhcp => document::HandoverMode::Dhcp,
+            HandoverMode::Static => document::HandoverMode::Static,
+            HandoverMode::Unmanaged => document::HandoverMode::Unmanaged,
         },
-        address: lease.map(|lease| lease.address.to_string()),
-        prefix: lease.map(|lease| lease.prefix),
-        gateway: lease.and_then(|lease| lease.gateway()).map(|gateway| gateway.to_string()),
+        address: address.map(|(address, _)| address.to_string()),
+        prefix: address.map(|(_, prefix)| prefix),
+        gateway,
+        ipv6: ipv6
+            .iter()
+            .flat_map(|lease| &lease.addresses)
+            .map(|one| format!("{}/{}", one.address, one.prefix))
+            .collect(),
+        ipv6_gateway: gateway6,
         requested,
-        dns: joined(&plan.dns, lease.map(|lease| lease.dns.as_slice())),
-        search: lease.map(|lease| lease.search.clone()).unwrap_or_default(),
-        ntp: joined(&plan.ntp, lease.map(|lease| lease.ntp.as_slice())),
+        dns: joined(&plan.dns, &peers),
+        search: leases.search(),
+        ntp: joined(&plan.ntp, &leases.ntp()),
         boot_server,
-        lease_seconds: lease.and_then(|lease| lease.lease_seconds),
+        lease_seconds: ipv4.and_then(|lease| lease.lease_seconds),
         complete: !situation.may_be_told_more(),
     }
+}
+
+/// Whose addresses are asked for or typed.
+fn links(network: &Description) -> String {
+    let named = network.addresses.iter().map(|request| match &request.on {
+        Some(on) => on.to_string(),
+        None => network.whom(),
+    });
+    let named: Vec<_> = named.collect();
+    if named.is_empty() { network.whom() } else { named.join(", ") }
+}
+
+fn described(network: &Description) -> Vec<Described> {
+    let lines = network.lines().into_iter();
+    lines.map(|line| Described { about: line.about, text: line.text }).collect()
 }
 
 fn shown(setting: &config::Setting, reading: &Reading) -> Setting {

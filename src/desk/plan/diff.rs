@@ -205,7 +205,8 @@ fn settings(old: &Document, new: &Document) -> Vec<SettingChange> {
 
 fn lists(old: &Document, new: &Document) -> Vec<ListChange> {
     type List = fn(&Document) -> Vec<String>;
-    let lists: [(&str, List); 13] = [
+    let lists: [(&str, List); 14] = [
+        ("network", |plan| text::network_lines(&plan.network)),
         ("root", text::root_lines),
         ("memory", |plan| text::memory_lines(&plan.memory)),
         ("swap", |plan| text::swap_lines(plan.swap.as_ref())),

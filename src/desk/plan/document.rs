@@ -71,10 +71,20 @@ pub struct Network {
     pub method: Method,
     /// Which links take part: `every Ethernet link`, a name, or the port with a MAC address.
     pub links: String,
-    /// Null if DHCP decides it.
+    /// What the kernel command line says of links, addresses and routes.
+    pub described: Vec<Described>,
+    /// The same with the settings `NET_*`; null if they change nothing.
+    pub configured: Option<Vec<Described>>,
+    /// Who looks after the network of the running system.
+    pub handover: HandoverMode,
+    /// The one that others know: of IPv4, or of IPv6 if there is none. Null if DHCP or a router
+    /// decides it.
     pub address: Option<String>,
     pub prefix: Option<u8>,
     pub gateway: Option<String>,
+    /// Addresses of IPv6, with their prefix.
+    pub ipv6: Vec<String>,
+    pub ipv6_gateway: Option<String>,
     /// Address that DHCP is asked for.
     pub requested: Option<String>,
     pub dns: Vec<String>,
@@ -87,10 +97,33 @@ pub struct Network {
     pub complete: bool,
 }
 
+/// A link, what is asked for it, or a route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Described {
+    /// Name of a link, or what takes its place.
+    pub about: String,
+    /// In words.
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum HandoverMode {
+    /// The running system renews the lease.
+    Dhcp,
+    /// The lease becomes an address that needs no server.
+    Static,
+    /// The running system keeps its hands off.
+    Unmanaged,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
+    /// A DHCP server or routers are asked.
     Dhcp,
     Static,
 }

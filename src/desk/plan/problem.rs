@@ -64,6 +64,17 @@ pub fn of_file(problem: &config::Problem, reading: &Reading) -> Problem {
     }
 }
 
+pub fn of_network(wrong: &config::network::Wrong, reading: &Reading) -> Problem {
+    Problem {
+        file: wrong.place.and_then(|place| file_name(place, reading)),
+        line: wrong.place.map(|place| place.line),
+        column: wrong.place.map(|place| place.column),
+        severity: if wrong.is_error { Severity::Error } else { Severity::Warning },
+        message: format!("{}: {}", wrong.setting, wrong.text),
+        help: None,
+    }
+}
+
 pub fn of_error(error: &Error, place: Option<(String, config::Place)>) -> Problem {
     let (file, place) = place.unzip();
     Problem {

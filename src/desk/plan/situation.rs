@@ -1,14 +1,15 @@
 //! A node before its boot: what the kernel command line, DHCP and the machine would say, as far as
 //! it is known, and in sentences how far it is not.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::node::Node;
 use super::options::Site;
 use crate::cmdline::Request;
 use crate::config::{Identity, Location, Origin, Placeholders, base};
 use crate::machine;
-use crate::net::{Addressing, Lease, LeaseFile, Leases, LinkChoice, Mac, boot_server, variables};
+use crate::net::description::{AddressRequest, Description, HandoverMode, Ipv4Method, Ipv6Method};
+use crate::net::{Addressing, Lease, Lease6, LeaseFile, Leases, Mac, boot_server, variables};
 use crate::plan::{Plan, RootOffer};
 
 /// The first Ethernet port of a kernel that nobody tells to rename them; ours does not.
@@ -19,11 +20,13 @@ const USUAL_MEMORY: u64 = 16 << 10;
 
 pub struct Situation {
     pub plan: Plan,
+    /// `landfall.handover=`; none: a setting may say it.
+    pub handover: Option<HandoverMode>,
     pub node: Node,
-    /// Also where nothing is known of one; see [`Situation::lease`].
-    lease: Lease,
+    /// Also where nothing is known of them; see [`Situation::known_leases`].
+    leases: Leases,
     has_address: bool,
-    /// Nothing is left for DHCP to say.
+    /// Nothing is left for DHCP or a router to say.
     is_complete: bool,
     pub link: String,
     /// The boot server that is known apart from the lease.
@@ -32,12 +35,50 @@ pub struct Situation {
     pub unknown: Vec<String>,
 }
 
+/// What `ip=` says by itself of the link that the root is behind.
+struct Typed {
+    ipv4: Option<Lease>,
+    ipv6: Option<Lease6>,
+    /// Nobody else is asked for an address.
+    is_all: bool,
+}
+
+impl Typed {
+    fn of(network: &Description) -> Self {
+        let request = network.boot_request().cloned().unwrap_or_else(AddressRequest::any);
+        let ipv4 = match request.ipv4 {
+            Ipv4Method::Static { address, prefix, gateway, .. } => {
+                Some(Lease::typed(address, prefix, gateway))
+            }
+            _ => None,
+        };
+        let ipv6 = match request.ipv6 {
+            Ipv6Method::Static { address, prefix, gateway, .. } => {
+                Some(Lease6::typed(address, prefix, gateway))
+            }
+            _ => None,
+        };
+        let asks = matches!(request.ipv4, Ipv4Method::Dhcp { .. })
+            || matches!(request.ipv6, Ipv6Method::Auto | Ipv6Method::Dhcp);
+        Self { is_all: !asks && (ipv4.is_some() || ipv6.is_some()), ipv4, ipv6 }
+    }
+}
+
+/// The name of the link that the root is behind, where the words tell.
+pub fn boot_link(network: &Description) -> Option<String> {
+    let asked = || network.boot_request()?.on.as_ref()?.name().map(str::to_owned);
+    let made = || network.tops().first().map(|name| (*name).to_owned());
+    network.bootdev.clone().or_else(asked).or_else(made)
+}
+
 impl Situation {
     /// # Errors
     /// One line: what was given contradicts itself.
     pub fn of(mut node: Node, file: Option<LeaseFile>, site: &Site) -> Result<Self, String> {
         let identity = machine::Identity { uuid: node.uuid, serial: None };
-        let mut plan = Plan::decide(Request::read(&site.command_line), &identity);
+        let request = Request::read(&site.command_line);
+        let handover = request.handover;
+        let mut plan = Plan::decide(request, &identity);
         let mut unknown = Vec::new();
         if let Some(file) = &file {
             match node.mac.replace(file.mac) {
@@ -47,48 +88,43 @@ impl Situation {
                 _ => {}
             }
         }
+        let typed = Typed::of(&plan.network.description);
+        contradiction(&node, site, &typed)?;
         let was_typed = file.as_ref().is_some_and(|file| !file.dhcp);
-        if let (Some(file), true) = (&file, was_typed) {
-            let Some(Lease { address, prefix, .. }) = file.leases.ipv4 else {
-                return Err("the lease is of IPv6 alone, and plans are made for IPv4".into());
-            };
-            // `ip=` is not part of the lease's file, only what it came to.
-            if matches!(plan.network.addressing, Addressing::Dhcp { .. }) {
-                let gateway = file.leases.ipv4.as_ref().and_then(Lease::gateway);
-                plan.network.addressing = Addressing::Static { address, prefix, gateway };
-            }
+        // `ip=` is not part of the lease's file, only what it came to.
+        if let (Some(file), true) = (&file, was_typed)
+            && let Some(lease) = &file.leases.ipv4
+            && matches!(plan.network.addressing, Addressing::Dhcp { .. })
+        {
+            let Lease { address, prefix, .. } = *lease;
+            plan.network.addressing =
+                Addressing::Static { address, prefix, gateway: lease.gateway() };
         }
-        let (mut lease, has_address, is_complete) = match (plan.network.addressing, &file) {
-            (Addressing::Static { address, prefix, gateway }, _) => {
-                if let Some(other) = node.address.filter(|other| *other != address) {
-                    return Err(format!(
-                        "--ip is {other}, and ip= on the kernel command line says {address}"
-                    ));
-                }
-                if let Some(server) = &site.server {
-                    return Err(format!(
-                        "--server {server} is what DHCP would say, but ip= on the kernel command \
-                         line is static; its second field is the boot server"
-                    ));
-                }
-                (Lease::typed(address, prefix, gateway), true, true)
-            }
-            (
-                Addressing::Dhcp { .. },
-                Some(LeaseFile { leases: Leases { ipv4: Some(lease), .. }, .. }),
-            ) => (lease.clone(), true, true),
-            (Addressing::Dhcp { .. }, _) => {
-                (offered(&node, site, &mut unknown), node.address.is_some(), false)
+        let (mut leases, has_address, is_complete) = match &file {
+            Some(file) if file.leases.address().is_some() => (file.leases.clone(), true, true),
+            _ if typed.is_all => (Leases::default(), true, true),
+            _ => {
+                let lease = offered(&node, site, &plan.network.description, &mut unknown);
+                (Leases::of_ipv4(lease), node.address.is_some(), false)
             }
         };
-        let server = file.as_ref().and_then(|file| file.boot_server.clone());
-        if was_typed && lease.dns.is_empty() {
-            lease.dns = file.as_ref().map(|file| file.leases.dns()).unwrap_or_default();
+        // What was typed for this boot is stronger than what the file has of another one.
+        let dns = leases.dns();
+        if let Some(lease) = typed.ipv4 {
+            leases.ipv4 = Some(lease);
         }
-        let link = match (&file, &plan.network.link) {
-            (Some(file), _) => file.link.clone(),
-            (None, LinkChoice::Name(name)) => name.clone(),
-            (None, _) => {
+        leases.ipv6 = typed.ipv6.or(leases.ipv6);
+        let server = file.as_ref().and_then(|file| file.boot_server.clone());
+        if was_typed
+            && let Some(lease) = &mut leases.ipv4
+            && lease.dns.is_empty()
+        {
+            lease.dns = dns;
+        }
+        let named = boot_link(&plan.network.description);
+        let link = match file.as_ref().map(|file| file.link.clone()).or(named) {
+            Some(name) => name,
+            None => {
                 unknown.push(format!("The name of the boot port: {USUAL_LINK} is assumed."));
                 USUAL_LINK.to_owned()
             }
@@ -102,8 +138,9 @@ impl Situation {
         }
         Ok(Self {
             plan,
+            handover,
             node,
-            lease,
+            leases,
             has_address,
             is_complete,
             link,
@@ -113,18 +150,23 @@ impl Situation {
         })
     }
 
-    /// `None` if the node's address is not known.
-    pub fn lease(&self) -> Option<&Lease> {
-        self.has_address.then_some(&self.lease)
+    /// As a boot has them; `None` if the node's address is not known.
+    pub fn leases(&self) -> Option<&Leases> {
+        self.has_address.then_some(&self.leases)
     }
 
-    fn leases(&self) -> Leases {
-        Leases::of_ipv4(self.lease.clone())
-    }
-
-    /// [`Self::lease`], as a boot has it.
+    /// The same; empty if the address is not known.
     pub fn known_leases(&self) -> Leases {
-        Leases { ipv4: self.lease().cloned(), ipv6: None }
+        self.leases().cloned().unwrap_or_default()
+    }
+
+    fn address(&self) -> Option<IpAddr> {
+        self.leases()?.address()
+    }
+
+    /// Whether somebody has typed the address.
+    pub fn is_typed(&self) -> bool {
+        Typed::of(&self.plan.network.description).is_all
     }
 
     /// Whether somebody who is not asked here, DHCP, has more to say.
@@ -133,16 +175,16 @@ impl Situation {
     }
 
     pub fn boot_server(&self) -> Option<String> {
-        boot_server(&self.plan.network, &self.leases()).or_else(|| self.server.clone())
+        boot_server(&self.plan.network, &self.leases).or_else(|| self.server.clone())
     }
 
     /// The name that `ip=` or DHCP gives.
     pub fn hostname(&self) -> Option<&str> {
-        self.plan.network.hostname.as_deref().or(self.lease.hostname.as_deref())
+        self.plan.network.hostname.as_deref().or(self.leases.hostname())
     }
 
     pub fn offer<'a>(&'a self, boot_server: Option<&'a str>) -> RootOffer<'a> {
-        RootOffer { root_path: self.lease.root_path.as_deref(), boot_server }
+        RootOffer { root_path: self.leases.root_path(), boot_server }
     }
 
     /// Of the node, or one that changes nothing.
@@ -154,7 +196,7 @@ impl Situation {
     pub fn identity(&self) -> Identity {
         Identity {
             hostname: self.hostname().map(str::to_owned),
-            ip: self.lease().map(|lease| lease.address.into()),
+            ip: self.address(),
             mac: self.node.mac,
         }
     }
@@ -162,7 +204,7 @@ impl Situation {
     /// What a file can refer to, with what is not known left out.
     pub fn base(&self) -> Vec<(String, String, Origin)> {
         let mac = self.node.mac.unwrap_or(Mac([0; 6]));
-        let mut known = variables(&self.link, &self.link, mac, &self.plan.network, &self.leases());
+        let mut known = variables(&self.link, &self.link, mac, &self.plan.network, &self.leases);
         known.retain(|(name, _)| match name.as_str() {
             "IPV4ADDR" | "IPV4BROADCAST" | "IPV4NETMASK" => self.has_address,
             "LTSP_CLIENT_MAC" => self.node.mac.is_some(),
@@ -178,7 +220,7 @@ impl Situation {
                 let identity = machine::Identity { uuid: self.node.uuid, serial: None };
                 let placeholders = Placeholders {
                     mac: self.node.mac,
-                    ip: self.lease().map(|lease| lease.address.into()),
+                    ip: self.address(),
                     hostname: self.hostname().map(str::to_owned),
                     uuid: identity.uuid_text(),
                     serial: None,
@@ -193,7 +235,7 @@ impl Situation {
                 let location = Location {
                     server: server.as_deref(),
                     boot_image: self.plan.boot_image.as_deref(),
-                    filename: self.lease.filename.as_deref(),
+                    filename: self.leases.filename(),
                     ltsconf: ltsconf.map(|(_, value, _)| value.as_str()),
                     arch: std::env::consts::ARCH,
                 };
@@ -207,8 +249,28 @@ impl Situation {
     }
 }
 
+/// Options that cannot be true together with `ip=`.
+fn contradiction(node: &Node, site: &Site, typed: &Typed) -> Result<(), String> {
+    let address = typed.ipv4.as_ref().map(|lease| lease.address);
+    if let (Some(other), Some(address)) = (node.address, address)
+        && other != address
+    {
+        return Err(format!("--ip is {other}, and ip= on the kernel command line says {address}"));
+    }
+    match (&site.server, node.address) {
+        (Some(server), _) if typed.is_all => Err(format!(
+            "--server {server} is what DHCP would say, but ip= on the kernel command line is \
+             static; its second field is the boot server"
+        )),
+        (_, Some(other)) if typed.is_all && address.is_none() => Err(format!(
+            "--ip {other} is what DHCP would say, but ip= on the kernel command line is static"
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// The lease that options describe.
-fn offered(node: &Node, site: &Site, unknown: &mut Vec<String>) -> Lease {
+fn offered(node: &Node, site: &Site, network: &Description, unknown: &mut Vec<String>) -> Lease {
     let prefix = match (node.address, node.prefix) {
         (Some(address), None) => {
             unknown
@@ -217,8 +279,12 @@ fn offered(node: &Node, site: &Site, unknown: &mut Vec<String>) -> Lease {
         }
         (_, prefix) => prefix.unwrap_or(0),
     };
+    let asks_ipv4 = network.boot_request().is_none_or(|request| request.ipv4 != Ipv4Method::Off);
     let rest = "DNS servers, search list, root path and more (--lease)";
     unknown.push(match (node.address, &node.hostname) {
+        (None, _) if !asks_ipv4 => {
+            format!("No lease: routers and DHCPv6 decide the address, {rest}.")
+        }
         (None, _) => format!("No lease: DHCP decides the address (--ip), {rest}."),
         (Some(_), None) => format!("DHCP decides the host name (--hostname), {rest}."),
         (Some(_), Some(_)) => format!("DHCP decides {rest}."),
@@ -259,7 +325,7 @@ mod tests {
     fn nothing_is_made_up_where_dhcp_decides() {
         let node = Node { mac: "52:54:00:aa:bb:cc".parse().ok(), ..Node::default() };
         let situation = situation(&node, "", None).unwrap();
-        assert!(situation.lease().is_none());
+        assert!(situation.leases().is_none());
         assert!(situation.may_be_told_more());
         assert_eq!(situation.identity().ip, None);
         for name in ["IPV4ADDR", "IPV4NETMASK", "IPV4BROADCAST", "SERVER", "HOSTNAME"] {
@@ -324,5 +390,49 @@ mod tests {
         assert!(matches!(situation.plan.network.addressing, Addressing::Static { .. }));
         assert_eq!(value(&situation, "PROTO").as_deref(), Some("none"));
         assert_eq!(value(&situation, "IPV4GATEWAY").as_deref(), Some("10.0.0.254"));
+    }
+
+    #[test]
+    fn ipv6_alone_is_a_lease_too() {
+        let text = r#"{"link":"eth0","mac":"52:54:00:aa:bb:cc","dhcp":true,"boot_server":null,
+            "ipv6":{"addresses":[{"address":"2001:db8::7","prefix":64,"preferred_seconds":60,
+            "valid_seconds":90,"origin":"slaac"}],"routers":[],"routes":[],"prefixes":[],"mtu":null,
+            "dns":["2001:db8::1"],"search":[],"ntp":[],"ntp_names":[],"boot_params":[],
+            "boot_url":"nbd://[2001:db8::2]/focal","hostname":"node1","server":null,"client":null,
+            "iaid":null,"renew_seconds":null,"rebind_seconds":null,"managed":false,"other":true}}"#;
+        let file: LeaseFile = serde_json::from_str(text).unwrap();
+        let site = Site { memory_kib: Some(1), ..Site::default() };
+        for dhcp in [true, false] {
+            let file = LeaseFile { dhcp, ..file.clone() };
+            let situation = Situation::of(Node::default(), Some(file), &site).unwrap();
+            assert_eq!(situation.unknown, Vec::<String>::new(), "dhcp: {dhcp}");
+            let address: IpAddr = "2001:db8::7".parse().unwrap();
+            assert_eq!(situation.identity().ip, Some(address), "dhcp: {dhcp}");
+            assert_eq!(situation.boot_server().as_deref(), Some("2001:db8::2"), "dhcp: {dhcp}");
+            assert_eq!(situation.offer(None).root_path, Some("nbd://[2001:db8::2]/focal"));
+            assert_eq!(value(&situation, "IPV4ADDR"), None, "dhcp: {dhcp}");
+            assert_eq!(value(&situation, "IPV6ADDR").as_deref(), Some("2001:db8::7"));
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn the_link_is_the_one_that_the_words_name() {
+        let cases = [
+            ("ip=eth3:dhcp",                                        "eth3"),
+            ("ip=eth3:dhcp ip=eth4:dhcp bootdev=eth4",              "eth4"),
+            ("vlan=bond0.5:bond0 bond=bond0:eth0,eth1",             "bond0.5"),
+            ("bond=bond0:eth0,eth1 ip=[2001:db8::5]:::64::bond0:none", "bond0"),
+            ("BOOTIF=01-52-54-00-aa-bb-cc",                         "eth0"),
+        ];
+        for (line, link) in cases {
+            let situation = situation(&Node::default(), line, None).unwrap();
+            assert_eq!(situation.link, link, "{line}");
+            let assumed = situation.unknown.iter().any(|line| line.contains("is assumed."));
+            assert_eq!(assumed, line.starts_with("BOOTIF"), "{line}");
+        }
+        let typed = situation(&Node::default(), cases[3].0, None).unwrap();
+        assert_eq!(typed.known_leases().address(), "2001:db8::5".parse().ok());
+        assert!(!typed.may_be_told_more());
     }
 }

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::config::{self, network};
 
 const FIXTURES: &str = "tests/fixtures/plan";
 
@@ -200,7 +201,10 @@ fn the_readme_shows_real_output() {
                 false => part.split_whitespace().map(str::to_owned).collect(),
             })
             .collect();
-        let (text, _) = answer(&arguments, "text");
+        let text = match arguments.as_slice() {
+            [line] => of_command_line(line).text,
+            arguments => answer(arguments, "text").0,
+        };
         let mut at = 0;
         for piece in output.split("…\n") {
             let found = text[at..].find(piece);
@@ -209,5 +213,40 @@ fn the_readme_shows_real_output() {
         }
         shown += 1;
     }
-    assert_eq!(shown, 2);
+    assert_eq!(shown, 3);
+}
+
+/// Whoever copies a line from there has done nothing wrong.
+#[test]
+fn the_readmes_networks_are_understood() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let (_, section) = readme.split_once("\n## Networks\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+    let mut lines = 0;
+    for (_, examples) in rows.skip(1) {
+        for example in examples.split('`').skip(1).step_by(2) {
+            let request = Request::read(example);
+            assert_eq!(request.problems, vec![], "{example}");
+            assert_ne!(request.network, Request::read("").network, "{example} says nothing");
+            lines += 1;
+        }
+    }
+    assert_eq!(lines, 15);
+    let configurations = section.split("```\n[").skip(1).map(|block| format!("[{block}"));
+    let mut settings = 0;
+    for block in configurations {
+        let (text, _) = block.split_once("```").unwrap();
+        let main = Text::of_bytes("README.md", text.as_bytes().to_vec());
+        let reading = Reading::of_all(main, &mut include_from_disk);
+        let node = config::Identity::default();
+        let evaluation = reading.evaluate(&[], &node, config::Substitution::Refuse);
+        assert_eq!((&reading.problems, &evaluation.problems), (&vec![], &vec![]), "{text}");
+        let booted = Request::read("BOOTIF=01-52-54-00-aa-bb-cc").network;
+        let (wanted, wrong) = network::wanted(&booted, &evaluation.settings);
+        assert_eq!(wrong, vec![], "{text}");
+        assert_eq!(wanted.tops(), ["bond0.20"], "{text}");
+        settings += evaluation.settings.iter().count();
+    }
+    assert_eq!(settings, 3);
 }

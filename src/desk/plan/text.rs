@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::document::{
-    Document, File, Kind, Memory, Method, Network, Origin, Problem, Setting, Severity, Swap, Tmpfs,
+    Described, Document, File, HandoverMode, Kind, Memory, Method, Network, Origin, Problem,
+    Setting, Severity, Swap, Tmpfs,
 };
 use super::page::Page;
 use super::secrets::{Secrets, hidden_in_line, hidden_in_value};
+use crate::net::description;
 use crate::root::Size;
 
 /// When those of INIT_COMMAND run.
@@ -99,24 +101,26 @@ fn machine(page: &mut Page, plan: &Document) {
 
 fn network(page: &mut Page, network: &Network) {
     page.heading("Network");
-    page.item(
-        "method",
-        &match (network.method, &network.requested) {
-            (Method::Static, _) => format!("static address on {}", network.links),
-            (Method::Dhcp, None) => format!("DHCP on {}", network.links),
-            (Method::Dhcp, Some(address)) => {
-                format!("DHCP on {}, asking for {address}", network.links)
-            }
-        },
-    );
-    let gateway = network.gateway.as_ref().map(|via| format!(" through {via}")).unwrap_or_default();
+    described_lines(&network.described).iter().for_each(|line| page.line(1, line));
+    let through = |gateway: &Option<String>| {
+        gateway.as_ref().map(|via| format!(" through {via}")).unwrap_or_default()
+    };
     page.item(
         "address",
         &match (&network.address, network.prefix) {
-            (Some(address), Some(prefix)) => format!("{address}/{prefix}{gateway}"),
-            _ => "DHCP decides it".to_owned(),
+            (Some(address), Some(prefix)) => {
+                format!("{address}/{prefix}{}", through(&network.gateway))
+            }
+            _ => "DHCP or a router decides it".to_owned(),
         },
     );
+    let is_known = |one: &&String| {
+        let (address, _) = one.split_once('/').unwrap_or((one, ""));
+        network.address.as_deref() == Some(address)
+    };
+    for one in network.ipv6.iter().filter(|one| !is_known(one)) {
+        page.item("and", &format!("{one}{}", through(&network.ipv6_gateway)));
+    }
     if let Some(server) = &network.boot_server {
         page.item("boot server", server);
     }
@@ -132,6 +136,34 @@ fn network(page: &mut Page, network: &Network) {
     if let Some(seconds) = network.lease_seconds {
         page.item("lease", &format!("{seconds} s"));
     }
+    // An address that was typed stays as it is.
+    if (network.method, network.handover) != (Method::Static, HandoverMode::Dhcp) {
+        page.item("handover", promise(network.handover));
+    }
+    if let Some(configured) = &network.configured {
+        page.heading("Network once the configuration is there (NET_*)");
+        described_lines(configured).iter().for_each(|line| page.line(1, line));
+    }
+}
+
+fn described_lines(described: &[Described]) -> Vec<String> {
+    described.iter().map(|one| format!("{}: {}", one.about, one.text)).collect()
+}
+
+fn promise(mode: HandoverMode) -> &'static str {
+    match mode {
+        HandoverMode::Dhcp => description::HandoverMode::Dhcp,
+        HandoverMode::Static => description::HandoverMode::Static,
+        HandoverMode::Unmanaged => description::HandoverMode::Unmanaged,
+    }
+    .promise()
+}
+
+/// What is in force in the end.
+pub fn network_lines(network: &Network) -> Vec<String> {
+    let mut lines = described_lines(network.configured.as_ref().unwrap_or(&network.described));
+    lines.push(format!("handover: {}", promise(network.handover)));
+    lines
 }
 
 fn configuration(page: &mut Page, plan: &Document) {
@@ -368,8 +400,10 @@ fn file(page: &mut Page, file: &File, method: Method) {
 }
 
 /// Those by which a boot tells the running system what DHCP or `ip=` said.
-fn is_of_lease(path: &str) -> bool {
-    let of_link = |name: &str| name.starts_with("net-") && name.ends_with(".conf");
+pub fn is_of_lease(path: &str) -> bool {
+    let of_link = |name: &str| {
+        (name.starts_with("net-") || name.starts_with("net6-")) && name.ends_with(".conf")
+    };
     path == "/run/landfall/lease.json" || path.strip_prefix("/run/").is_some_and(of_link)
 }
 

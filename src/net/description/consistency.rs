@@ -59,7 +59,7 @@ impl Description {
     }
 
     /// All links that are made: what, the name, and what it is made of.
-    fn made(&self) -> impl Iterator<Item = (About, &str, &[Selector])> {
+    pub(super) fn made(&self) -> impl Iterator<Item = (About, &str, &[Selector])> {
         let bonds = self.bonds.iter().enumerate();
         let bonds = bonds.map(|(at, bond)| (About::Bond(at), &*bond.name, &*bond.members));
         let vlans = self.vlans.iter().enumerate();

@@ -39,9 +39,15 @@ impl Desk {
         let Some(mut port) = self.ports.remove(&index) else { return };
         if port.ipv6.is_heard(run) {
             match report {
-                ra::Report::Sent(count) => port.ipv6.sent = count,
+                ra::Report::Sent(count) => {
+                    log::debug!(target: "network", "{}: routers are asked ({count})", port.link.name);
+                    port.ipv6.sent = count;
+                }
                 ra::Report::Deaf(error) => port.ipv6.trouble = Some(error.to_string()),
                 ra::Report::Changed(said) => {
+                    if port.ipv6.said.is_none() {
+                        log::debug!(target: "network", "{}: a router is there", port.link.name);
+                    }
                     let mode = match (said.managed, said.other) {
                         (true, _) => Some(dhcp6::Mode::Address),
                         (false, true) => Some(dhcp6::Mode::Information),
@@ -145,6 +151,7 @@ impl Desk {
         let name = port.link.name.clone();
         let trouble = match report {
             Report::Sent(count) => {
+                log::debug!(target: "network", "{name}: DHCP servers are asked ({count})");
                 if let Stage::Asking { sent, .. } = &mut port.ipv4.stage {
                     *sent = count;
                 }
@@ -218,6 +225,7 @@ impl Desk {
                 return;
             }
             Report::News(News::Granted(lease) | News::Extended(lease)) => {
+                log::debug!(target: "network", "{name}: lease of {} from {}", lease.address, who(lease.server_id));
                 if let Some((before, _)) = &port.ipv4.applied {
                     log::debug!(target: "network", "{name}: the lease of {} goes on", before.address);
                     if before.address != lease.address {

@@ -113,6 +113,9 @@ pub async fn run<F, R>(
             Either::Left((event, _)) => event,
             Either::Right((by, _)) => Event::Claimed(by),
         };
+        if let Event::Received(reply) = &event {
+            log::debug!(target: "network", "{}: {:?} from {}", target.name, reply.kind, who(reply.server));
+        }
         (client, step) = client.step(event, chance());
     }
 }
