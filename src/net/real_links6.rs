@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::dhcp::Target;
-use super::dhcp6::{self, Identity, Mode, News, Order, Wishes};
+use super::dhcp6::{self, Identity, Mode, News, Order};
 use super::duid::{self, Duid};
 use super::lease6::Lease6;
 use super::real_links::{Lab, Process, isolated_in, run, wait_until};
@@ -94,10 +94,10 @@ struct Client {
 
 impl Client {
     fn start(mode: Mode) -> Self {
-        Self::start_with(mode, Wishes::default())
+        Self::start_with(mode, false)
     }
 
-    fn start_with(mode: Mode, wishes: Wishes) -> Self {
+    fn start_with(mode: Mode, wants_boot_url: bool) -> Self {
         let (tell, reports) = mpsc::unbounded_channel();
         let (orders, inbox) = mpsc::channel(4);
         let identity = Identity {
@@ -107,7 +107,7 @@ impl Client {
             class: "landfall".to_owned(),
             architecture: Some(7),
         };
-        tokio::spawn(dhcp6::run(target(), identity, mode, wishes, inbox, move |report| {
+        tokio::spawn(dhcp6::run(target(), identity, mode, wants_boot_url, inbox, move |report| {
             let told = tell.send(report).is_ok();
             async move { told }
         }));
