@@ -164,7 +164,7 @@ pub fn cmdline(data: &[u8]) {
         filename: filename.map(str::to_owned),
         ..Lease::of_address([10, 0, 0, 5].into(), 24)
     };
-    let variables = net::variables("eth0", MAC, &plan.network, &Leases::of_ipv4(lease));
+    let variables = net::variables("eth0", "2", MAC, &plan.network, &Leases::of_ipv4(lease));
     let base = config::base(&plan, variables, boot_server.map(str::to_owned));
     let mut settings = Settings::default();
     for (name, value, origin) in base {

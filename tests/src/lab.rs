@@ -187,7 +187,7 @@ impl Lab {
     /// mostly how busy its host is, but who waits in vain repeats himself.
     pub fn count(&self, name: &str, like: &str) -> Result<()> {
         let rules = format!(
-            "table bridge {name} {{\n chain all {{\n type filter hook prerouting priority 0\n \
+            "table bridge {name} {{\n chain seen {{\n type filter hook prerouting priority 0\n \
              {like} counter\n }}\n}}\n"
         );
         let file = self.file(&format!("nft.{name}"));
