@@ -176,27 +176,27 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "rd.net.timeout.ip-required", value: "SECONDS",
         manual: "With `dhcp,dhcp6` and the like: after so long, one family is enough. Default 20.",
-        read: |request, value| { request.network.timeouts.both_families = Some(fields::seconds(value)?); Ok(()) },
+        read: |request, value| { request.network.one_family_after = Some(fields::seconds(value)?); Ok(()) },
     },
     Key {
         name: "rd.net.timeout.carrier", value: "SECONDS",
-        manual: "How long other links wait for this one's carrier. No wait ends a boot: dracut's other `rd.net.timeout.…` are understood, and without effect.",
-        read: |request, value| { request.network.timeouts.carrier = Some(fields::seconds(value)?); Ok(()) },
+        manual: "Without effect: carrier is waited for by event and never given up, and a link without it holds no other up. So are dracut's other `rd.net.timeout.…`: dhcp, iflink, ifup, route.",
+        read: |_, value| fields::seconds(value).map(drop),
     },
     Key {
         name: "carrier_timeout", value: "SECONDS",
-        manual: "The same, as the kernel says it.",
-        read: |request, value| { request.network.timeouts.carrier = Some(fields::seconds(value)?); Ok(()) },
+        manual: "Without effect: the same, as the kernel says it.",
+        read: |_, value| fields::seconds(value).map(drop),
     },
     Key {
         name: "rd.net.timeout.ipv6auto", value: "SECONDS",
-        manual: "How long an address of IPv6 is preferred to one of IPv4 that is there earlier.",
-        read: |request, value| { request.network.timeouts.ipv6 = Some(fields::seconds(value)?); Ok(()) },
+        manual: "Without effect: routers are asked until one answers, and what IPv4 brings meanwhile is used if it will do.",
+        read: |_, value| fields::seconds(value).map(drop),
     },
     Key {
         name: "rd.net.timeout.ipv6dad", value: "SECONDS",
-        manual: "The same.",
-        read: |request, value| { request.network.timeouts.ipv6 = Some(fields::seconds(value)?); Ok(()) },
+        manual: "Without effect: whether an address is somebody else's is known after 0.1 s.",
+        read: |_, value| fields::seconds(value).map(drop),
     },
     Key {
         name: "landfall.handover", value: "dhcp | static | unmanaged",

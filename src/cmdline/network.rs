@@ -119,7 +119,7 @@ impl Request {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::description::{Selector, Timeouts};
+    use crate::net::description::Selector;
 
     fn understood(line: &str) -> Description {
         let request = Request::read(line);
@@ -266,8 +266,7 @@ mod tests {
         assert_eq!(request.problems, vec![]);
         use crate::net::description::HandoverMode;
         assert_eq!(request.handover, Some(HandoverMode::Unmanaged));
-        let timeouts = Timeouts { both_families: Some(5), carrier: Some(30), ipv6: Some(9) };
-        assert_eq!(request.network.timeouts, timeouts);
+        assert_eq!(request.network.one_family_after, Some(5));
         assert!(request.network.ignore_peer_dns);
         let devices: Vec<_> = request.network.addresses.iter().map(|a| a.on.clone()).collect();
         assert_eq!(devices, ["eth0", "eth1"].map(|name| Some(Selector::Name(name.into()))));

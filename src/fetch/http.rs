@@ -13,7 +13,7 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
 
-use super::{Attempt, Clock, Failed, Resolve, Url, addresses};
+use super::{Attempt, Clock, Failed, MOST_ADDRESSES, Resolve, Url, addresses};
 use crate::console::Progress;
 use crate::error::{Cause, Error};
 use crate::net::dial;
@@ -139,8 +139,8 @@ impl Resolver for Known {
         _: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let mut addresses = self.empty();
-        // It panics beyond its capacity of 16.
-        for address in self.0.iter().take(8) {
+        // It panics beyond its capacity.
+        for address in self.0.iter().take(MOST_ADDRESSES) {
             addresses.push(*address);
         }
         if self.0.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(addresses) }

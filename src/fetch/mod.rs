@@ -155,8 +155,8 @@ fn attempt(url: &Url, limit: usize, resolve: Resolve<'_>, clock: Clock) -> Attem
             Ok(bytes)
         }
         Url::Tftp { host, port, path } => {
-            let mut servers = dial::order(&addresses(host, *port, resolve)?).into_iter().peekable();
-            let mut failure: Option<Failed> = None;
+            let mut servers = addresses(host, *port, resolve)?.into_iter().peekable();
+            let mut failure: Option<(SocketAddr, Failed)> = None;
             while let Some(server) = servers.next() {
                 // UDP cannot be dialled: an address that leads nowhere is as silent as a server
                 // that is busy.
@@ -164,22 +164,30 @@ fn attempt(url: &Url, limit: usize, resolve: Resolve<'_>, clock: Clock) -> Attem
                     if servers.peek().is_some() { clock.patient_for(OTHERS_WAIT) } else { clock };
                 match tftp::fetch(server, path, limit, clock, &progress) {
                     Ok(bytes) => return Ok(bytes),
-                    // One that waiting may cure counts more than that a file is missing elsewhere.
-                    Err(failed) if failure.is_none() || failed.error.is_transient() => {
-                        failure = Some(failed);
-                    }
-                    Err(failed) => log::debug!(target: "config", "{}", failed.error),
+                    Err(failed) => match &failure {
+                        Some((at, known))
+                            if !dial::outweighs(
+                                (&[server], &failed.error),
+                                (&[*at], &known.error),
+                            ) =>
+                        {
+                            log::debug!(target: "config", "{}", failed.error);
+                        }
+                        _ => failure = Some((server, failed)),
+                    },
                 }
             }
-            Err(failure.unwrap_or_else(|| no_address(host).into()))
+            Err(failure.map_or_else(|| no_address(host).into(), |(_, failed)| failed))
         }
         Url::Http { .. } => http::fetch(url, limit, resolve, clock, &progress),
     }
 }
 
+/// Each silent one costs time; and `ureq` bears no more than 16.
+const MOST_ADDRESSES: usize = 8;
+
+/// In the order in which they are to be tried.
 fn addresses(host: &Host, port: u16, resolve: Resolve<'_>) -> Result<Vec<SocketAddr>> {
-    /// Each silent one costs time.
-    const MOST: usize = 8;
     match host {
         Host::Address(literal) => Ok(vec![literal.at(port)?]),
         Host::Name(name) => {
@@ -187,7 +195,9 @@ fn addresses(host: &Host, port: u16, resolve: Resolve<'_>) -> Result<Vec<SocketA
             if found.is_empty() {
                 return Err(no_address(host));
             }
-            Ok(found.into_iter().take(MOST).map(|ip| SocketAddr::new(ip, port)).collect())
+            let found: Vec<_> = found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+            // The order first: many addresses of one family must not hide the other.
+            Ok(dial::order(&found).into_iter().take(MOST_ADDRESSES).collect())
         }
     }
 }
@@ -370,6 +380,44 @@ mod tests {
             assert_eq!(bytes, b"hello", "{url}");
             assert!(began.elapsed() < Duration::from_secs(3), "{url}: {:?}", began.elapsed());
         }
+    }
+
+    #[test]
+    fn many_addresses_of_one_family_do_not_hide_the_other() {
+        let (http, _requests) = http_server(hello);
+        let Url::Http { port, .. } = http else { panic!("{http}") };
+        let many = |_: &str| -> Result<Vec<IpAddr>> {
+            let nowhere = (1..=20).map(|last| format!("2001:db8::{last:x}").parse().unwrap());
+            Ok(nowhere.chain([[127, 0, 0, 1].into()]).collect())
+        };
+        let all = addresses(&Host::Name("boot".to_owned()), port, &many).unwrap();
+        assert_eq!(all.len(), MOST_ADDRESSES);
+        let bytes = fetch(&format!("http://boot:{port}/x").parse().unwrap(), LIMIT, &many).unwrap();
+        assert_eq!(bytes, b"hello");
+    }
+
+    /// Without it each file that is not there would be asked for until the deadline.
+    #[test]
+    fn a_missing_file_is_missing_though_ipv6_leads_nowhere() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = server.local_addr().unwrap().port();
+        let (count, requests) = mpsc::channel();
+        thread::spawn(move || {
+            while let Ok((_, client)) = server.recv_from(&mut [0; 600]) {
+                let _ = server.send_to(b"\0\x05\0\x01File not found\0", client);
+                if count.send(()).is_err() {
+                    return;
+                }
+            }
+        });
+        // Nobody listens there either.
+        let both = |_: &str| -> Result<Vec<IpAddr>> {
+            Ok(vec!["::1".parse().unwrap(), [127, 0, 0, 1].into()])
+        };
+        let url = format!("tftp://boot:{port}/x").parse().unwrap();
+        let error = persistently(&url, LIMIT, &both, soon(60_000)).unwrap_err();
+        assert!(!error.is_transient() && error.to_string().contains("not found"), "{error}");
+        assert_eq!(requests.try_iter().count(), 2, "one attempt: with options, and without");
     }
 
     #[test]

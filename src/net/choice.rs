@@ -39,7 +39,7 @@ pub struct Wants {
 
 impl Wants {
     pub fn of(plan: &NetworkPlan) -> Self {
-        let seconds = plan.description.timeouts.both_families;
+        let seconds = plan.description.one_family_after;
         Self {
             root: plan.root_from_dhcp,
             family: plan.root_family,

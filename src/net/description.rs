@@ -37,7 +37,9 @@ pub struct Description {
     pub dns: Vec<IpAddr>,
     /// `rd.peerdns=0` is false: name servers of DHCP and of router advertisements do not count.
     pub ignore_peer_dns: bool,
-    pub timeouts: Timeouts,
+    /// `rd.net.timeout.ip-required`, in seconds; see [`Needs::Both`]. dracut's other timeouts end
+    /// waits that nothing here gives up.
+    pub one_family_after: Option<u32>,
 }
 
 /// How links are chosen that something is made of, or that an address is for.
@@ -153,18 +155,6 @@ pub struct RouteRequest {
     pub via: Option<IpAddr>,
     /// `None`: the link that the gateway is behind.
     pub on: Option<String>,
-}
-
-/// `rd.net.timeout.*` and `carrier_timeout=`, in seconds, where they mean something here: nothing
-/// here gives up, so they say when something else may be taken instead.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Timeouts {
-    /// `rd.net.timeout.ip-required`
-    pub both_families: Option<u32>,
-    /// `rd.net.timeout.carrier`, `carrier_timeout`: how long other links wait for this one's carrier.
-    pub carrier: Option<u32>,
-    /// `rd.net.timeout.ipv6auto`, `rd.net.timeout.ipv6dad`: how long IPv6 is preferred.
-    pub ipv6: Option<u32>,
 }
 
 /// `landfall.handover=`: who looks after the network of the running system.

@@ -178,6 +178,43 @@ fn interleaved(
     all
 }
 
+/// Whether `these` addresses of a host are of another family than `those`: mostly another way to the
+/// same server, where addresses of one family are other servers.
+pub fn are_another_way(these: &[SocketAddr], those: &[SocketAddr]) -> bool {
+    these.iter().all(|one| those.iter().all(|other| one.is_ipv6() != other.is_ipv6()))
+}
+
+/// Which of two failures of one host, each with the addresses it is of, is the one to act upon: the
+/// new one (`true`) or the one that is known.
+///
+/// It is one that waiting may cure, because the server that is down may be the only one that has
+/// what is wanted. But who said no in one family means it, even though the other family leads
+/// nowhere: waiting for that one would hold up every boot behind half of an IPv6.
+pub fn outweighs(new: (&[SocketAddr], &Error), known: (&[SocketAddr], &Error)) -> bool {
+    let is_another_way = are_another_way(new.0, known.0);
+    match (new.1.is_transient(), known.1.is_transient()) {
+        (true, false) => !(is_another_way && is_unreached(new.1)),
+        (false, true) => is_another_way && is_unreached(known.1),
+        (true, true) | (false, false) => false,
+    }
+}
+
+/// Nobody there has said anything.
+fn is_unreached(error: &Error) -> bool {
+    match error.cause() {
+        Cause::Silence(_) => true,
+        Cause::Os(error) => matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::TimedOut
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::NetworkDown
+        ),
+        _ => false,
+    }
+}
+
 /// Whether the kernel would know where to send packets: connecting a UDP socket sends none.
 fn has_route(to: SocketAddr) -> bool {
     let from: SocketAddr = match to {
@@ -299,6 +336,32 @@ mod tests {
             let dead = all(dead);
             let got = interleaved(&all(given), |to| !dead.contains(&to));
             assert_eq!(got, all(expected), "{given} without {dead:?}");
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn a_no_counts_more_than_a_way_that_leads_nowhere() {
+        let silent = || Error::silence("asking", Duration::from_secs(2));
+        let refused = || Error::new("asking", io::Error::from(io::ErrorKind::ConnectionRefused));
+        let busy = || Error::new("asking", Cause::NotNow("starting".to_owned()));
+        let no = || Error::refused("asking", "no such export");
+        let cases = [
+            // known,       new,                        is the new one acted upon?
+            ("fd00::1",     silent(),   "10.0.0.1", no(),       true),
+            ("fd00::1",     refused(),  "10.0.0.1", no(),       true),  // it listens for IPv4 alone
+            ("10.0.0.1",    no(),       "fd00::1",  silent(),   false),
+            ("10.0.0.1",    no(),       "fd00::1",  busy(),     true),  // somebody is there
+            ("fd00::1",     busy(),     "10.0.0.1", no(),       false),
+            ("10.0.0.1",    no(),       "10.0.0.2", silent(),   true),  // another server, that is down
+            ("10.0.0.2",    silent(),   "10.0.0.1", no(),       false),
+            ("10.0.0.1",    no(),       "fd00::1 10.0.0.2", silent(), true),
+            ("10.0.0.1",    silent(),   "fd00::1",  silent(),   false), // the first
+            ("10.0.0.1",    no(),       "fd00::1",  no(),       false),
+        ];
+        for (known, old, at, new, expected) in cases {
+            let got = outweighs((&all(at), &new), (&all(known), &old));
+            assert_eq!(got, expected, "{known}: {old}; {at}: {new}");
         }
     }
 

@@ -5,31 +5,25 @@
 //! follows aliases, within one answer and from one to the next. It has no cache, no EDNS, no DNSSEC,
 //! and it does not ask again later: whether that is worth while, the caller knows.
 
+mod exchange;
 mod message;
 #[cfg(test)]
 mod servers;
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::dice;
 use crate::error::{Cause, Error, Result};
-use crate::sys::socket::Until;
+use exchange::Outcome;
 pub use message::{Answer, Family, question, read};
 
 pub const PORT: u16 = 53;
 /// All of it, whatever servers do.
 const LONGEST: Duration = Duration::from_secs(20);
-/// How long the second family may take after the first has addresses: a server that has the one has
-/// mostly the other, and some never answer a question for the family that they do not know.
-const FOR_THE_OTHER_FAMILY: Duration = Duration::from_millis(50);
-/// Aliases from one answer to the next, each a question more.
-const MOST_ALIASES: usize = 4;
-/// How long each server may take, round by round.
-const ROUNDS: [Duration; 3] =
+/// How long a server may be silent: the first time in a lookup, the second, the third.
+const PATIENCE: [Duration; 3] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 /// As libc: more would make a failure last minutes.
 const MOST_SERVERS: usize = 3;
@@ -42,13 +36,6 @@ pub struct Resolver {
     pub servers: Vec<SocketAddr>,
     /// Domains that are appended to short names.
     pub search: Vec<String>,
-}
-
-/// What one name came to.
-enum Outcome {
-    Addresses(Vec<IpAddr>),
-    /// The name does not exist, or has no address.
-    Nothing,
 }
 
 impl Resolver {
@@ -74,58 +61,131 @@ impl Resolver {
             return Err(Error::invalid(doing(), "it is not a host name"));
         }
         let until = Instant::now() + LONGEST;
-        let mut failure: Option<Error> = None;
+        let mut servers = Servers::of(&self.servers);
+        let mut reasons = Reasons::default();
         for name in &names {
-            match self.ask_all(name, until) {
-                Ok(Outcome::Addresses(addresses)) => return Ok(addresses),
-                Ok(Outcome::Nothing) => {}
-                // Servers that are silent for one name are for all; seven seconds are enough.
-                Err(error) if matches!(error.cause(), Cause::Silence(_)) => {
-                    return Err(Error::new(doing(), error));
-                }
+            match servers.ask(name, until) {
+                Ok((_, Outcome::Addresses(addresses))) => return Ok(addresses),
+                Ok((server, Outcome::Nothing)) => reasons.nothing(server, name),
                 // A server may refuse every zone but its own, and the right name comes later.
-                Err(error) => failure = Some(error),
+                Err(errors) => errors.into_iter().for_each(|error| reasons.failed(name, error)),
+            }
+            if servers.are_all_silent() {
+                break;
             }
         }
-        match failure {
-            Some(error) if error.is_transient() => Err(Error::new(doing(), error)),
-            _ => {
-                let why = format!("{} knows no address of {}", self.names(), names.join(" or "));
-                // After a power cut the name server is up before the server whose name it learns
-                // by DHCP; who mistyped a name reads it in the wait.
-                Err(Error::new(doing(), Cause::NotNow(why)))
-            }
-        }
+        Err(reasons.into_error(doing()))
+    }
+}
+
+/// The servers of one lookup.
+struct Servers(Vec<Server>);
+
+struct Server {
+    address: SocketAddr,
+    /// How often it has been so in this lookup.
+    silences: usize,
+    /// To the question for the name of which there is talk.
+    has_failed: bool,
+}
+
+impl Servers {
+    fn of(addresses: &[SocketAddr]) -> Self {
+        let servers = addresses.iter().take(MOST_SERVERS);
+        let server =
+            |address: &SocketAddr| Server { address: *address, silences: 0, has_failed: false };
+        Self(servers.map(server).collect())
     }
 
-    fn servers(&self) -> impl Iterator<Item = SocketAddr> {
-        self.servers.iter().copied().take(MOST_SERVERS)
+    /// Who is to be asked next, and how long that may take: who has been silent for this name or for
+    /// one before it comes last, so that a dead server does not cost its second for each of seven
+    /// names; and is asked a little more patiently.
+    fn next(&mut self) -> Option<(&mut Server, Duration)> {
+        let open = self.0.iter_mut().filter(|server| !server.has_failed);
+        let server = open.min_by_key(|server| server.silences)?;
+        let patience = *PATIENCE.get(server.silences)?;
+        Some((server, patience))
     }
 
-    fn names(&self) -> String {
-        self.servers().map(shown).collect::<Vec<_>>().join(", ")
-    }
-
-    /// Asks one server after the other until one knows `name` or knows that there is no such name;
-    /// the silent ones again, each time a little more patiently.
-    fn ask_all(&self, name: &str, until: Instant) -> Result<Outcome> {
-        let mut silent: Vec<SocketAddr> = self.servers().collect();
-        let mut failure: Option<Error> = None;
-        let begun = Instant::now();
-        for patience in ROUNDS {
-            for server in std::mem::take(&mut silent) {
-                match ask(server, name, until.min(Instant::now() + patience)) {
-                    Ok(outcome) => return Ok(outcome),
-                    Err(Cause::Silence(_)) => silent.push(server),
-                    Err(cause) => {
-                        failure = Some(Error::new(format!("asking {}", shown(server)), cause));
-                    }
+    /// Asks one server after the other until one knows `name`, or knows that there is no such name.
+    /// The reasons of all that answer otherwise; an answer, even a bad one, says more than silence.
+    fn ask(&mut self, name: &str, until: Instant) -> Result<(SocketAddr, Outcome), Vec<Error>> {
+        let began = Instant::now();
+        let mut errors = Vec::new();
+        self.0.iter_mut().for_each(|server| server.has_failed = false);
+        while let Some((server, patience)) = self.next() {
+            let address = server.address;
+            match exchange::ask(address, name, until.min(Instant::now() + patience)) {
+                Ok(outcome) => return Ok((address, outcome)),
+                Err(Cause::Silence(_)) => server.silences = server.silences.saturating_add(1),
+                Err(cause) => {
+                    server.has_failed = true;
+                    errors.push(Error::new(format!("asking {}", shown(address)), cause));
                 }
             }
         }
-        // An answer, even a bad one, says more than silence.
-        Err(failure
-            .unwrap_or_else(|| Error::silence(format!("asking {}", self.names()), begun.elapsed())))
+        if errors.is_empty() {
+            let all: Vec<_> = self.0.iter().map(|server| shown(server.address)).collect();
+            let doing = format!("asking {}", all.join(", "));
+            errors.push(Error::silence(doing, began.elapsed()));
+        }
+        Err(errors)
+    }
+
+    fn are_all_silent(&self) -> bool {
+        self.0.iter().all(|server| server.silences >= PATIENCE.len())
+    }
+}
+
+/// Why a lookup came to nothing.
+#[derive(Default)]
+struct Reasons {
+    /// Names that have no address, as these servers say.
+    nothing: Vec<String>,
+    says: Vec<String>,
+    /// Each with the names of which it was said.
+    failures: Vec<(Error, Vec<String>)>,
+}
+
+impl Reasons {
+    fn nothing(&mut self, server: SocketAddr, name: &str) {
+        let server = shown(server);
+        if !self.says.contains(&server) {
+            self.says.push(server);
+        }
+        self.nothing.push(name.to_owned());
+    }
+
+    fn failed(&mut self, name: &str, error: Error) {
+        let words = error.to_string();
+        match self.failures.iter_mut().find(|(known, _)| known.to_string() == words) {
+            Some((_, names)) => names.push(name.to_owned()),
+            None => self.failures.push((error, vec![name.to_owned()])),
+        }
+    }
+
+    fn into_error(mut self, doing: String) -> Error {
+        if self.nothing.is_empty()
+            && self.failures.len() == 1
+            && let Some((error, _)) = self.failures.pop_if(|(error, _)| error.is_transient())
+        {
+            return Error::new(doing, error);
+        }
+        let mut sentences = Vec::new();
+        if !self.nothing.is_empty() {
+            let (servers, names) = (self.says.join(", "), self.nothing.join(" or "));
+            sentences.push(format!("{servers} knows no address of {names}"));
+        }
+        let is_of_all = self.nothing.is_empty() && self.failures.len() == 1;
+        for (error, names) in self.failures {
+            sentences.push(match is_of_all {
+                true => error.to_string(),
+                false => format!("{error} (for {})", names.join(" or ")),
+            });
+        }
+        // After a power cut the name server is up before the server whose name it learns by DHCP, and
+        // before the servers that it asks itself; who mistyped a name reads it in the wait.
+        Error::new(doing, Cause::NotNow(sentences.join("; ")))
     }
 }
 
@@ -138,125 +198,6 @@ fn shown(server: SocketAddr) -> String {
         _ if server.port() == PORT => server.ip().to_string(),
         _ => server.to_string(),
     }
-}
-
-/// Both addresses of one name, from one server.
-fn ask(server: SocketAddr, name: &str, until: Instant) -> Result<Outcome, Cause> {
-    let began = Instant::now();
-    let mut name = name.to_owned();
-    for _ in 0..=MOST_ALIASES {
-        let answers = exchange(server, &name, until)?;
-        let mut addresses = Vec::new();
-        let mut alias = None;
-        let mut failure = None;
-        for answer in answers {
-            match answer {
-                Some(Answer::Addresses(found)) => addresses.extend(found),
-                Some(Answer::Alias(target)) => alias = Some(target),
-                Some(Answer::Nothing) => {}
-                Some(Answer::Truncated) => {
-                    failure = Some(Cause::Invalid("its answer has no end".into()));
-                }
-                Some(Answer::Failed(2)) => {
-                    failure = Some(Cause::NotNow("the server failed (SERVFAIL)".into()));
-                }
-                Some(Answer::Failed(code)) => {
-                    failure = Some(Cause::Refused(format!("DNS error {code}")));
-                }
-                None => failure = failure.or(Some(Cause::Silence(began.elapsed()))),
-            }
-        }
-        // One family is enough, whatever is wrong with the other.
-        match (alias, failure) {
-            _ if !addresses.is_empty() => return Ok(Outcome::Addresses(addresses)),
-            (Some(target), _) => name = target,
-            (None, Some(cause)) => return Err(cause),
-            (None, None) => return Ok(Outcome::Nothing),
-        }
-    }
-    Err(Cause::Invalid(format!("more than {MOST_ALIASES} aliases lead from one to the next")))
-}
-
-/// A question that has been sent.
-struct Asked {
-    id: u16,
-    family: Family,
-    answer: Option<Answer>,
-}
-
-/// One question for each family to one server; the answers in the same order, IPv6 first.
-fn exchange(server: SocketAddr, name: &str, until: Instant) -> Result<[Option<Answer>; 2], Cause> {
-    // Sixteen bits for each question, sixteen from the kernel's choice of port: what a stranger off
-    // the path would have to guess.
-    let [a, b, c, d] = dice::roll().to_ne_bytes();
-    let asked = |id, family| Asked { id: u16::from_be_bytes(id), family, answer: None };
-    let mut asked = [asked([a, b], Family::Ipv6), asked([c, d], Family::Ipv4)];
-
-    let anywhere: IpAddr = match server {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind((anywhere, 0))?;
-    // The kernel drops what does not come from this address and port.
-    socket.connect(server)?;
-    for Asked { id, family, .. } in &asked {
-        let question = question(*id, name, *family)
-            .ok_or_else(|| Cause::Invalid(format!("\"{name}\" is not a host name")))?;
-        socket.send(&question)?;
-    }
-    let mut until = until;
-    let mut buffer = [0; 1232];
-    while asked.iter().any(|asked| asked.answer.is_none()) {
-        let rest = until.saturating_duration_since(Instant::now());
-        if rest.is_zero() {
-            break;
-        }
-        socket.set_read_timeout(Some(rest))?;
-        let length = match socket.recv(&mut buffer) {
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) => return Err(error.into()),
-        };
-        let bytes = buffer.get(..length).unwrap_or_default();
-        for Asked { id, family, answer } in asked.iter_mut().filter(|asked| asked.answer.is_none())
-        {
-            let Some(read) = read(bytes, *id, name, *family) else { continue };
-            let read = match read {
-                Answer::Truncated => ask_by_tcp(server, *id, name, *family, until)?,
-                read => read,
-            };
-            if matches!(read, Answer::Addresses(_)) {
-                until = until.min(Instant::now() + FOR_THE_OTHER_FAMILY);
-            }
-            *answer = Some(read);
-        }
-    }
-    let [six, four] = asked;
-    Ok([six.answer, four.answer])
-}
-
-/// For answers that do not fit a datagram.
-fn ask_by_tcp(
-    server: SocketAddr,
-    id: u16,
-    name: &str,
-    family: Family,
-    until: Instant,
-) -> Result<Answer, Cause> {
-    // What has been answered is worth a second more than what has not.
-    let allowed = until.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
-    let question = question(id, name, family).unwrap_or_default();
-    let stream = TcpStream::connect_timeout(&server, allowed)?;
-    let mut stream = Until::now_plus(&stream, allowed);
-    let length = u16::try_from(question.len()).unwrap_or(u16::MAX);
-    stream.write_all(&[&length.to_be_bytes(), question.as_slice()].concat())?;
-    let mut length = [0; 2];
-    stream.read_exact(&mut length)?;
-    let mut bytes = vec![0; usize::from(u16::from_be_bytes(length))];
-    stream.read_exact(&mut bytes)?;
-    read(&bytes, id, name, family)
-        .ok_or_else(|| Cause::Invalid("its answer is to another question".into()))
 }
 
 /// The names to ask for, best first: a name with a dot is probably whole.
@@ -330,6 +271,40 @@ mod tests {
         let error = look_up("nas").unwrap_err();
         assert_eq!(error.to_string(), "looking up \"nas\": refused: nobody named a DNS server");
         assert!(!error.is_transient());
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn a_failure_says_who_said_what() {
+        let servers: [SocketAddr; 2] = [([10, 0, 0, 1], PORT).into(), ([10, 0, 0, 2], PORT).into()];
+        let refused = |server: usize| Error::refused(format!("asking {}", shown(servers[server])), "by its rules");
+        let failed = |server: usize| Error::new(format!("asking {}", shown(servers[server])), Cause::NotNow("SERVFAIL".to_owned()));
+        let silent = || Error::silence("asking 10.0.0.1, 10.0.0.2", Duration::from_secs(7));
+        type Said = Result<usize, Vec<Error>>;
+        let cases: [(Vec<Said>, &str); 7] = [
+            (vec![Ok(0)],                           "not now: 10.0.0.1 knows no address of a"),
+            (vec![Ok(0), Ok(0)],                    "not now: 10.0.0.1 knows no address of a or b"),
+            (vec![Ok(0), Ok(1)],                    "not now: 10.0.0.1, 10.0.0.2 knows no address of a or b"),
+            (vec![Err(vec![refused(0)]), Err(vec![refused(0)])],
+                                                    "not now: asking 10.0.0.1: refused: by its rules"),
+            // Its own zone, and one that it is not asked for.
+            (vec![Ok(0), Err(vec![refused(0)])],    "not now: 10.0.0.1 knows no address of a; asking 10.0.0.1: refused: by its rules (for b)"),
+            (vec![Err(vec![refused(0), failed(1)])],
+                "not now: asking 10.0.0.1: refused: by its rules (for a); asking 10.0.0.2: not now: SERVFAIL (for a)"),
+            (vec![Err(vec![silent()])],             "asking 10.0.0.1, 10.0.0.2: no answer for 7.0 s"),
+        ];
+        for (said, expected) in cases {
+            let mut reasons = Reasons::default();
+            for (said, name) in said.into_iter().zip(["a", "b"]) {
+                match said {
+                    Ok(server) => reasons.nothing(servers[server], name),
+                    Err(errors) => errors.into_iter().for_each(|error| reasons.failed(name, error)),
+                }
+            }
+            let error = reasons.into_error("looking up \"a\"".to_owned());
+            assert_eq!(error.to_string(), format!("looking up \"a\": {expected}"));
+            assert!(error.is_transient(), "{error}");
+        }
     }
 
     #[test]

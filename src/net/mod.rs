@@ -53,6 +53,7 @@ mod real_links;
 #[cfg(test)]
 mod real_links6;
 mod topology;
+mod unready;
 mod worker;
 
 use std::net::IpAddr;

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::description::Ipv6Method;
 use super::dhcp::Target;
-use super::dhcp6::{self, Identity, Mode, News, Order, Wishes};
+use super::dhcp6::{self, Identity, Mode, News, Order};
 use super::duid::{self, Duid};
 use super::lease6::Lease6;
 use super::real_links::{Lab, Process, isolated_in, run, wait_until};
@@ -95,10 +95,10 @@ struct Client {
 
 impl Client {
     fn start(mode: Mode) -> Self {
-        Self::start_with(mode, Wishes::default())
+        Self::start_with(mode, false)
     }
 
-    fn start_with(mode: Mode, wishes: Wishes) -> Self {
+    fn start_with(mode: Mode, wants_boot_url: bool) -> Self {
         let (tell, reports) = mpsc::unbounded_channel();
         let (orders, inbox) = mpsc::channel(4);
         let identity = Identity {
@@ -108,7 +108,7 @@ impl Client {
             class: "landfall".to_owned(),
             architecture: Some(7),
         };
-        tokio::spawn(dhcp6::run(target(), identity, mode, wishes, inbox, move |report| {
+        tokio::spawn(dhcp6::run(target(), identity, mode, wants_boot_url, inbox, move |report| {
             let told = tell.send(report).is_ok();
             async move { told }
         }));

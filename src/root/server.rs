@@ -102,17 +102,29 @@ fn try_once(
 ) -> Result<Connection> {
     /// A name with more addresses than this is not a boot server's.
     const MOST_ADDRESSES: usize = 16;
+    /// For addresses of one family when a server has answered in the other: it is mostly the same
+    /// server, and if not, it is as near.
+    const ANOTHER_WAY: Duration = Duration::from_secs(1);
     let (mut addresses, name) = match &host.literal {
         Some(literal) => (vec![literal.at(host.port)?], None),
         None => {
-            let found = resolve(host.name)?.into_iter().take(MOST_ADDRESSES);
-            let found = found.map(|address| SocketAddr::new(address, host.port)).collect();
-            (found, Some(host.name.to_owned()))
+            let found = resolve(host.name)?.into_iter();
+            let found: Vec<_> = found.map(|address| SocketAddr::new(address, host.port)).collect();
+            // In this order, or many addresses of one family would leave none of the other.
+            let best = dial::order(&found).into_iter().take(MOST_ADDRESSES).collect();
+            (best, Some(host.name.to_owned()))
         }
     };
     let started = Instant::now();
     let left = || patience.saturating_sub(started.elapsed());
-    let mut reason: Option<Error> = None;
+    let mut reason: Option<(Vec<SocketAddr>, Error)> = None;
+    let keep =
+        |reason: &mut Option<(Vec<SocketAddr>, Error)>, at: Vec<SocketAddr>, error| match reason {
+            Some(known) if !dial::outweighs((&at, &error), (&known.0, &known.1)) => {
+                log::debug!(target: "root", "{error}");
+            }
+            reason => *reason = Some((at, error)),
+        };
     // Whoever answers first, until one of them has the image.
     while !addresses.is_empty() {
         let connecting = || match addresses.as_slice() {
@@ -121,26 +133,26 @@ fn try_once(
             }
             _ => format!("connecting to {host}"),
         };
-        let (stream, address) = match dial::connect(&addresses, left().min(CONNECTING)) {
+        let within = match &reason {
+            Some((at, _)) if dial::are_another_way(&addresses, at) => ANOTHER_WAY,
+            _ => CONNECTING,
+        };
+        let (stream, address) = match dial::connect(&addresses, left().min(within)) {
             Ok(connected) => connected,
             Err(error) => {
                 let error = Error::new(connecting(), error);
-                if reason.is_none() || error.is_transient() {
-                    reason = Some(error);
-                }
+                keep(&mut reason, addresses, error);
                 break;
             }
         };
         let peer = Peer { address, name: name.clone() };
         match Connection::over(stream, &peer, &export.names, left()) {
             Ok(connection) => return Ok(connection),
-            // One server that is down may be the only one with the image: its reason counts.
-            Err(error) if reason.is_none() || error.is_transient() => reason = Some(error),
-            Err(error) => log::debug!(target: "root", "{error}"),
+            Err(error) => keep(&mut reason, vec![address], error),
         }
         addresses.retain(|other| *other != address);
     }
-    Err(reason.unwrap_or_else(|| {
+    Err(reason.map(|(_, error)| error).unwrap_or_else(|| {
         Error::refused(format!("looking for {}", host.name), "the name has no address")
     }))
 }
@@ -178,7 +190,7 @@ impl Backoff {
 mod tests {
     use std::cell::Cell;
     use std::io::{Read, Write};
-    use std::net::{Ipv4Addr, TcpListener};
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 
     use super::*;
     use crate::root::probe::ReadAt;
@@ -241,6 +253,50 @@ mod tests {
         assert!(beyond.to_string().ends_with("it is beyond the end"), "{beyond}");
         connection.disconnect();
         server.join().unwrap();
+    }
+
+    /// Of the documentation prefix: there is no way to them, or nobody at its end.
+    fn nowhere(count: u16) -> impl Iterator<Item = IpAddr> {
+        (1..=count).map(|last| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last).into())
+    }
+
+    #[test]
+    fn many_addresses_of_one_family_do_not_hide_the_other() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = serve_once(listener, 100);
+        let resolve =
+            |_: &str| Ok(nowhere(20).chain([Ipv4Addr::LOCALHOST.into()]).collect::<Vec<_>>());
+        connect(&export("ltsp-1", port), &resolve).unwrap().disconnect();
+        server.join().unwrap();
+    }
+
+    /// A swap area that no server has would otherwise cost all the patience there is for it.
+    #[test]
+    fn a_server_that_says_no_is_believed_though_ipv6_leads_nowhere() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (count, connections) = std::sync::mpsc::channel();
+        let server = thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                // The oldest newstyle, whose no is to hang up.
+                stream.write_all(b"NBDMAGICIHAVEOPT\0\x02").unwrap();
+                let _ = stream.read_exact(&mut [0; 4 + 16 + 3]);
+                if count.send(()).is_err() {
+                    return;
+                }
+            }
+        });
+        let resolve =
+            |_: &str| Ok(nowhere(1).chain([Ipv4Addr::LOCALHOST.into()]).collect::<Vec<_>>());
+        let error = connect_within(&export("ltsp-1", port), &resolve, Duration::from_secs(60))
+            .map(drop)
+            .unwrap_err();
+        assert!(error.to_string().contains("is unknown"), "{error}");
+        assert_eq!(connections.try_iter().count(), 1, "asked once");
+        drop(connections);
+        let _ = std::net::TcpStream::connect(("127.0.0.1", port));
+        let _ = server.join();
     }
 
     #[test]

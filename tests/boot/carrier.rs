@@ -24,11 +24,9 @@ fn carrier_that_comes_after_45_s_is_waited_for() -> Result<()> {
     thread::sleep(Duration::from_secs(45).saturating_sub(machine.age()));
     assert!(!dhcp.log_text().contains("DHCPDISCOVER"), "it spoke into an unplugged cable");
     machine.cable(0, true)?;
-    let plugged = machine.age();
     machine.line("network: eth0 is 10.77.0.")?;
-    let took = machine.age() - plugged;
-    // By the event and not by the next look, which another program would take every few seconds.
-    ensure!(took < Duration::from_secs(5), "{took:?} from carrier to address");
+    let asked = dhcp.log_text().matches("DHCPDISCOVER").count();
+    ensure!((1..=2).contains(&asked), "{asked} questions until an answer was heard");
     has_its_address_from(&machine.node()?, &dhcp)?;
     machine.never_said("FAILED")
 }
@@ -73,9 +71,11 @@ fn a_port_that_a_spanning_tree_keeps_shut_for_30_s_is_waited_for() -> Result<()>
     machine.line("network: waiting for an offer")?;
     machine.line("network: eth0 is 10.77.0.")?;
     let address = machine.age();
+    // Emulation can only make it longer.
     ensure!(address > Duration::from_secs(29), "the port was open after {address:?}");
-    // Not at the end of a wait that has doubled until it was longer than the blocking itself.
-    ensure!(address < Duration::from_secs(60), "the port is open, and nobody asks: {address:?}");
+    // The first question that got through was enough.
+    let asked = dhcp.log_text().matches("DHCPDISCOVER").count();
+    ensure!((1..=2).contains(&asked), "{asked} questions through an open port");
     has_its_address_from(&machine.node()?, &dhcp)?;
     machine.never_said("FAILED")
 }

@@ -1,6 +1,7 @@
 //! What holds for any input, one function a target. Each panics where a promise is broken.
 
 mod answers;
+mod answers6;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -18,10 +19,11 @@ use landfall::directives::{self, Facts, Tree};
 use landfall::error::Error;
 use landfall::fetch::Url;
 use landfall::machine;
-use landfall::net::{self, Lease, Lease6, Leases, Mac, dhcp6, ra};
+use landfall::net::{self, Lease, Lease6, Leases, Mac, ra};
 use landfall::plan::{Plan, RootOffer};
 
 pub use answers::{dhcp4, dns};
+pub use answers6::dhcp6;
 
 /// As it is run by name.
 pub type Target = fn(&[u8]);
@@ -162,7 +164,7 @@ pub fn cmdline(data: &[u8]) {
         filename: filename.map(str::to_owned),
         ..Lease::of_address([10, 0, 0, 5].into(), 24)
     };
-    let variables = net::variables("eth0", MAC, &plan.network, &Leases::of_ipv4(lease));
+    let variables = net::variables("eth0", "2", MAC, &plan.network, &Leases::of_ipv4(lease));
     let base = config::base(&plan, variables, boot_server.map(str::to_owned));
     let mut settings = Settings::default();
     for (name, value, origin) in base {
@@ -235,31 +237,6 @@ pub fn check(data: &[u8]) {
     assert!(reading.problems.is_empty() || !findings.is_empty(), "{:?}", reading.problems);
 }
 
-/// A message to the DHCPv6 port of a machine. What is believed of it could be a machine's, is
-/// bounded, and survives being written to a file; and our own messages are no answers.
-pub fn dhcp6(data: &[u8]) {
-    let Ok(reply) = dhcp6::parse(data, IAID) else { return };
-    let lease = reply.lease;
-    for one in &lease.addresses {
-        assert!(!one.address.is_multicast() && !one.address.is_loopback(), "{one:?}");
-        assert_ne!(one.valid_seconds, Some(0), "{one:?}");
-    }
-    is_bounded(&lease);
-    assert!(!reply.status.sentence().contains(char::is_control));
-    let identity = dhcp6::Identity {
-        duid: reply.client,
-        iaid: IAID,
-        hostname: lease.hostname.clone(),
-        class: lease.boot_url.clone().unwrap_or_default(),
-        architecture: Some(7),
-    };
-    let addresses: Vec<_> = lease.addresses.iter().map(|one| one.address).collect();
-    let ask = dhcp6::Ask::Request { server: reply.server, addresses };
-    let envelope = dhcp6::Envelope { transaction: reply.transaction, hundredths: 0 };
-    let sent = dhcp6::encode(&identity, envelope, &ask);
-    assert!(dhcp6::parse(&sent, IAID).is_err(), "a client answers itself");
-}
-
 /// What somebody on the link says as a router, several times: the first two bytes of each say how
 /// long it is, the third how many seconds later the next one comes, the fourth who it is.
 pub fn ra(mut data: &[u8]) {
@@ -280,7 +257,7 @@ pub fn ra(mut data: &[u8]) {
     }
 }
 
-fn is_bounded(lease: &Lease6) {
+pub(crate) fn is_bounded(lease: &Lease6) {
     let counts = [
         lease.addresses.len(),
         lease.routers.len(),
@@ -328,9 +305,6 @@ pub fn families(data: &[u8]) {
         assert!(!path.split('/').any(|part| part == ".."), "a change of {path:?}");
     }
 }
-
-/// Of the link whose messages are read.
-const IAID: u32 = 7;
 
 const MAC: Mac = Mac([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc]);
 

@@ -107,9 +107,8 @@ impl Desk {
         };
         let target = dhcp::Target { index, name: port.link.name.clone() };
         let identity = identity::ipv6(&self.plan, port);
-        let wishes = dhcp6::Wishes { addresses: Vec::new(), boot_url: self.wants.root };
         let (orders, inbox) = mpsc::channel(4);
-        let client = dhcp6::run(target, identity, mode, wishes, inbox, tell);
+        let client = dhcp6::run(target, identity, mode, self.wants.root, inbox, tell);
         port.ipv6.client = Some(Client {
             run,
             mode,

@@ -105,6 +105,14 @@ impl Desk {
                     }
                 }
                 dhcp6::News::Refused { server, why } => {
+                    let what =
+                        format!("DHCPv6 server {server} does not grant what it offered: {why}");
+                    if port.ipv6.trouble.as_ref() != Some(&what) {
+                        log::warn!(target: "network", "{name}: {what}");
+                        port.ipv6.trouble = Some(what);
+                    }
+                }
+                dhcp6::News::Withdrawn { server, why } => {
                     log::warn!(target: "network", "{name}: DHCPv6 server {server} takes its addresses back: {why}");
                     self.forget6(index, None).await;
                 }

@@ -31,7 +31,7 @@ use socket::Wire;
 
 use super::arp;
 use super::choice::Wants;
-use super::{Mac, dice};
+use super::{Mac, dice, unready};
 use crate::error::Error;
 
 /// What a client tells while it works.
@@ -66,7 +66,8 @@ pub async fn run<F, R>(
 {
     let started = Instant::now();
     let chance = || Chance { now: started.elapsed(), dice: dice::roll() };
-    let Some(mut wire) = open(|| Wire::packets(&target), &tell).await else { return };
+    let deaf = |error| tell(Report::Deaf(error));
+    let Some(mut wire) = unready::opened(|| Wire::packets(&target), deaf).await else { return };
     let mut ear = None;
     let rules = Rules { hardware: identity.hardware, client_id: identity.client_id(), wants };
     let (mut client, mut step) = Client::start(rules, known, chance());
@@ -80,8 +81,8 @@ pub async fn run<F, R>(
         // With an address the packet socket would only duplicate what the kernel can do itself,
         // and without one the kernel drops what is sent to it.
         let reopened = match (&wire, client.is_bound()) {
-            (Wire::Packets { .. }, true) => open(|| Wire::udp(&target.name), &tell).await,
-            (Wire::Udp(_), false) => open(|| Wire::packets(&target), &tell).await,
+            (Wire::Packets { .. }, true) => unready::opened(|| Wire::udp(&target.name), deaf).await,
+            (Wire::Udp(_), false) => unready::opened(|| Wire::packets(&target), deaf).await,
             _ => Some(wire),
         };
         let Some(next) = reopened else { return };
@@ -157,25 +158,6 @@ async fn next_event(wire: &Wire, until: Option<Instant>) -> Event {
         }
         if until.is_some_and(|until| Instant::now() >= until) {
             return Event::Timeout;
-        }
-    }
-}
-
-/// Opens a socket, however long it takes; `None` when nobody listens any more.
-async fn open<F, R>(attempt: impl Fn() -> crate::error::Result<Wire>, tell: &F) -> Option<Wire>
-where
-    F: Fn(Report) -> R,
-    R: Future<Output = bool>,
-{
-    loop {
-        match attempt() {
-            Ok(wire) => return Some(wire),
-            Err(error) => {
-                if !tell(Report::Deaf(error)).await {
-                    return None;
-                }
-                sleep(Duration::from_secs(2)).await;
-            }
         }
     }
 }

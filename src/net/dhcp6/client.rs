@@ -11,15 +11,19 @@
 //!   root has to come from a server and this one does not say where it is.
 //! - Servers are asked by multicast only, so option 12 is of no use; and there is no RELEASE.
 
+mod holding;
+
+use std::fmt;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use super::message::{Ask, Envelope, Kind, Reply};
 use super::options::Code;
 use super::phase::{Offer, Phase};
-use super::timing::{self, Attempt, Times};
+use super::timing::{self, Attempt};
 use crate::net::Lease6;
 use crate::net::duid::Duid;
+use crate::net::unready;
 
 /// Time for a second server to make an offer that it prefers more.
 const HOLD: Duration = Duration::from_millis(50);
@@ -69,6 +73,7 @@ pub struct Client {
     unsent_since: Option<Duration>,
     /// Refusals in a row.
     refusals: u32,
+    /// Addresses to ask for: those of a lease that has ended.
     wish: Vec<Ipv6Addr>,
     /// What servers want as the longest pause.
     solicit_limit: Option<Duration>,
@@ -77,7 +82,11 @@ pub struct Client {
 
 #[derive(Clone, Debug)]
 pub enum Event {
-    Received(Box<Reply>),
+    Received {
+        reply: Box<Reply>,
+        /// A server or a relay.
+        from: Ipv6Addr,
+    },
     /// The moment of [`Client::until`] has come.
     Timeout,
     /// What the last step wanted to be sent could not be: mostly because the link has no address
@@ -95,21 +104,37 @@ pub struct Step {
     pub news: Option<News>,
 }
 
+/// Who has answered: `fe80::1 (00:03:00:01:52:54:00:aa:bb:cc)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    pub duid: Duid,
+    /// Where the answer came from: the server, or the relay of this link. A DUID finds no machine.
+    pub address: Ipv6Addr,
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.address, self.duid)
+    }
+}
+
 /// What the rest of the agent should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     /// A server offers this, and it will be requested.
     Accepted(Box<Lease6>),
     /// An offer that cannot be used, and why.
-    Unusable { server: Duid, why: String },
+    Unusable { server: Server, why: String },
     /// The addresses are ours.
     Granted(Box<Lease6>),
     /// They go on, with these values.
     Extended(Box<Lease6>),
     /// Everything but addresses.
     Informed(Box<Lease6>),
-    /// A server took the lease or the offer back.
-    Refused { server: Duid, why: String },
+    /// A server does not grant what it offered. No address is lost by it.
+    Refused { server: Server, why: String },
+    /// A server takes back what is in use.
+    Withdrawn { server: Server, why: String },
     /// Somebody else has this address; the server is told, and asked for another.
     Declined(Ipv6Addr),
     /// The addresses have ended and nobody extended them.
@@ -117,8 +142,8 @@ pub enum News {
 }
 
 impl Client {
-    /// Begins on a link that has carrier. `wish`: addresses to ask for.
-    pub fn start(rules: Rules, wish: Vec<Ipv6Addr>, chance: Chance) -> (Self, Step) {
+    /// Begins on a link that has carrier.
+    pub fn start(rules: Rules, chance: Chance) -> (Self, Step) {
         let phase = match rules.mode {
             Mode::Address => Phase::Soliciting { best: None },
             Mode::Information => Phase::Informing,
@@ -133,7 +158,7 @@ impl Client {
             before: Attempt::default(),
             unsent_since: None,
             refusals: 0,
-            wish,
+            wish: Vec::new(),
             solicit_limit: None,
             information_limit: None,
         };
@@ -151,7 +176,7 @@ impl Client {
             self.unsent_since = None;
         }
         let step = match event {
-            Event::Received(reply) => self.received(*reply, chance),
+            Event::Received { reply, from } => self.received(*reply, from, chance),
             Event::Timeout => self.timeout(chance),
             Event::Unsent => self.unsent(chance),
             Event::Duplicate(address) => self.duplicate(address, chance),
@@ -160,7 +185,7 @@ impl Client {
         (self, step)
     }
 
-    fn received(&mut self, reply: Reply, chance: Chance) -> Step {
+    fn received(&mut self, reply: Reply, from: Ipv6Addr, chance: Chance) -> Step {
         let is_ours = reply.transaction == self.transaction && reply.client == self.rules.duid;
         if !is_ours || !self.phase.expects(&reply) {
             return Step::default();
@@ -172,27 +197,32 @@ impl Client {
         if let Some(limit) = reply.information_max_wait {
             self.information_limit = Some(Duration::from_secs(limit.into()));
         }
+        let server = Server { duid: reply.server.clone(), address: from };
         match &self.phase {
-            Phase::Soliciting { .. } => self.offered(reply, chance),
-            Phase::Requesting { .. } => self.answered(reply, chance),
-            Phase::Renewing { .. } | Phase::Rebinding { .. } => self.extended(reply, chance),
-            Phase::Confirming { .. } => self.confirmed(&reply, chance),
+            Phase::Soliciting { .. } => self.offered(reply, server, chance),
+            Phase::Requesting { in_use, .. } => {
+                let in_use = *in_use;
+                self.answered(reply, server, in_use, chance)
+            }
+            Phase::Renewing { .. } | Phase::Rebinding { .. } => {
+                self.extended(reply, server, chance)
+            }
+            Phase::Confirming { .. } => self.confirmed(&reply, server, chance),
             Phase::Declining { .. } => self.restart(None, chance),
-            Phase::Informing => self.informed(reply, chance),
+            Phase::Informing => self.informed(reply, server, chance),
             Phase::Bound { .. } | Phase::Pausing | Phase::Informed => Step::default(),
         }
     }
 
-    fn offered(&mut self, reply: Reply, chance: Chance) -> Step {
-        let Reply { kind, server, preference, .. } = &reply;
+    fn offered(&mut self, reply: Reply, server: Server, chance: Chance) -> Step {
         if let Some(why) = unusable(&reply) {
-            return told(News::Unusable { server: server.clone(), why });
+            return told(News::Unusable { server, why });
         }
-        if *kind == Kind::Reply {
+        if reply.kind == Kind::Reply {
             return self.granted(reply.lease, chance, News::Granted);
         }
-        let offer =
-            Box::new(Offer { server: server.clone(), preference: *preference, lease: reply.lease });
+        let Reply { server, preference, lease, .. } = reply;
+        let offer = Box::new(Offer { server, preference, lease });
         let lacks_url = |offer: &Offer| self.rules.wants_boot_url && offer.lease.boot_url.is_none();
         let worth = |offer: &Offer| (!lacks_url(offer), offer.preference);
         if offer.preference == FIRST_CHOICE && !lacks_url(&offer) {
@@ -212,69 +242,27 @@ impl Client {
         Step::default()
     }
 
-    fn answered(&mut self, reply: Reply, chance: Chance) -> Step {
+    fn answered(&mut self, reply: Reply, server: Server, in_use: bool, chance: Chance) -> Step {
         let Some(why) = unusable(&reply) else {
             return self.granted(reply.lease, chance, News::Granted);
         };
-        let news = News::Refused { server: reply.server, why };
         match reply.status.code {
             // The request stands, and is repeated at its own pace (section 18.2.10).
-            Code::UnspecFail | Code::UseMulticast => told(news),
+            Code::UnspecFail | Code::UseMulticast => told(News::Refused { server, why }),
             _ => {
+                let news = match in_use {
+                    true => News::Withdrawn { server, why },
+                    false => News::Refused { server, why },
+                };
                 self.wish.clear();
                 self.restart(Some(news), chance)
             }
         }
     }
 
-    fn extended(&mut self, reply: Reply, chance: Chance) -> Step {
-        let Some(association) = &reply.association else { return Step::default() };
+    fn informed(&mut self, reply: Reply, server: Server, chance: Chance) -> Step {
         if !reply.status.is_success() {
-            return Step::default();
-        }
-        let (Phase::Renewing { lease, .. } | Phase::Rebinding { lease, .. }) = &self.phase else {
-            return Step::default();
-        };
-        match association.status.code {
-            Code::Success if !reply.lease.addresses.is_empty() => {
-                self.granted(reply.lease, chance, News::Extended)
-            }
-            // It forgot us, and may know us again.
-            Code::NoBinding => {
-                let lease = (**lease).clone();
-                let offer = Offer { server: reply.server, preference: 0, lease };
-                self.enter(Phase::Requesting { offer: Box::new(offer) }, chance)
-            }
-            Code::Success if association.withdrawn.is_empty() => Step::default(),
-            Code::Success | Code::NotOnLink => {
-                let why = match association.status.is_success() {
-                    true => "it takes the address back".to_owned(),
-                    false => association.status.sentence(),
-                };
-                self.wish.clear();
-                self.restart(Some(News::Refused { server: reply.server, why }), chance)
-            }
-            // The addresses last a while yet: another server may be better disposed.
-            _ => Step::default(),
-        }
-    }
-
-    fn confirmed(&mut self, reply: &Reply, chance: Chance) -> Step {
-        match reply.status.code {
-            Code::Success => self.resume(chance),
-            Code::NotOnLink => {
-                let (server, why) = (reply.server.clone(), reply.status.sentence());
-                self.wish.clear();
-                self.restart(Some(News::Refused { server, why }), chance)
-            }
-            _ => Step::default(),
-        }
-    }
-
-    fn informed(&mut self, reply: Reply, chance: Chance) -> Step {
-        if !reply.status.is_success() {
-            let why = reply.status.sentence();
-            return told(News::Unusable { server: reply.server, why });
+            return told(News::Unusable { server, why: reply.status.sentence() });
         }
         self.phase = Phase::Informed;
         let refresh = reply.refresh.map_or(REFRESH, |seconds| Duration::from_secs(seconds.into()));
@@ -325,67 +313,14 @@ impl Client {
     fn unsent(&mut self, chance: Chance) -> Step {
         self.attempt = self.before;
         let since = *self.unsent_since.get_or_insert(chance.now);
-        self.until = Some(chance.now.saturating_add(timing::after_unsent(since, chance.now)));
+        self.until = Some(chance.now.saturating_add(unready::after_unsent(since, chance.now)));
         Step::default()
-    }
-
-    fn duplicate(&mut self, address: Ipv6Addr, chance: Chance) -> Step {
-        let (Phase::Bound { lease, .. }
-        | Phase::Renewing { lease, .. }
-        | Phase::Rebinding { lease, .. }
-        | Phase::Confirming { lease, .. }) = &self.phase
-        else {
-            return Step::default();
-        };
-        let Some(server) = lease.server.clone() else { return Step::default() };
-        if !lease.addresses.iter().any(|one| one.address == address) {
-            return Step::default();
-        }
-        self.wish.clear();
-        let addresses = vec![address];
-        let step = self.enter(Phase::Declining { server, addresses }, chance);
-        Step { news: Some(News::Declined(address)), ..step }
-    }
-
-    fn moved(&mut self, chance: Chance) -> Step {
-        match &self.phase {
-            Phase::Bound { lease, times }
-            | Phase::Renewing { lease, times }
-            | Phase::Rebinding { lease, times } => {
-                let (lease, times) = (lease.clone(), *times);
-                let deadline = chance.now.saturating_add(timing::CONFIRM_FOR).min(times.end);
-                self.enter(Phase::Confirming { lease, times, deadline }, chance)
-            }
-            Phase::Informed | Phase::Informing => self.enter(Phase::Informing, chance),
-            Phase::Pausing | Phase::Soliciting { best: None } => {
-                self.enter(Phase::Soliciting { best: None }, chance)
-            }
-            _ => Step::default(),
-        }
     }
 
     fn request(&mut self, offer: Box<Offer>, chance: Chance) -> Step {
         let news = News::Accepted(Box::new(offer.lease.clone()));
-        let step = self.enter(Phase::Requesting { offer }, chance);
+        let step = self.enter(Phase::Requesting { offer, in_use: false }, chance);
         Step { news: Some(news), ..step }
-    }
-
-    fn granted(&mut self, lease: Lease6, chance: Chance, news: fn(Box<Lease6>) -> News) -> Step {
-        let times = Times::of(&lease, chance.now);
-        let lease = Box::new(lease);
-        self.refusals = 0;
-        self.phase = Phase::Bound { lease: lease.clone(), times };
-        self.until = times.next();
-        told(news(lease))
-    }
-
-    /// Nobody has said that the addresses are not for this link.
-    fn resume(&mut self, chance: Chance) -> Step {
-        let Phase::Confirming { lease, times, .. } = &self.phase else { return Step::default() };
-        let (lease, times) = (lease.clone(), *times);
-        self.until = times.next().map(|next| next.max(chance.now));
-        self.phase = Phase::Bound { lease, times };
-        Step::default()
     }
 
     /// From the beginning: at once the first time, later with a growing pause.
@@ -452,6 +387,7 @@ fn unusable(reply: &Reply) -> Option<String> {
 mod tests {
     use super::super::message::Association;
     use super::super::options::Status;
+    use super::super::timing::Times;
     use super::*;
     use crate::net::Mac;
     use crate::net::lease6::tests::address6;
@@ -520,7 +456,7 @@ mod tests {
     }
 
     fn got(reply: Reply) -> Event {
-        Event::Received(Box::new(reply))
+        Event::Received { reply: Box::new(reply), from: Ipv6Addr::LOCALHOST }
     }
 
     fn advertise(from: u8) -> Event {
@@ -533,7 +469,7 @@ mod tests {
 
     fn started(mode: Mode) -> (Client, Step) {
         let rules = Rules { duid: node(), mode, wants_boot_url: false };
-        Client::start(rules, Vec::new(), at(0.0))
+        Client::start(rules, at(0.0))
     }
 
     fn soliciting() -> Client {
@@ -575,6 +511,7 @@ mod tests {
             News::Extended(lease) => format!("extended {}", lease.addresses[0].address),
             News::Informed(_) => "informed".to_owned(),
             News::Refused { why, .. } => format!("refused: {why}"),
+            News::Withdrawn { why, .. } => format!("withdrawn: {why}"),
             News::Declined(address) => format!("declined {address}"),
             News::Expired => "expired".to_owned(),
         });
@@ -647,6 +584,7 @@ mod tests {
     fn addresses_are_renewed_at_t1_rebound_at_t2_and_given_up_at_their_end() {
         use Event::Timeout;
         let no_binding = |from| refusal(Kind::Reply, from, Code::Success, Code::NoBinding);
+        let no_addresses = |from| refusal(Kind::Reply, from, Code::Success, Code::NoAddrsAvail);
         let withdrawn = |from| got(Reply {
             association: Some(Association { status: of(Code::Success), withdrawn: vec![ADDRESS.parse().unwrap()] }),
             lease: Lease6 { addresses: Vec::new(), ..lease(from, None) },
@@ -666,7 +604,9 @@ mod tests {
                                                                                     vec!["renew 1", "rebind", "solicit 2001:db8::57, expired"]),
             ("forgotten",           vec![(50.0, Timeout), (50.1, no_binding(1)), (50.2, granted(1))],
                                                                                     vec!["renew 1", "request 1", "granted 2001:db8::57"]),
-            ("taken away",          vec![(50.0, Timeout), (50.1, withdrawn(1))],    vec!["renew 1", "solicit, refused: it takes the address back"]),
+            ("forgotten for good",  vec![(50.0, Timeout), (50.1, no_binding(1)), (50.2, no_addresses(1))],
+                                                                                    vec!["renew 1", "request 1", "solicit, withdrawn: it has no address for this machine"]),
+            ("taken away",          vec![(50.0, Timeout), (50.1, withdrawn(1))],    vec!["renew 1", "solicit, withdrawn: it takes the address back"]),
             ("nothing said",        vec![(50.0, Timeout), (50.1, silent(1))],       vec!["renew 1", ""]),
             ("busy",                vec![(50.0, Timeout), (50.1, busy(1))],         vec!["renew 1", ""]),
             ("a late reply",        vec![(1.0, granted(1))],                        vec![""]),
@@ -684,7 +624,7 @@ mod tests {
         let no = |from| refusal(Kind::Reply, from, Code::NotOnLink, Code::Success);
         let yes = |from| got(Reply { association: None, lease: Lease6::default(), ..reply(Kind::Reply, from) });
         const DECLINED: &str = "decline 1, declined 2001:db8::57";
-        const ELSEWHERE: &str = "solicit, refused: the address is not one for this link";
+        const ELSEWHERE: &str = "solicit, withdrawn: the address is not one for this link";
         let cases = [
             ("declined",                    vec![(1.0, ours()), (1.1, yes(1))],         vec![DECLINED, "solicit"]),
             ("to nobody who hears",         vec![(1.0, ours()), (2.0, Timeout), (3.0, Timeout), (4.0, Timeout), (5.0, Timeout)],
@@ -698,6 +638,17 @@ mod tests {
         for (case, events, expected) in cases {
             assert_eq!(run(bound(), events).1, expected, "{case}");
         }
+    }
+
+    /// Whom an operator has to look for has an address.
+    #[test]
+    fn a_server_is_named_by_its_address() {
+        let empty = refusal(Kind::Advertise, 1, Code::Success, Code::NoAddrsAvail);
+        let Event::Received { reply, .. } = empty else { unreachable!() };
+        let from = "fe80::7".parse().unwrap();
+        let (_, step) = soliciting().step(Event::Received { reply, from }, at(0.1));
+        let Some(News::Unusable { server, .. }) = step.news else { panic!("{step:?}") };
+        assert_eq!(server.to_string(), "fe80::7 (00:03:00:01:00:00:00:00:00:01)");
     }
 
     #[test]
@@ -715,7 +666,7 @@ mod tests {
     #[test]
     fn a_boot_that_needs_a_root_waits_longer_for_an_offer_with_one() {
         let rules = Rules { duid: node(), mode: Mode::Address, wants_boot_url: true };
-        let (client, _) = Client::start(rules, Vec::new(), at(0.0));
+        let (client, _) = Client::start(rules, at(0.0));
         let mut with_url = reply(Kind::Advertise, 2);
         with_url.lease.boot_url = Some("nbd://[2001:db8::1]/focal".to_owned());
         let plain = Reply { preference: 255, ..reply(Kind::Advertise, 1) };
@@ -744,7 +695,8 @@ mod tests {
     /// A server that cannot cope says so, in an offer of nothing too (RFC 8415 section 18.2.9).
     #[test]
     fn servers_may_ask_for_longer_pauses() {
-        let Event::Received(reply) = refusal(Kind::Advertise, 1, Code::Success, Code::NoAddrsAvail)
+        let Event::Received { reply, .. } =
+            refusal(Kind::Advertise, 1, Code::Success, Code::NoAddrsAvail)
         else {
             unreachable!()
         };

@@ -1,8 +1,7 @@
 //! A DHCPv6 client for a machine whose root is on the other end of the cable.
 //!
-//! `message` and `options` know the bytes, `client` what to do next, `phase` what
-//! belongs to that, `timing` when, `socket` how
-//! they travel; the loop here owns the clock and the dice. The client of a link lives from the
+//! `message`, `options` and `scope` know the bytes, `client` what to do next, `phase` what belongs to
+//! that, `timing` when, `socket` how they travel; the loop here owns the clock and the dice. The client of a link lives from the
 //! moment of carrier until it is dropped, and keeps its addresses alive in between. It touches
 //! nothing but its own socket: addresses are set by whoever reads its news.
 
@@ -10,6 +9,7 @@ mod client;
 mod message;
 mod options;
 mod phase;
+mod scope;
 mod socket;
 mod timing;
 
@@ -21,14 +21,13 @@ use futures_util::future::{Either, select};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use client::{Chance, Client, Event, Rules};
-pub use client::{Mode, News};
+pub use client::{Chance, Client, Event, Mode, News, Rules, Server, Step};
 pub use message::{Ask, Envelope, Identity, Kind, Reply, encode, parse};
 pub use options::{Code, Status};
 use socket::Wire;
 
 use super::dhcp::Target;
-use super::dice;
+use super::{dice, unready};
 use crate::error::Error;
 
 /// What a client tells while it works.
@@ -50,22 +49,15 @@ pub enum Order {
     Moved,
 }
 
-/// What the machine would like, where a server has a choice.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wishes {
-    /// That it had before.
-    pub addresses: Vec<Ipv6Addr>,
-    /// The root has to come from a server.
-    pub boot_url: bool,
-}
-
 /// Gets addresses, or what else there is, and keeps them; ends when it is dropped or nobody
 /// listens any more.
+///
+/// `wants_boot_url`: the root has to come from a server.
 pub async fn run<F, R>(
     target: Target,
     identity: Identity,
     mode: Mode,
-    wishes: Wishes,
+    wants_boot_url: bool,
     mut orders: mpsc::Receiver<Order>,
     tell: F,
 ) where
@@ -74,10 +66,12 @@ pub async fn run<F, R>(
 {
     let started = Instant::now();
     let chance = || Chance { now: started.elapsed(), dice: dice::roll() };
-    let Some(wire) = open(&target, &tell).await else { return };
-    let duid = identity.duid.clone();
-    let rules = Rules { duid, mode, wants_boot_url: wishes.boot_url };
-    let (mut client, mut step) = Client::start(rules, wishes.addresses, chance());
+    let attempt = || Wire::open(&target.name, target.index);
+    let Some(wire) = unready::opened(attempt, |error| tell(Report::Deaf(error))).await else {
+        return;
+    };
+    let rules = Rules { duid: identity.duid.clone(), mode, wants_boot_url };
+    let (mut client, mut step) = Client::start(rules, chance());
     let mut sent: u32 = 0;
     loop {
         if let Some(news) = step.news
@@ -136,37 +130,27 @@ async fn next_event(
     });
     let answer = pin!(async {
         loop {
-            match wire.receive().await.map(|bytes| message::parse(&bytes, identity.iaid)) {
-                Ok(Ok(reply)) => return Event::Received(Box::new(reply)),
-                Ok(Err(why)) => {
-                    log::debug!(target: "network", "{}: a packet to the DHCPv6 port: {why}", target.name);
-                }
+            let Ok((bytes, from)) = wire.receive().await else {
                 // Mostly "network is down", once; never worth a busy loop.
-                Err(_) => sleep(Duration::from_millis(100)).await,
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            match message::parse(&bytes, identity.iaid) {
+                Ok(mut reply) => {
+                    let lease = &mut reply.lease;
+                    for text in lease.boot_url.iter_mut().chain(&mut lease.boot_params) {
+                        *text = scope::on_link(text, target.index);
+                    }
+                    return Event::Received { reply: Box::new(reply), from };
+                }
+                Err(why) => {
+                    log::debug!(target: "network", "{}: a packet of {from} to the DHCPv6 port: {why}", target.name);
+                }
             }
         }
     });
     match select(timeout, select(order, answer)).await {
         Either::Left((event, _))
         | Either::Right((Either::Left((event, _)) | Either::Right((event, _)), _)) => event,
-    }
-}
-
-/// Opens the socket, however long it takes; `None` when nobody listens any more.
-async fn open<F, R>(target: &Target, tell: &F) -> Option<Wire>
-where
-    F: Fn(Report) -> R,
-    R: Future<Output = bool>,
-{
-    loop {
-        match Wire::open(&target.name, target.index) {
-            Ok(wire) => return Some(wire),
-            Err(error) => {
-                if !tell(Report::Deaf(error)).await {
-                    return None;
-                }
-                sleep(Duration::from_secs(2)).await;
-            }
-        }
     }
 }

@@ -15,6 +15,8 @@ pub enum Phase {
     },
     Requesting {
         offer: Box<Offer>,
+        /// Its addresses are in use: the server has forgotten them, and is asked to know them again.
+        in_use: bool,
     },
     Bound {
         lease: Box<Lease6>,
@@ -57,7 +59,7 @@ impl Phase {
         let from = |server: &Duid| reply.kind == Kind::Reply && reply.server == *server;
         match self {
             Self::Soliciting { .. } => reply.kind == Kind::Advertise || reply.committed,
-            Self::Requesting { offer } => from(&offer.server),
+            Self::Requesting { offer, .. } => from(&offer.server),
             Self::Renewing { lease, .. } => lease.server.as_ref().is_some_and(from),
             Self::Declining { server, .. } => from(server),
             Self::Rebinding { .. } | Self::Confirming { .. } | Self::Informing => {
@@ -82,7 +84,7 @@ impl Phase {
                 let ask = Ask::Solicit { wish: wish.to_vec() };
                 (ask, Schedule::SOLICIT.limited(limits.0), None)
             }
-            Self::Requesting { offer } => {
+            Self::Requesting { offer, .. } => {
                 let (server, addresses) = (offer.server.clone(), addresses(&offer.lease));
                 (Ask::Request { server, addresses }, Schedule::REQUEST, None)
             }

@@ -2,7 +2,7 @@
 //! unlike DHCPv4 an ordinary socket will do from the beginning.
 
 use std::io;
-use std::net::{Ipv6Addr, SocketAddrV6};
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
@@ -47,11 +47,16 @@ impl Wire {
         self.socket.send_to(message, to).await.map(drop)
     }
 
-    /// The next message to a DHCPv6 client on this link. Loses nothing when it is dropped before
-    /// it is ready.
-    pub async fn receive(&self) -> io::Result<Vec<u8>> {
+    /// The next message to a DHCPv6 client on this link, and whom it came from. Loses nothing when
+    /// it is dropped before it is ready.
+    pub async fn receive(&self) -> io::Result<(Vec<u8>, Ipv6Addr)> {
         let mut buffer = [0; LARGEST_MESSAGE];
-        let (length, _) = self.socket.recv_from(&mut buffer).await?;
-        Ok(buffer.get(..length).unwrap_or_default().to_vec())
+        let (length, from) = self.socket.recv_from(&mut buffer).await?;
+        let from = match from {
+            SocketAddr::V6(from) => *from.ip(),
+            // Not of such a socket.
+            SocketAddr::V4(from) => from.ip().to_ipv6_mapped(),
+        };
+        Ok((buffer.get(..length).unwrap_or_default().to_vec(), from))
     }
 }

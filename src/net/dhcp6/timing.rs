@@ -106,14 +106,6 @@ impl Times {
     }
 }
 
-/// Before a message that could not leave is tried again: an eighth of the time for which that has
-/// been so, so that an address that comes after a second is noticed 0.1 s later.
-pub fn after_unsent(since: Duration, now: Duration) -> Duration {
-    const SHORTEST: Duration = Duration::from_millis(20);
-    const LONGEST: Duration = Duration::from_secs(2);
-    (now.saturating_sub(since) / 8).clamp(SHORTEST, LONGEST)
-}
-
 /// Before the next beginning: 1, 2, 4 … 16 s, give or take a quarter.
 pub fn after_refusals(refusals: u32, dice: u32) -> Duration {
     let doublings = refusals.saturating_sub(2).min(4);
@@ -185,8 +177,5 @@ mod tests {
             .map(|n| after_refusals(n, u32::MAX / 2).as_secs_f32().round())
             .into();
         assert_eq!(pauses, [1.0, 2.0, 4.0, 8.0, 16.0, 16.0, 16.0]);
-        let after =
-            |seconds| after_unsent(Duration::ZERO, Duration::from_secs(seconds)).as_millis();
-        assert_eq!([after(0), after(1), after(60)], [20, 125, 2000]);
     }
 }

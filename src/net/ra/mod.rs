@@ -22,7 +22,7 @@ pub use message::{Advertisement, Prefix, RouteInformation, parse};
 pub use routers::Routers;
 
 use super::dhcp::Target;
-use super::{Lease6, Mac, dice};
+use super::{Lease6, Mac, dice, unready};
 use crate::error::Error;
 use crate::sys::icmp6;
 
@@ -58,7 +58,10 @@ where
     F: Fn(Report) -> R,
     R: Future<Output = bool>,
 {
-    let Some(socket) = open(&target, &tell).await else { return };
+    let attempt = || icmp6::open(&target.name, target.index);
+    let Some(socket) = unready::opened(attempt, |error| tell(Report::Deaf(error))).await else {
+        return;
+    };
     let started = Instant::now();
     let mut routers = Routers::default();
     let mut asking = Asking::default();
@@ -116,10 +119,8 @@ impl Asking {
 
     /// Soon; later and later on a link that never gets an address of its own.
     fn unsent(self, now: Duration) -> Self {
-        const SHORTEST: Duration = Duration::from_millis(10);
-        const LONGEST: Duration = Duration::from_secs(2);
         let since = self.unsent_since.unwrap_or(now);
-        let pause = (now.saturating_sub(since) / 8).clamp(SHORTEST, LONGEST);
+        let pause = unready::after_unsent(since, now);
         Self { due: now.saturating_add(pause), unsent_since: Some(since), ..self }
     }
 }
@@ -155,25 +156,6 @@ async fn next(socket: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> io::Result<icmp6:
         let mut ready = socket.readable().await?;
         if let Ok(received) = ready.try_io(|socket| icmp6::receive(socket.get_ref(), buffer)) {
             return received;
-        }
-    }
-}
-
-/// Opens the socket, however long it takes; `None` when nobody listens any more.
-async fn open<F, R>(target: &Target, tell: &F) -> Option<AsyncFd<OwnedFd>>
-where
-    F: Fn(Report) -> R,
-    R: Future<Output = bool>,
-{
-    loop {
-        match icmp6::open(&target.name, target.index) {
-            Ok(socket) => return Some(socket),
-            Err(error) => {
-                if !tell(Report::Deaf(error)).await {
-                    return None;
-                }
-                sleep(Duration::from_secs(2)).await;
-            }
         }
     }
 }
