@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 use super::options::{self, Options};
 use super::pxe::Boot;
-use crate::net::{HardwareAddress, Lease, Mac};
+use crate::net::{HardwareAddress, Lease, Mac, names};
 
 const BOOTREQUEST: u8 = 1;
 const BOOTREPLY: u8 = 2;
@@ -276,8 +276,8 @@ pub fn parse(bytes: &[u8]) -> Result<Reply, &'static str> {
     };
     let next_server = Ipv4Addr::new(s0, s1, s2, s3);
     let next_server = (!next_server.is_unspecified()).then_some(next_server);
-    let sname = || options::text(sname).filter(|_| !overloaded.sname && next_server.is_none());
-    let file = || options::text(file).filter(|_| !overloaded.file);
+    let sname = || names::text(sname).filter(|_| !overloaded.sname && next_server.is_none());
+    let file = || names::text(file).filter(|_| !overloaded.file);
     let boot = Boot {
         next_server,
         tftp_server: options.text(options::TFTP_SERVER).or_else(sname),
