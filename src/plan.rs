@@ -9,12 +9,12 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::boot::Stage;
-use crate::cmdline::{NbdRequest, Problem, Request, RootRequest};
+use crate::cmdline::{IpRequest, NbdRequest, Problem, Request, RootRequest};
 use crate::config::{Settings, debian_arch};
 use crate::console::Policy;
 use crate::error::{Error, Result};
 use crate::machine::Identity;
-use crate::net::description::HandoverMode;
+use crate::net::description::{AddressRequest, Description, HandoverMode, Selector};
 use crate::net::{Addressing, Family, NetworkPlan};
 use crate::overlay::OverlayPlan;
 use crate::root::{NbdExport, RamMode, RootPlan, RootSource};
@@ -55,6 +55,52 @@ struct RootWish {
     overlay: Option<String>,
 }
 
+impl RootWish {
+    /// Whether there would be no root without a lease that names one. Where a default would do, a
+    /// root-path still says more, but no boot waits for one. `knows_server`: `ip=` names the boot
+    /// server.
+    fn comes_from_dhcp(&self, knows_server: bool) -> bool {
+        let (host, port, is_named) = match &self.nbd {
+            Some((nbd, _)) => (nbd.host.is_some(), nbd.port.is_some(), nbd.names.is_some()),
+            None => (false, false, false),
+        };
+        let has_default = (host || port || self.device) && (host || knows_server);
+        !is_named && !has_default
+    }
+}
+
+/// Makes `plan` one of this description. What it says of names and servers for the whole machine is
+/// that of the `ip=` for `bootdev=`, or of the first that says it; what no `ip=` says any more stays
+/// as it was typed at first.
+pub fn describe(plan: &mut NetworkPlan, description: Description) {
+    let bootdev = description.bootdev.as_deref().map(Selector::named);
+    let is_bootdev = |request: &&AddressRequest| bootdev.is_some() && request.on == bootdev;
+    let all = &description.addresses;
+    let requests: Vec<&AddressRequest> =
+        all.iter().filter(is_bootdev).chain(all.iter().filter(|one| !is_bootdev(one))).collect();
+    let main = requests.first().copied();
+    plan.addressing =
+        main.map_or(Addressing::Dhcp { request: None }, |main| IpRequest::from(main).addressing);
+    // The boot server is behind the link of the root: another link's may be out of reach.
+    let may_name_server = |request: &&&AddressRequest| {
+        bootdev.is_none() || request.on.is_none() || is_bootdev(request)
+    };
+    let server = requests.iter().filter(may_name_server).find_map(|one| one.server.clone());
+    plan.boot_server = server.or(plan.boot_server.take());
+    let hostname = requests.iter().find_map(|request| request.hostname.clone());
+    plan.hostname = hostname.or(plan.hostname.take());
+    let first = |list: fn(&AddressRequest) -> &Vec<IpAddr>| {
+        requests.iter().map(|request| list(request)).find(|list| !list.is_empty()).cloned()
+    };
+    let dns = first(|request| &request.dns);
+    let ntp = first(|request| &request.ntp);
+    plan.dns = dns.unwrap_or_else(|| std::mem::take(&mut plan.dns));
+    let more = description.dns.iter().filter(|server| !plan.dns.contains(server)).copied();
+    plan.dns.extend(more.collect::<Vec<_>>());
+    plan.ntp = ntp.unwrap_or_else(|| std::mem::take(&mut plan.ntp));
+    plan.description = description;
+}
+
 /// What the lease says that matters to the root.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RootOffer<'a> {
@@ -93,24 +139,22 @@ impl Plan {
                 Some(RootRequest::Dhcp) | None => {}
             }
         }
-        let root_from_dhcp = wish.nbd.as_ref().is_none_or(|(nbd, _)| nbd.names.is_none());
-        let ip = request.ip;
         let root_family = wish.nbd.as_ref().and_then(|(nbd, _)| family_of(nbd.host.as_deref()?));
-        let typed = ip.as_ref().map(|ip| ip.dns.clone()).unwrap_or_default();
-        let dns = typed.into_iter().chain(request.network.dns.iter().copied()).collect();
-        let network = NetworkPlan {
-            description: request.network,
+        let mut network = NetworkPlan {
+            description: Description::default(),
             root_family,
             handover: request.handover.unwrap_or_default(),
-            addressing: ip.as_ref().map_or(Addressing::Dhcp { request: None }, |ip| ip.addressing),
-            boot_server: ip.as_ref().and_then(|ip| ip.server.clone()),
-            hostname: ip.as_ref().and_then(|ip| ip.hostname.clone()),
-            dns,
-            ntp: ip.map(|ip| ip.ntp).unwrap_or_default(),
+            addressing: Addressing::Dhcp { request: None },
+            boot_server: None,
+            hostname: None,
+            dns: Vec::new(),
+            ntp: Vec::new(),
             vendor_class: request.vendor_class.unwrap_or_else(|| "landfall".to_owned()),
             uuid: identity.uuid,
-            root_from_dhcp,
+            root_from_dhcp: false,
         };
+        describe(&mut network, request.network);
+        network.root_from_dhcp = wish.comes_from_dhcp(network.boot_server.is_some());
         Self {
             network,
             config: request.config,
@@ -323,6 +367,73 @@ mod tests {
             assert_eq!((export.host.as_str(), export.port), (host, port), "{line} {root_path:?}");
             assert_eq!(export.names, names, "{line} {root_path:?}");
         }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn only_a_root_that_nobody_else_names_is_waited_for() {
+        let cases = [
+            ("root=nbd:10.0.0.1:focal",                 false),
+            ("root=nbd:10.0.0.1",                       false), // the default export
+            ("root=nbd:10.0.0.1:10810",                 false),
+            ("nbdroot=10.0.0.1,10810 root=/dev/nbd0",   false),
+            ("nbdroot=:/img root=/dev/nbd0",            false), // of whoever is the boot server
+            ("ip=:10.0.0.1:::::dhcp root=/dev/nbd0",    false), // LTSP's default, of this server
+            ("root=/dev/nbd0",                          true),  // of which server?
+            ("root=dhcp",                               true),
+            ("ip=:10.0.0.1:::::dhcp root=dhcp",         true),
+            ("",                                        true),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(plan(line).network.root_from_dhcp, expected, "{line}");
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn what_holds_for_the_machine_is_said_by_the_first_ip_that_says_it() {
+        // line; boot server, host name, name servers, time servers
+        let cases = [
+            ("ip=eth0:dhcp ip=:::::eth1:dhcp:10.0.0.53::10.0.0.9",      "- - 10.0.0.53 10.0.0.9"),
+            ("ip=:::::eth1:dhcp:10.0.0.53::10.0.0.9 ip=eth0:dhcp",      "- - 10.0.0.53 10.0.0.9"),
+            ("ip=eth0:dhcp ip=:10.0.0.1:::n5:eth1:dhcp",                "10.0.0.1 n5 - -"),
+            // bootdev= says whose words count first …
+            ("ip=::::n4:eth0:dhcp ip=::::n5:eth1:dhcp bootdev=eth1",    "- n5 - -"),
+            ("ip=::::n5:eth1:dhcp ip=::::n4:eth0:dhcp bootdev=eth1",    "- n5 - -"),
+            // … and where the boot server is
+            ("ip=:10.0.0.1:::n5:eth0:dhcp ip=eth1:dhcp bootdev=eth1",   "- n5 - -"),
+            ("ip=:10.0.0.1:::n5::dhcp ip=eth1:dhcp bootdev=eth1",       "10.0.0.1 n5 - -"),
+            ("ip=:10.0.0.1::::enx525400aabbcc:dhcp ip=eth1:dhcp bootdev=enx525400aabbcc", "10.0.0.1 - - -"),
+            ("ip=dhcp BOOTIF=01-52-54-00-aa-bb-cc nameserver=10.0.0.53", "- - 10.0.0.53 -"),
+            ("",                                                        "- - - -"),
+        ];
+        for (line, expected) in cases {
+            let plan = plan(line);
+            assert_eq!(plan.problems, vec![], "{line}");
+            assert_eq!(summary(&plan.network), expected, "{line}");
+        }
+    }
+
+    fn summary(plan: &NetworkPlan) -> String {
+        let text = |text: &Option<String>| text.clone().unwrap_or("-".into());
+        let list = |list: &[IpAddr]| match list {
+            [] => "-".to_owned(),
+            _ => list.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        };
+        let (server, host) = (text(&plan.boot_server), text(&plan.hostname));
+        format!("{server} {host} {} {}", list(&plan.dns), list(&plan.ntp))
+    }
+
+    /// An `ip=` that the boot loader fills in yields to settings, but whom it names is still there.
+    #[test]
+    fn another_description_replaces_what_it_says_and_no_more() {
+        let mut network =
+            plan("ip=10.0.0.5:10.0.0.1:10.0.0.254:24:n5 nameserver=10.0.0.53").network;
+        assert!(matches!(network.addressing, Addressing::Static { .. }));
+        let other = Request::read("ip=::::n6:bond0:dhcp bond=bond0:eth0,eth1 nameserver=10.0.0.54");
+        describe(&mut network, other.network);
+        assert_eq!(network.addressing, Addressing::Dhcp { request: None });
+        assert_eq!(summary(&network), "10.0.0.1 n6 10.0.0.53,10.0.0.54 -");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::sleep;
 
 use super::Mac;
-use crate::error::Result;
+use crate::error::{Result, WhileDoing};
 use crate::sys::packet;
 
 /// Hardware Ethernet, protocol IPv4, six and four bytes of address.
@@ -117,7 +117,6 @@ pub async fn announce(index: u32, mac: Mac, address: Ipv4Addr) {
     let packet = announcement(mac, address);
     for pause in [BETWEEN_ANNOUNCEMENTS, Duration::ZERO] {
         let sent = Ear::open(index).and_then(|ear| {
-            use crate::error::WhileDoing;
             packet::send_to_all(&ear.socket.get_ref(), packet::Protocol::Arp, index, &packet)
                 .while_doing(|| format!("announcing {address}"))
         });

@@ -1,5 +1,8 @@
-//! Domain names and texts in options that come from a network: DHCPv6's and those of router
-//! advertisements, which forbid compression (RFC 8415 section 10, RFC 8106 section 5.2).
+//! Names and texts that come from a network, in options of DHCP and of router advertisements, and
+//! what of them may be used as it is.
+//!
+//! Lists of names are those of DHCPv6 and of routers, which forbid compression (RFC 8415 section 10,
+//! RFC 8106 section 5.2); DHCPv4's are in `dhcp::options`.
 
 /// Names in a list, addresses in a list: more is a mistake or an attack.
 pub const MANY: usize = 16;
@@ -60,15 +63,15 @@ pub fn encode(name: &str) -> Vec<u8> {
     bytes
 }
 
-/// The part before the first NUL; `None` when that is empty, not UTF-8, or has control characters
-/// that a console would obey.
+/// The part before the first NUL, which some servers send and RFC 2132 forbids; `None` when that
+/// is empty, not UTF-8, or has control characters that a console would obey.
 pub fn text(bytes: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(bytes.split(|byte| *byte == 0).next()?).ok()?.trim();
     (!text.is_empty() && !text.chars().any(char::is_control)).then(|| text.to_owned())
 }
 
 /// What may go to a shell's environment, `/etc/hosts` or `sethostname(2)` as it is.
-fn is_host_name(name: &str) -> bool {
+pub fn is_host_name(name: &str) -> bool {
     (1..=253).contains(&name.len())
         && !name.starts_with(['-', '.'])
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))

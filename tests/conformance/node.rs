@@ -66,7 +66,8 @@ impl Node {
         let plan = Plan::decide(Request::read(&case.cmdline), &machine::Identity::default());
         let lease = lease(case);
         let mac: Mac = case.mac.as_deref().unwrap_or("52:54:00:aa:bb:cc").parse().expect("a MAC");
-        let variables = net::variables("eth0", mac, &plan.network, &Leases::of_ipv4(lease.clone()));
+        let variables =
+            net::variables("eth0", "2", mac, &plan.network, &Leases::of_ipv4(lease.clone()));
         let named = |wanted: &str| {
             variables.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone())
         };

@@ -44,12 +44,6 @@ impl Description {
         if self.ignore_peer_dns {
             add("rd.peerdns", "name servers of DHCP and of routers do not count".to_owned());
         }
-        if let Some(seconds) = self.timeouts.carrier {
-            add("carrier", format!("a link without it is waited for {seconds} s by the others"));
-        }
-        if let Some(seconds) = self.timeouts.ipv6 {
-            add("IPv6", format!("preferred to an address of IPv4 for {seconds} s"));
-        }
         lines
     }
 
@@ -126,7 +120,7 @@ impl Description {
             (None, None, _) => "set up, without an address".to_owned(),
             (Some(one), None, _) | (None, Some(one), _) => one,
             (Some(four), Some(six), Needs::Both) => {
-                let seconds = self.timeouts.both_families.unwrap_or(BOTH_FAMILIES);
+                let seconds = self.one_family_after.unwrap_or(BOTH_FAMILIES);
                 format!("{four} and {six}; after {seconds} s one of them is enough")
             }
             (Some(four), Some(six), Needs::Ipv4) => format!("{four}; {six}, if there is any"),
@@ -227,7 +221,8 @@ mod tests {
             ("ip=dhcp", "every Ethernet link: IPv4 by DHCP"),
             ("ip=dhcp BOOTIF=01-52-54-00-aa-bb-cc", "the port 52:54:00:aa:bb:cc: IPv4 by DHCP"),
             ("ip=eth1:dhcp,dhcp6", "eth1: IPv4 by DHCP and IPv6 by DHCPv6; after 20 s one of them is enough"),
-            ("ip=eth1:auto6 rd.net.timeout.ipv6auto=9", "eth1: IPv6 as routers say / IPv6: preferred to an address of IPv4 for 9 s"),
+            ("ip=eth1:auto6 rd.net.timeout.ipv6auto=9", "eth1: IPv6 as routers say"),
+            ("ip=eth1:dhcp,dhcp6 rd.net.timeout.ip-required=9", "eth1: IPv4 by DHCP and IPv6 by DHCPv6; after 9 s one of them is enough"),
             ("ip=10.0.0.5::10.0.0.1:24::eth0:none:9000:52:54:00:00:00:07",
              "eth0: 10.0.0.5/24 through 10.0.0.1, MTU 9000, with the MAC address 52:54:00:00:00:07"),
             ("ip=10.0.0.5:10.0.0.4::31::eth0:none", "eth0: 10.0.0.5/31 with 10.0.0.4 at the other end"),

@@ -224,7 +224,7 @@ impl Desk {
                 if lease.v6_only_seconds.is_some()
                     && port.ipv4.applied.is_none()
                     && !port.ipv4.is_insisted_on
-                    && port.needs(self.wants) == Needs::Either
+                    && matches!(port.needs(self.wants), Needs::Either | Needs::Ipv6)
                     && port.request.ipv6 != Ipv6Method::Off =>
             {
                 log::info!(target: "network", "{name}: {} says that IPv6 is enough here (option 108); IPv4 is not used", who(lease.server_id));

@@ -282,7 +282,8 @@ impl Desk {
         let is_stuck = |port: &&mut Port| {
             let waited =
                 port.ipv4.unwanted_since.is_some_and(|since| since.elapsed() >= TIME_FOR_IPV6);
-            waited && port.ipv6.usable_since.is_none() && port.link.has_carrier
+            let may = port.needs(self.wants) == Needs::Either;
+            may && waited && port.ipv6.usable_since.is_none() && port.link.has_carrier
         };
         if self.boot.is_some() {
             return;

@@ -785,12 +785,14 @@ mod tests {
         let cases = [
             // lease, T1, T2 -> first renewal after
             (3600, None,       None,       1800),
-            (3600, Some(100),  Some(200),  100),
+            (3600, Some(400),  Some(500),  400),
             (3600, Some(5000), Some(4000), 1800), // beyond the end
-            (3600, Some(300),  Some(200),  200),  // T1 after T2: at T2
+            (3600, Some(500),  Some(400),  400),  // T1 after T2: at T2
+            (3600, Some(1),    Some(2),    360),  // not before a tenth
+            (60,   Some(1),    Some(50),   10),   // … and not before 10 s
             (1,    None,       None,       1),
             (6,    None,       None,       3),
-            (10,   Some(0),    Some(0),    1),
+            (10,   Some(0),    Some(0),    5),
         ];
         for (lasts, renew, rebind, expected) in cases {
             let mut ack = reply(Kind::Ack, SERVER, Some(lasts));

@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 use super::options::{self, Options};
 use super::pxe::Boot;
-use crate::net::{HardwareAddress, Lease, Mac};
+use crate::net::{HardwareAddress, Lease, Mac, names};
 
 const BOOTREQUEST: u8 = 1;
 const BOOTREPLY: u8 = 2;
@@ -26,6 +26,10 @@ const LARGEST_ANSWER: u16 = 1500 - 28;
 const SMALLEST_MTU: u16 = 576;
 /// Seconds; MIN_V6ONLY_WAIT of RFC 8925 section 3.4.
 const SHORTEST_WITHOUT_IPV4: u32 = 300;
+/// Seconds of a lease that does not say how long it lasts, which RFC 2131 (table 3) does not allow.
+/// Not for ever: who says nothing may give the address to somebody else, and a renewal finds out.
+/// What has no end because it has no lease, an answer of BOOTP, is no answer here anyway.
+const UNSAID_LEASE: u32 = 3600;
 /// Option 77, as iPXE writes its own: one bare word, not the counted words of RFC 3004, because
 /// that is what the rules of servers in the field compare with.
 const USER_CLASS: &[u8] = b"landfall";
@@ -276,8 +280,8 @@ pub fn parse(bytes: &[u8]) -> Result<Reply, &'static str> {
     };
     let next_server = Ipv4Addr::new(s0, s1, s2, s3);
     let next_server = (!next_server.is_unspecified()).then_some(next_server);
-    let sname = || options::text(sname).filter(|_| !overloaded.sname && next_server.is_none());
-    let file = || options::text(file).filter(|_| !overloaded.file);
+    let sname = || names::text(sname).filter(|_| !overloaded.sname && next_server.is_none());
+    let file = || names::text(file).filter(|_| !overloaded.file);
     let boot = Boot {
         next_server,
         tftp_server: options.text(options::TFTP_SERVER).or_else(sname),
@@ -333,6 +337,12 @@ fn lease(address: Ipv4Addr, boot: &Boot, options: &Options) -> Result<Lease, &'s
         search => search,
     };
     let seconds = |number| options.u32(number).filter(|seconds| *seconds != u32::MAX);
+    // T1 and T2 of no time at all would be a renewal without end.
+    let share = |number| seconds(number).filter(|seconds| *seconds > 0);
+    let lasts = match options.u32(options::LEASE_TIME) {
+        Some(u32::MAX) => None,
+        lasts => Some(lasts.unwrap_or(UNSAID_LEASE)),
+    };
     Ok(Lease {
         address,
         prefix,
@@ -351,9 +361,9 @@ fn lease(address: Ipv4Addr, boot: &Boot, options: &Options) -> Result<Lease, &'s
         tftp_server: boot.tftp_server.clone(),
         filename: boot.filename.clone(),
         server_id: options.address(options::SERVER_ID),
-        lease_seconds: seconds(options::LEASE_TIME),
-        renew_seconds: seconds(options::RENEWAL_TIME),
-        rebind_seconds: seconds(options::REBINDING_TIME),
+        lease_seconds: lasts,
+        renew_seconds: share(options::RENEWAL_TIME),
+        rebind_seconds: share(options::REBINDING_TIME),
         v6_only_seconds: without_ipv4.map(|seconds| seconds.max(SHORTEST_WITHOUT_IPV4)),
     })
 }
@@ -675,6 +685,23 @@ mod tests {
         let infinite = with(DhcpOption::AddressLeaseTime(u32::MAX)).unwrap();
         assert_eq!(infinite.lease_seconds, None);
         assert_eq!(with(DhcpOption::InterfaceMtu(68)).unwrap().mtu, None, "below 576");
+        let lasts = |length: Option<&[u8]>| {
+            let lease = lease_of(|message| {
+                message.opts_mut().remove(OptionCode::AddressLeaseTime);
+                if let Some(value) = length {
+                    let unknown =
+                        v4::UnknownOption::new(OptionCode::AddressLeaseTime, value.to_vec());
+                    message.opts_mut().insert(DhcpOption::Unknown(unknown));
+                }
+            });
+            lease.unwrap().lease_seconds
+        };
+        assert_eq!(lasts(None), Some(3600), "unsaid");
+        assert_eq!(lasts(Some(&[0, 1])), Some(3600), "malformed is unsaid");
+        let never = with(DhcpOption::Renewal(0)).unwrap();
+        assert_eq!(never.renew_seconds, None, "T1 of 0");
+        let never = with(DhcpOption::Rebinding(0)).unwrap();
+        assert_eq!(never.rebind_seconds, None, "T2 of 0");
 
         let named = |message: &mut v4::Message| _ = message.set_sname_str("boot");
         let lease = lease_of(named).unwrap();

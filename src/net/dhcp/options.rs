@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::Ipv4Net;
 
 use crate::net::Route;
+use crate::net::names::{MANY, is_host_name, text};
 
 pub const SUBNET_MASK: u8 = 1;
 pub const TIME_OFFSET: u8 = 2;
@@ -50,9 +51,6 @@ pub const CLASSLESS_ROUTES_MICROSOFT: u8 = 249;
 
 const PAD: u8 = 0;
 const END: u8 = 255;
-
-/// Names in a search list, addresses in a list: more is a mistake or an attack.
-const MANY: usize = 16;
 
 /// Options by number, parts of long ones joined in order of appearance (RFC 3396).
 #[derive(Debug, Default)]
@@ -231,19 +229,6 @@ impl Options {
     }
 }
 
-/// The part before the first NUL, which some servers send and RFC 2132 forbids; `None` when that
-/// is empty, not UTF-8, or has control characters that a console would obey.
-pub fn text(bytes: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(bytes.split(|byte| *byte == 0).next()?).ok()?.trim();
-    (!text.is_empty() && !text.chars().any(char::is_control)).then(|| text.to_owned())
-}
-
-fn is_host_name(name: &str) -> bool {
-    (1..=253).contains(&name.len())
-        && !name.starts_with(['-', '.'])
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
-}
-
 /// Option 33 has no masks: the class of the destination decides (RFC 1812 5.2.4.3 ended classes,
 /// not this option), except that a destination with host bits can only mean that host.
 fn classful(to: Ipv4Addr) -> Ipv4Net {
@@ -282,7 +267,8 @@ fn parse_classless_routes(mut bytes: &[u8]) -> Option<Vec<Route>> {
 }
 
 /// `None` when any name is malformed. A compression pointer counts from the start of the joined
-/// option and must point before itself, which is also what ends any loop.
+/// option and must point before itself, so that pointers alone lead nowhere for ever; a label and a
+/// pointer back to it would, and what ends them is the length that a name may have.
 fn parse_search(bytes: &[u8]) -> Option<Vec<String>> {
     let mut names: Vec<String> = Vec::new();
     let mut next = 0;
@@ -417,10 +403,12 @@ mod tests {
     #[test]
     #[rustfmt::skip]
     fn search_lists_may_be_compressed_but_not_endless() {
-        let cases: [(&str, &[u8], &[&str]); 9] = [
+        let cases: [(&str, &[u8], &[&str]); 11] = [
             ("one name",               b"\x03eng\x05apple\x03com\x00",                       &["eng.apple.com"]),
             ("RFC 3397's example",     b"\x03eng\x05apple\x03com\x00\x09marketing\xc0\x04",  &["eng.apple.com", "marketing.apple.com"]),
             ("pointer to itself",      b"\x03eng\xc0\x04",                                   &[]),
+            ("pointer to its label",   b"\x03eng\xc0\x00",                                   &[]),
+            ("pointer to a pointer",   b"\x01a\x00\xc0\x00\xc0\x03",                          &["a"]),
             ("pointer forward",        b"\xc0\x02\x03eng\x00",                               &[]),
             ("name never ends",        b"\x03eng",                                           &[]),
             ("label too long",         b"\x40eng\x00",                                       &[]),

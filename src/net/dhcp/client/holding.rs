@@ -21,6 +21,13 @@ const AFTER_CONFLICT: Duration = Duration::from_secs(1);
 /// cannot be believed.
 const CLAIMS_TO_BELIEVE: usize = 2;
 
+/// Seconds before which a lease is not renewed, whatever T1 and T2 say: a tenth of it and ten seconds
+/// at least, but never behind its middle. A server with thousands of machines and a T1 of one second
+/// would have no time for the next one that boots.
+fn soonest_renewal(lasts: u32) -> u32 {
+    (lasts / 10).max(10).min(lasts / 2)
+}
+
 impl Client {
     pub(super) fn claimed(mut self, by: Mac, chance: Chance) -> (Self, Step) {
         let Phase::Probing { lease, granted, .. } = &self.phase else {
@@ -73,14 +80,16 @@ impl Client {
             let at = |seconds: u32| granted.saturating_add(Duration::from_secs(seconds.into()));
             // Counted from the ACK, not from the request as the RFC has it: the two are milliseconds
             // apart, or the answer would have been to an earlier request.
+            let soonest = soonest_renewal(lasts);
             let rebind = lease.rebind_seconds.filter(|rebind| *rebind < lasts);
-            let rebind = rebind.unwrap_or(lasts.saturating_sub(lasts.div_ceil(8)));
+            let rebind = rebind.unwrap_or(lasts.saturating_sub(lasts.div_ceil(8))).max(soonest);
             let renew = lease.renew_seconds.filter(|renew| *renew <= rebind).unwrap_or(lasts / 2);
-            Times { renew: Some(at(renew.min(rebind))), rebind: at(rebind), end: at(lasts) }
+            let renew = renew.max(soonest).min(rebind);
+            Times { renew: Some(at(renew)), rebind: at(rebind), end: at(lasts) }
         });
         let times =
             times.unwrap_or(Times { renew: None, rebind: Duration::MAX, end: Duration::MAX });
-        // A lease of seconds must not become a storm of renewals.
+        // Nor must a lease of a second or two become a storm of renewals.
         let soonest = chance.now.saturating_add(Duration::from_secs(1));
         self.until = times.renew.map(|renew| renew.max(soonest));
         self.refusals = 0;
