@@ -25,8 +25,8 @@ pub fn choose(settings: &Settings, facts: &Facts) -> Option<String> {
         "mac" => facts.mac?.dashed(),
         "ip" => match &facts.leases.ipv4 {
             Some(lease) => host_part(lease.address, lease.prefix).to_string(),
-            // LTSP knew of nothing else. Of an IPv6 address it would be half of the same, or random.
-            None => facts.mac?.dashed(),
+            // LTSP knew of nothing else. Half of an IPv6 address is the same, or a random number.
+            None => facts.leases.ipv6.as_ref().and(facts.mac)?.dashed(),
         },
         literal => literal.to_owned(),
     };
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
     use crate::config::Origin;
     use crate::directives::tests::lease;
-    use crate::net::Leases;
+    use crate::net::{Lease6, Leases};
 
     #[test]
     #[rustfmt::skip]
@@ -104,8 +104,9 @@ mod tests {
             assert_eq!(name.as_deref(), Some(*expected), "{row}: {values:?}");
             assert!(check(expected).is_ok(), "{row}: {expected}");
         }
-        let with_mac = Facts { mac: "52:54:00:aa:bb:cc".parse().ok(), ..Facts::default() };
-        let name = choose(&Settings::default(), &with_mac);
+        let leases = Leases { ipv4: None, ipv6: Some(Lease6::default()) };
+        let mac = "52:54:00:aa:bb:cc".parse().ok();
+        let name = choose(&Settings::default(), &Facts { leases, mac, ..Facts::default() });
         assert_eq!(name.as_deref(), Some("ltsp52-54-00-aa-bb-cc"), "IPv6 only");
         assert_eq!(choose(&Settings::default(), &Facts::default()), None);
         for wrong in ["", "a/b", "a b", "uzel-č", &"x".repeat(65)] {

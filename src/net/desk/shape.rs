@@ -9,7 +9,7 @@ use super::settle::type_ipv6;
 use super::{AGAIN, Attempt, Desk, IPV6, TICK};
 use crate::error::{Error, Result};
 use crate::net::adopt::Found;
-use crate::net::description::Ipv6Method;
+use crate::net::description::{Ipv6Method, Needs};
 use crate::net::dhcp6;
 use crate::net::kernel::{Kind, Link};
 use crate::net::link;
