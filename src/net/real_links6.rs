@@ -242,7 +242,8 @@ fn everything_but_an_address_from_a_server() {
                 "--enable-ra",
                 "--dhcp-range=2001:db8:5::,ra-stateless,64",
                 "--dhcp-option=option6:dns-server,[2001:db8:5::1]",
-                "--dhcp-option=option6:59,nbd://[2001:db8:5::1]/focal",
+                // Of the link alone: the one that the answer comes over.
+                "--dhcp-option=option6:59,nbd://[fe80::1]/focal",
             ],
         );
         set_up();
@@ -251,7 +252,8 @@ fn everything_but_an_address_from_a_server() {
         assert!(routers.other && !routers.managed && routers.offers_slaac(), "{routers:?}");
         match Client::start(Mode::Information).news().await {
             News::Informed(lease) => {
-                assert_eq!(lease.boot_url(), Some("nbd://[2001:db8:5::1]/focal"));
+                let url = format!("nbd://[fe80::1%{}]/focal", target().index);
+                assert_eq!(lease.boot_url(), Some(url.as_str()));
                 assert_eq!(lease.dns, [address(ROUTER)]);
             }
             other => panic!("{other:?}"),
@@ -368,7 +370,8 @@ fn a_server_without_addresses_says_so() {
         set_up();
         let _server = kea(lab, r#""pools": []"#, "");
         match Client::start(Mode::Address).news().await {
-            News::Unusable { why, .. } => {
+            News::Unusable { server, why } => {
+                assert!(server.address.is_unicast_link_local(), "{server}");
                 assert!(why.starts_with("it has no address for this machine"), "{why}");
             }
             other => panic!("{other:?}"),

@@ -130,6 +130,25 @@ fn what_the_router_does_not_say_dhcpv6_does() -> Result<()> {
     Ok(())
 }
 
+/// The address that a server has without anybody's doing. It means nothing without the link, which
+/// a URL from a DHCPv6 server cannot name.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn a_boot_file_at_an_address_of_the_link_is_fetched() -> Result<()> {
+    let lab = Lab::new("ipv6-link-local")?.with_ipv6()?;
+    let _tftp = tftp(&lab)?;
+    let server = lab.link_local()?;
+    let _server = Dnsmasq::new()
+        .without_ipv4()
+        .ipv6(Ipv6::Stateless)
+        .boot_file_url(&format!("tftp://[{server}]/ltsp/amd64/grubx64.efi"))
+        .start(&lab)?;
+    let _nbd = usual_root(&lab)?;
+    let machine = boot(&lab, "")?;
+    machine.line(&format!("config: 1 setting from tftp://[{server}%"))?;
+    speaks_ipv6_only(&machine.node()?)
+}
+
 /// Where every address is in somebody's books: by the machine's own identity, the one that its
 /// firmware asked with.
 #[test]

@@ -68,6 +68,15 @@ impl Lab {
         Ok(self)
     }
 
+    /// The servers' address that is one of the wire `br0` alone (`fe80::…`).
+    pub fn link_local(&self) -> Result<Ipv6Addr> {
+        let words = ["-6", "-o", "address", "show", "dev", "br0", "scope", "link"];
+        let text = String::from_utf8(Command::new("ip").args(words).output()?.stdout)?;
+        let address =
+            text.split_whitespace().find_map(|word| word.strip_suffix("/64")?.parse().ok());
+        address.with_context(|| format!("no address in {text:?}"))
+    }
+
     /// Packets to this IPv6 network get as far as the servers' host, and vanish there without a word.
     pub fn swallow(&self, network: &str) -> Result<()> {
         ip(&format!("route add blackhole {network}"))
