@@ -16,7 +16,7 @@ use crate::fetch::{Resolve, Url};
 use crate::machine::Machine;
 use crate::net::description::HandoverMode;
 use crate::net::{Network, NetworkPlan};
-use crate::plan::Plan;
+use crate::plan::{Plan, describe};
 
 /// How long a server that does not answer may hold up a boot that can go on without it: it may
 /// be starting after the same power cut.
@@ -63,21 +63,18 @@ impl Configuration {
     /// cannot be is a warning.
     pub fn network_plan(&self, plan: &NetworkPlan) -> Option<NetworkPlan> {
         let (described, mut wrong) = network::description(self.settings());
-        let wanted = plan.description.clone().with_settings(described);
-        let complaints = wanted.check();
-        wrong.extend(complaints.iter().map(|complaint| network::Wrong {
-            setting: "NET_*",
-            place: None,
-            text: complaint.why.clone(),
-        }));
-        let wanted = wanted.without(&complaints);
+        let (wanted, complaints) = plan.description.clone().with_settings(described);
+        let of_complaint = |complaint| network::of_complaint(self.settings(), complaint);
+        wrong.extend(complaints.iter().map(of_complaint));
         for wrong in wrong {
-            log::warn!(target: "config", "{wrong}; ignored");
+            log::warn!(target: "config", "{wrong}");
         }
         if wanted == plan.description {
             return None;
         }
-        Some(NetworkPlan { description: wanted, ..plan.clone() })
+        let mut plan = plan.clone();
+        describe(&mut plan, wanted);
+        Some(plan)
     }
 
     /// NET_HANDOVER
