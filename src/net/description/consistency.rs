@@ -369,7 +369,10 @@ pub(super) fn takes(
 }
 
 /// The names of everything that `name` is made of, directly or not. Itself too, if it is a circle.
-pub(super) fn below<'d>(made: &[(About, &'d str, &'d [Selector])], name: &str) -> BTreeSet<&'d str> {
+pub(super) fn below<'d>(
+    made: &[(About, &'d str, &'d [Selector])],
+    name: &str,
+) -> BTreeSet<&'d str> {
     let parts = |of: &str| -> Vec<&'d Selector> {
         made.iter().filter(|(_, name, _)| *name == of).flat_map(|(.., parts)| *parts).collect()
     };
@@ -392,29 +395,29 @@ mod tests {
     #[test]
     #[rustfmt::skip]
     fn what_would_be_silently_without_effect_is_said() {
-        // line; what is said and what is left of it: addresses, bonds, VLANs, bridges
+        // line; what is said; addresses, bonds, VLANs, bridges that are left; whether the word is in force
         let cases = [
             // BOOTIF stands for nothing
-            ("ip=b:dhcp bond=b:BOOTIF,eth1",               "no BOOTIF=",  [1, 1, 0, 0]), // eth1 is left
-            ("ip=b:dhcp bond=b:BOOTIF",                    "no BOOTIF=",  [1, 0, 0, 0]),
-            ("ip=b:dhcp bridge=b:eth1,BOOTIF",             "no BOOTIF=",  [1, 0, 0, 1]),
-            ("ip=v5:dhcp vlan=v5:BOOTIF",                  "no BOOTIF=",  [1, 0, 0, 0]),
-            ("ip=v5:dhcp vlan=v5:BOOTIF BOOTIF=52-54-00-aa-bb-cc", "",    [1, 0, 1, 0]),
-            ("ip=eth0:dhcp rd.route=10.1.0.0/16:10.0.0.1:BOOTIF",  "the link's own name", [1, 0, 0, 0]),
+            ("ip=b:dhcp bond=b:BOOTIF,eth1",               "no BOOTIF=",  [1, 1, 0, 0], true), // eth1 is left
+            ("ip=b:dhcp bond=b:BOOTIF",                    "no BOOTIF=",  [1, 0, 0, 0], false),
+            ("ip=b:dhcp bridge=b:eth1,BOOTIF",             "no BOOTIF=",  [1, 0, 0, 1], true),
+            ("ip=v5:dhcp vlan=v5:BOOTIF",                  "no BOOTIF=",  [1, 0, 0, 0], false),
+            ("ip=v5:dhcp vlan=v5:BOOTIF BOOTIF=52-54-00-aa-bb-cc", "",    [1, 0, 1, 0], true),
+            ("ip=eth0:dhcp rd.route=10.1.0.0/16:10.0.0.1:BOOTIF",  "the link's own name", [1, 0, 0, 0], false),
             // A MAC for whichever link is first
-            ("ip=10.0.0.5::10.0.0.1:24:::none:52:54:00:aa:bb:cc",     "link's name", [1, 0, 0, 0]),
-            ("ip=10.0.0.5::10.0.0.1:24::eth0:none:52:54:00:aa:bb:cc", "", [1, 0, 0, 0]),
+            ("ip=10.0.0.5::10.0.0.1:24:::none:52:54:00:aa:bb:cc",     "link's name", [1, 0, 0, 0], true),
+            ("ip=10.0.0.5::10.0.0.1:24::eth0:none:52:54:00:aa:bb:cc", "", [1, 0, 0, 0], true),
             // Nobody asks for an address
-            ("ip=eth0:none",                               "no ip= asks", [1, 0, 0, 0]),
-            ("ip=eth0:none ip=eth1:none",                  "no ip= asks", [2, 0, 0, 0]),
-            ("ip=eth0:none ip=eth1:link6",                 "",            [2, 0, 0, 0]),
+            ("ip=eth0:none",                               "no ip= asks", [1, 0, 0, 0], true),
+            ("ip=eth0:none ip=eth1:none",                  "no ip= asks", [2, 0, 0, 0], true),
+            ("ip=eth0:none ip=eth1:link6",                 "",            [2, 0, 0, 0], true),
             // A port of any name is one
-            ("ip=eth0:dhcp bond=b:physical",               "eth0 is in a bond (b)", [0, 1, 0, 0]),
-            ("ip=v5:dhcp bond=b:physical vlan=v5:b",       "",            [1, 1, 1, 0]),
+            ("ip=eth0:dhcp bond=b:physical",               "eth0 is in a bond (b)", [0, 1, 0, 0], false),
+            ("ip=v5:dhcp bond=b:physical vlan=v5:b",       "",            [1, 1, 1, 0], true),
             // InfiniBand
-            ("ifname=ib:80:00:02:08:fe:80:00:00:00:00:00:00:00:02:c9:03:00:0a:cb:b1", "InfiniBand", [0, 0, 0, 0]),
+            ("ifname=ib:80:00:02:08:fe:80:00:00:00:00:00:00:00:02:c9:03:00:0a:cb:b1", "InfiniBand", [0, 0, 0, 0], false),
         ];
-        for (line, expected, left) in cases {
+        for (line, expected, left, is_in_force) in cases {
             let request = Request::read(line);
             let said: Vec<_> = request.problems.iter().map(|problem| problem.why.as_str()).collect();
             let is_expected = match (expected, said.as_slice()) {
@@ -423,6 +426,7 @@ mod tests {
                 (expected, said) => said.iter().any(|why| why.contains(expected)),
             };
             assert!(is_expected, "{line}: {said:?}");
+            assert_eq!(request.problems.iter().all(|p| p.is_in_force), is_in_force, "{line}");
             let network = request.network;
             let counts = [network.addresses.len(), network.bonds.len(), network.vlans.len(), network.bridges.len()];
             assert_eq!(counts, left, "{line}");
