@@ -132,7 +132,8 @@ fn routers_say_that_frames_are_large() -> Result<()> {
 #[ignore = "boots a virtual machine"]
 fn a_name_server_of_the_link_alone() -> Result<()> {
     let lab = Lab::new("ipv6-link-local")?.with_ipv6()?;
-    let status = Command::new("ip").args(["address", "add", "fe80::53/64", "dev", "br0"]).status()?;
+    let status =
+        Command::new("ip").args(["address", "add", "fe80::53/64", "dev", "br0"]).status()?;
     ensure!(status.success(), "{status}");
     let _tftp = tftp(&lab)?;
     let _names = Dnsmasq::new().without_ipv4().name("boot.rack.example", SERVER6).start(&lab)?;
@@ -161,7 +162,9 @@ fn a_network_that_prefers_ipv6_gives_its_ipv4_to_others() -> Result<()> {
     let _servers =
         usual_dhcp(&lab)?.ipv6(Ipv6::Slaac).option("dhcp-option=108,0:0:e:10").start(&lab)?;
     let _nbd = usual_root(&lab)?;
-    let words = format!("root=nbd:[{SERVER6}]:root panic=5 landfall.config=tftp://[{SERVER6}]/ltsp/amd64/lts.conf");
+    let words = format!(
+        "root=nbd:[{SERVER6}]:root panic=5 landfall.config=tftp://[{SERVER6}]/ltsp/amd64/lts.conf"
+    );
     let machine = usual_vm(&lab, Kernel::V6_12, "")?.cmdline(&words).boot()?;
     machine.line("says that IPv6 is enough here (option 108)")?;
     speaks_ipv6_only(&machine.node()?)
