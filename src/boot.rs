@@ -155,7 +155,8 @@ impl Boot {
         }
         let plan = Plan::decide(machine.request.clone(), &machine.identity);
         for problem in &plan.problems {
-            log::warn!(target: "command line", "{problem}; ignored");
+            let end = if problem.is_in_force { "" } else { "; ignored" };
+            log::warn!(target: "command line", "{problem}{end}");
         }
         if role == Role::Init {
             console::set_policy(plan.policy);

@@ -38,7 +38,7 @@ pub fn step_aside() -> Result<()> {
     let doing = || "reading the kernel command line";
     let cmdline = openat(&proc, "cmdline", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let mut cmdline = File::from(cmdline.while_doing(doing)?);
-    let line = of_this_boot(Path::new("/"), &mut cmdline).while_doing(doing)?;
+    let line = of_this_boot(Path::new("/"), &mut cmdline).while_doing(doing)?.text;
     match claim(&line) {
         Ok(()) => Ok(()),
         Err(why) => {

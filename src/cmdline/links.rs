@@ -8,12 +8,15 @@ use ipnet::IpNet;
 use super::fields;
 use crate::net::bond::BondOptions;
 use crate::net::description::{
-    Bond, Bridge, HandoverMode, RouteRequest, Selector, Vlan, link_name,
+    BOOTIF, Bond, Bridge, HandoverMode, RouteRequest, Selector, Vlan, link_name,
 };
 use crate::net::{HardwareAddress, Mac};
 
 /// What dracut makes of a key that names no ports.
 const TWO_PORTS: [&str; 2] = ["eth0", "eth1"];
+
+const INFINIBAND: &str =
+    "this is the address of an InfiniBand port, and no machine boots from one here";
 
 /// The port that the firmware has booted from.
 pub fn bootif(value: &str) -> Result<Mac, String> {
@@ -23,11 +26,7 @@ pub fn bootif(value: &str) -> Result<Mac, String> {
     // Hardware type 32 and a GUID, the last eight of twenty bytes; or all of them.
     let bytes = value.split(['-', ':']).filter(|part| part.len() == 2).count();
     if matches!(bytes, 8 | 9 | 20 | 21) {
-        return Err(
-            "this is the address of an InfiniBand port, and no machine boots from one here; \
-                    ip= chooses another port"
-                .into(),
-        );
+        return Err(format!("{INFINIBAND}; ip= chooses another port"));
     }
     Err("not a hardware address like 01-52-54-00-aa-bb-cc".to_owned())
 }
@@ -35,7 +34,13 @@ pub fn bootif(value: &str) -> Result<Mac, String> {
 /// `NAME:ADDRESS`
 pub fn ifname(value: &str) -> Result<(String, HardwareAddress), String> {
     let (name, address) = value.split_once(':').ok_or("the form is NAME:HARDWARE-ADDRESS")?;
-    Ok((link_name(name)?, address.parse()?))
+    let name = link_name(name)?;
+    match address.parse()? {
+        HardwareAddress::Infiniband(_) => {
+            Err(format!("{INFINIBAND}; it keeps the name that it has"))
+        }
+        address => Ok((name, address)),
+    }
 }
 
 /// `NAME:OVER`; the number is at the end of the name, with or without zeros in front of it.
@@ -125,10 +130,17 @@ pub fn route(value: &str) -> Result<RouteRequest, String> {
     }
     let on = match text(2) {
         "" => None,
-        link => Some(link_name(link).map_err(|why| format!("field 3, the link,: {why}"))?),
+        link => Some(link_name(link).map_err(|why| format!("field 3, the link: {why}"))?),
     };
     if via.is_none() && on.is_none() {
         return Err("neither a gateway nor a link".into());
+    }
+    if on.as_deref() == Some(BOOTIF) {
+        return Err(
+            "field 3, the link, is BOOTIF, and has to be the link's own name here; without \
+                    one the route is over the link that its gateway is behind"
+                .into(),
+        );
     }
     // dracut's own example has bits behind the prefix, which the kernel refuses.
     Ok(RouteRequest { to: to.trunc(), via, on })
@@ -314,11 +326,14 @@ mod tests {
             (error(bridge("br/0:eth0")),                  "no name of a link"),
             (error(ifname("boot")),                       "NAME:HARDWARE-ADDRESS"),
             (error(ifname("boot:52:54")),                 "6 bytes"),
+            (error(ifname("ib:80:00:02:08:fe:80:00:00:00:00:00:00:00:02:c9:03:00:0a:cb:b1")), "InfiniBand"),
             (error(route("10.1.0.0:10.0.0.1")),           "field 1"),
             (error(route("10.1.0.0/33:10.0.0.1")),        "field 1"),
             (error(route("fd00::/64:[fe80::1]:eth0")),    "IPv6 in brackets"),
             (error(route("10.1.0.0/16:[fe80::1]")),       "family"),
             (error(route("10.1.0.0/16")),                 "neither a gateway nor a link"),
+            (error(route("10.1.0.0/16::BOOTIF")),         "the link's own name"),
+            (error(route("10.1.0.0/16::e/h")),            "field 3, the link: "),
             (error(route("10.1.0.0/16:10.0.0.1:eth0:x")), "NETWORK/PREFIX:GATEWAY:LINK"),
             (error(nameserver("dns.example")),            "name server"),
             (error(nameserver("0.0.0.0")),                "name server"),
@@ -378,9 +393,6 @@ mod tests {
         assert_eq!(bridge("br7:eth0,bond0"), Ok(Bridge { name: "br7".into(), ports: named(&["eth0", "bond0"]) }));
         assert_eq!(bridge("br7:physical"), Ok(Bridge { name: "br7".into(), ports: vec![Selector::Physical] }));
         assert_eq!(ifname("boot:52:54:00:AA:BB:CC"), Ok(("boot".into(), HardwareAddress::Ethernet(MAC))));
-        let infiniband = "80:00:02:08:fe:80:00:00:00:00:00:00:00:02:c9:03:00:0a:cb:b1";
-        let (name, address) = ifname(&format!("ib:{infiniband}")).unwrap();
-        assert_eq!((name.as_str(), address.to_string().as_str()), ("ib", infiniband));
     }
 
     proptest::proptest! {

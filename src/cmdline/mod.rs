@@ -14,7 +14,7 @@ mod root;
 
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use claim::{NotOurs, claim};
 pub use ip::{IpRequest, address_request};
@@ -32,19 +32,27 @@ pub struct Word<'a> {
     pub at: usize,
 }
 
-/// Something in the command line that was not understood, and is therefore without effect.
+/// Something in the command line that was not understood, or is of no use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Byte offset of the word in the command line.
+    /// Byte offset of the word in the command line, or in `file`.
     pub at: usize,
+    /// What the image adds to the command line, if the word is from there.
+    pub file: Option<PathBuf>,
     /// The word as it was typed.
     pub word: String,
     pub why: String,
+    /// The word is carried out, and of no use; otherwise it is without effect.
+    pub is_in_force: bool,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (byte {} of the kernel command line): {}", self.word, self.at, self.why)
+        let Self { at, word, why, .. } = self;
+        match &self.file {
+            Some(file) => write!(f, "{word} (byte {at} of {}): {why}", file.display()),
+            None => write!(f, "{word} (byte {at} of the kernel command line): {why}"),
+        }
     }
 }
 
@@ -54,16 +62,32 @@ impl Problem {
             Some(value) => format!("{}={value}", word.key),
             None => word.key.to_owned(),
         };
-        Self { at: word.at, word: text, why }
+        Self { at: word.at, file: None, word: text, why, is_in_force: false }
     }
+}
+
+/// The command line of a boot, and what it was put together from.
+#[derive(Debug, Default)]
+pub struct Line {
+    pub text: String,
+    parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+struct Part {
+    /// `None`: the boot loader's.
+    file: Option<PathBuf>,
+    /// Where it begins in the text, and how many bytes of the file are not in there before it.
+    begin: usize,
+    left_out: usize,
 }
 
 /// The command line of this boot: what the image was built with, as dracut keeps it (`/etc/cmdline`
 /// and `/etc/cmdline.d`), and behind it, so that they win, the words of the boot loader.
 ///
 /// `proc` is where the kernel's `cmdline` is read from.
-pub fn of_this_boot(root: &Path, proc: &mut dyn std::io::Read) -> std::io::Result<String> {
-    let mut parts = Vec::new();
+pub fn of_this_boot(root: &Path, proc: &mut dyn std::io::Read) -> std::io::Result<Line> {
+    let mut line = Line::default();
     let mut folder: Vec<_> = fs::read_dir(root.join("etc/cmdline.d"))
         .into_iter()
         .flatten()
@@ -74,15 +98,41 @@ pub fn of_this_boot(root: &Path, proc: &mut dyn std::io::Read) -> std::io::Resul
     folder.sort();
     folder.push(root.join("etc/cmdline"));
     for path in folder {
-        if let Ok(bytes) = fs::read(path) {
-            parts.push(String::from_utf8_lossy(&bytes).trim().to_owned());
+        if let Ok(bytes) = fs::read(&path) {
+            let name = path.strip_prefix(root).unwrap_or(&path);
+            line.add(Some(Path::new("/").join(name)), &String::from_utf8_lossy(&bytes));
         }
     }
     let mut loaders = Vec::new();
     proc.read_to_end(&mut loaders)?;
-    parts.push(String::from_utf8_lossy(&loaders).trim_end().to_owned());
-    parts.retain(|part| !part.is_empty());
-    Ok(parts.join(" "))
+    line.add(None, &String::from_utf8_lossy(&loaders));
+    Ok(line)
+}
+
+impl Line {
+    fn add(&mut self, file: Option<PathBuf>, text: &str) {
+        let words = text.trim();
+        if words.is_empty() {
+            return;
+        }
+        if !self.text.is_empty() {
+            self.text.push(' ');
+        }
+        let left_out = text.len().saturating_sub(text.trim_start().len());
+        self.parts.push(Part { file, begin: self.text.len(), left_out });
+        self.text.push_str(words);
+    }
+
+    /// Says of problems in [`Self::text`] where their words were written.
+    pub fn locate(&self, problems: &mut [Problem]) {
+        for problem in problems {
+            let part = self.parts.iter().rev().find(|part| part.begin <= problem.at);
+            if let Some(Part { file, begin, left_out }) = part {
+                problem.file.clone_from(file);
+                problem.at = problem.at.saturating_sub(*begin).saturating_add(*left_out);
+            }
+        }
+    }
 }
 
 /// Splits a command line as the kernel's `next_arg` does (`lib/cmdline.c`).
@@ -158,7 +208,7 @@ mod tests {
     fn the_boot_loader_has_the_last_word() {
         let image = tempfile::tempdir().unwrap();
         let of = |root: &Path| of_this_boot(root, &mut "quiet root=nbd:a:b\n".as_bytes()).unwrap();
-        assert_eq!(of(image.path()), "quiet root=nbd:a:b");
+        assert_eq!(of(image.path()).text, "quiet root=nbd:a:b");
         fs::create_dir_all(image.path().join("etc/cmdline.d")).unwrap();
         for (path, text) in [
             ("etc/cmdline.d/20-b.conf", " rd.neednet=1\n"),
@@ -168,7 +218,32 @@ mod tests {
         ] {
             fs::write(image.path().join(path), text).unwrap();
         }
-        assert_eq!(of(image.path()), "root=UUID=x\nro rd.neednet=1 panic=5 quiet root=nbd:a:b");
+        let line = of(image.path()).text;
+        assert_eq!(line, "root=UUID=x\nro rd.neednet=1 panic=5 quiet root=nbd:a:b");
+    }
+
+    /// Who reads the place has the boot loader's file open, or the image's.
+    #[test]
+    fn a_problem_is_placed_in_what_somebody_wrote() {
+        let image = tempfile::tempdir().unwrap();
+        fs::create_dir_all(image.path().join("etc/cmdline.d")).unwrap();
+        fs::write(image.path().join("etc/cmdline.d/10-a.conf"), "\n ro ip=eth0:dhpc\n").unwrap();
+        fs::write(image.path().join("etc/cmdline"), "vlan=v5 quiet\n").unwrap();
+        let mut loaders = "quiet ip=x landfall.rma=copy\n".as_bytes();
+        let line = of_this_boot(image.path(), &mut loaders).unwrap();
+        let mut problems = Request::read(&line.text).problems;
+        line.locate(&mut problems);
+        let places: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        let expected = [
+            "ip=eth0:dhpc (byte 5 of /etc/cmdline.d/10-a.conf): ",
+            "vlan=v5 (byte 0 of /etc/cmdline): ",
+            "ip=x (byte 6 of the kernel command line): ",
+            "landfall.rma=copy (byte 11 of the kernel command line): ",
+        ];
+        assert_eq!(places.len(), expected.len(), "{places:?}");
+        for (place, expected) in places.iter().zip(expected) {
+            assert!(place.starts_with(expected), "{place}");
+        }
     }
 
     proptest::proptest! {

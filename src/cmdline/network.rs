@@ -80,7 +80,10 @@ impl Request {
                 (None, About::Bootdev) => same_key(word.key, "bootdev"),
                 (None, _) => false,
             });
-            self.problems.extend(word.map(|word| Problem::of(word, complaint.why.clone())));
+            let is_in_force = !complaint.is_error;
+            let problem =
+                |word| Problem { is_in_force, ..Problem::of(word, complaint.why.clone()) };
+            self.problems.extend(word.map(problem));
         }
         self.network = std::mem::take(&mut self.network).without(&complaints);
         self.problems.sort_by_key(|problem| problem.at);

@@ -1,11 +1,17 @@
 //! `NET_*`: the network of the running system, in the words of the kernel command line.
+//!
+//! They count link by link: what was typed for a link is stronger, but an `ip=` that names none, as
+//! boot loaders write it (`ip=dhcp`, the lease that pxelinux's IPAPPEND passes on), yields to a
+//! `NET_IP` that names one, and the address of a port to that of the bond or bridge that the settings
+//! put it into. So a machine boots over one port, and runs over all. [`Description::with_settings`]
+//! has the rules.
 
 use std::fmt;
 
 use super::problem::Place;
 use super::{Origin, Settings};
 use crate::cmdline;
-use crate::net::description::{About, Description, HandoverMode};
+use crate::net::description::{About, Complaint, Description, HandoverMode};
 
 /// A setting of the network whose value is a list of what a key of the command line takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,18 +33,19 @@ pub struct Wrong {
     /// `None`: it was typed on the command line, or it is several settings together.
     pub place: Option<Place>,
     pub text: String,
-    /// It is not in force; otherwise it is only of no use.
-    pub is_error: bool,
+    /// It is carried out, and of no use.
+    pub is_in_force: bool,
 }
 
 impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.place {
             Some(Place { line, column, .. }) => {
-                write!(f, "{} (line {line}, column {column}): {}", self.setting, self.text)
+                write!(f, "{} (line {line}, column {column}): {}", self.setting, self.text)?;
             }
-            None => write!(f, "{}: {}", self.setting, self.text),
+            None => write!(f, "{}: {}", self.setting, self.text)?,
         }
+        f.write_str(if self.is_in_force { "" } else { "; ignored" })
     }
 }
 
@@ -99,22 +106,13 @@ pub fn description(settings: &Settings) -> (Description, Vec<Wrong>) {
     for key in NetworkKey::ALL {
         for word in settings.list(key.setting()) {
             if let Err(why) = key.read(word, &mut network) {
-                problems.push(wrong(settings, key, format!("{word}: {why}"), true));
+                problems.push(wrong(settings, key, format!("{word}: {why}"), false));
             }
         }
     }
     // What seems to be of no use may be what the command line needs.
     let complaints = network.contradictions();
-    for complaint in &complaints {
-        let key = match complaint.about {
-            About::Address(_) | About::Bootdev => NetworkKey::Ip,
-            About::Name(_) => NetworkKey::IfName,
-            About::Bond(_) => NetworkKey::Bond,
-            About::Vlan(_) => NetworkKey::Vlan,
-            About::Bridge(_) => NetworkKey::Bridge,
-        };
-        problems.push(wrong(settings, key, complaint.why.clone(), complaint.is_error));
-    }
+    problems.extend(complaints.iter().map(|complaint| of_complaint(settings, complaint)));
     (network.without(&complaints), problems)
 }
 
@@ -122,14 +120,9 @@ pub fn description(settings: &Settings) -> (Description, Vec<Wrong>) {
 /// wrong in the command line alone was said before.
 pub fn wanted(typed: &Description, settings: &Settings) -> (Description, Vec<Wrong>) {
     let (described, mut problems) = description(settings);
-    let wanted = typed.clone().with_settings(described);
-    let complaints = wanted.check();
-    let known = typed.check();
-    for complaint in complaints.iter().filter(|complaint| !known.contains(complaint)) {
-        let (text, is_error) = (complaint.why.clone(), complaint.is_error);
-        problems.push(Wrong { setting: "NET_*", place: None, text, is_error });
-    }
-    (wanted.without(&complaints), problems)
+    let (wanted, complaints) = typed.clone().with_settings(described);
+    problems.extend(complaints.iter().map(|complaint| of_complaint(settings, complaint)));
+    (wanted, problems)
 }
 
 /// `NET_HANDOVER`; a wrong one is [`description`]'s to report.
@@ -137,13 +130,25 @@ pub fn handover(settings: &Settings) -> Option<HandoverMode> {
     cmdline::handover(settings.filled(NetworkKey::Handover.setting())?.trim()).ok()
 }
 
-fn wrong(settings: &Settings, key: NetworkKey, text: String, is_error: bool) -> Wrong {
+/// What was found when the pieces came together, at the setting that has brought it.
+pub fn of_complaint(settings: &Settings, complaint: &Complaint) -> Wrong {
+    let key = match complaint.about {
+        About::Address(_) | About::Bootdev => NetworkKey::Ip,
+        About::Name(_) => NetworkKey::IfName,
+        About::Bond(_) => NetworkKey::Bond,
+        About::Vlan(_) => NetworkKey::Vlan,
+        About::Bridge(_) => NetworkKey::Bridge,
+    };
+    wrong(settings, key, complaint.why.clone(), !complaint.is_error)
+}
+
+fn wrong(settings: &Settings, key: NetworkKey, text: String, is_in_force: bool) -> Wrong {
     let setting = key.setting();
     let place = settings.setting(setting).and_then(|setting| match setting.origin {
         Origin::File(place) => Some(place),
         _ => None,
     });
-    Wrong { setting, place, text, is_error }
+    Wrong { setting, place, text, is_in_force }
 }
 
 #[cfg(test)]
@@ -177,21 +182,21 @@ mod tests {
         assert_eq!(description(&Settings::of(&[("NET_IP", " ")])).0, Description::default());
     }
 
+    /// Which port that is, only the boot knows.
     #[test]
-    fn a_key_beats_the_setting_of_its_kind_as_a_whole() {
-        let settings = Settings::of(&[
-            ("NET_IP", "BOOTIF:dhcp eth2:auto6"),
-            ("NET_BOND", "bond0:BOOTIF,eth1"),
-            ("NET_NAMESERVER", "10.0.0.53"),
-        ]);
-        let typed = Request::read("ip=eth0:dhcp BOOTIF=52-54-00-aa-bb-cc");
-        let both = typed.network.with_settings(description(&settings).0);
-        assert_eq!(both.addresses.len(), 1, "{:?}", both.addresses);
-        assert_eq!(both.addresses[0].on, Some(Selector::Name("eth0".into())));
-        assert_eq!(both.dns.len(), 1);
-        // Which port that is, only the boot knows.
+    fn the_port_of_the_firmware_may_be_named() {
+        let settings = Settings::of(&[("NET_BOND", "bond0:BOOTIF,eth1")]);
+        let typed = Request::read("ip=dhcp BOOTIF=52-54-00-aa-bb-cc").network;
+        let (both, complaints) = typed.with_settings(description(&settings).0);
         let mac = "52:54:00:aa:bb:cc".parse().unwrap();
         assert_eq!(both.bonds[0].members[0], Selector::Mac(mac));
+        assert_eq!(complaints, vec![]);
+        let typed = Request::read("ip=dhcp").network;
+        let (_, complaints) = typed.with_settings(description(&settings).0);
+        let [complaint] = complaints.as_slice() else { panic!("{complaints:?}") };
+        let text = of_complaint(&settings, complaint).to_string();
+        assert!(text.starts_with("NET_BOND: there is no BOOTIF="), "{text}");
+        assert!(!text.ends_with("ignored"), "{text}");
     }
 
     #[test]
@@ -220,7 +225,7 @@ mod tests {
         let settings = Settings::of(&[("NET_VLAN", "v5:eth0 v6:nowhere"), ("NET_IP", "v5:dhcp")]);
         let typed = Request::read("bond=v5:eth0,eth1 bridge=br9:eth2 ip=v5:dhcp").network;
         let (wanted, problems) = wanted(&typed, &settings);
-        let said: Vec<_> = problems.iter().map(|p| (p.is_error, p.text.as_str())).collect();
+        let said: Vec<_> = problems.iter().map(|p| (!p.is_in_force, p.text.as_str())).collect();
         // That nobody uses br9 was said of the command line.
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(said[0].0 && said[0].1.contains("v5 is the name of a bond already"), "{said:?}");

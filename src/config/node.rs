@@ -16,7 +16,7 @@ use crate::fetch::{Resolve, Url};
 use crate::machine::Machine;
 use crate::net::description::HandoverMode;
 use crate::net::{Network, NetworkPlan};
-use crate::plan::Plan;
+use crate::plan::{Plan, describe};
 
 /// How long a server that does not answer may hold up a boot that can go on without it: it may
 /// be starting after the same power cut.
@@ -64,13 +64,14 @@ impl Configuration {
     pub fn network_plan(&self, plan: &NetworkPlan) -> Option<NetworkPlan> {
         let (wanted, wrong) = network::wanted(&plan.description, self.settings());
         for wrong in wrong {
-            let outcome = if wrong.is_error { "; ignored" } else { "" };
-            log::warn!(target: "config", "{wrong}{outcome}");
+            log::warn!(target: "config", "{wrong}");
         }
         if wanted == plan.description {
             return None;
         }
-        Some(NetworkPlan { description: wanted, ..plan.clone() })
+        let mut plan = plan.clone();
+        describe(&mut plan, wanted);
+        Some(plan)
     }
 
     /// NET_HANDOVER

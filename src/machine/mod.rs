@@ -16,7 +16,7 @@ use rustix::mount::MountAttrFlags;
 
 pub use identity::Identity;
 
-use crate::cmdline::{Request, of_this_boot};
+use crate::cmdline::{Line, Request, of_this_boot};
 use crate::console::{self, Loudness};
 use crate::error::{Error, Result, WhileDoing};
 use crate::machine::identity::memory_kib;
@@ -50,8 +50,10 @@ pub struct Machine {
 pub fn start(role: Role) -> Result<Machine> {
     mount_api_filesystems()?;
     check_capabilities()?;
-    let command_line = command_line()?;
-    let request = Request::read(&command_line);
+    let line = line()?;
+    let mut request = Request::read(&line.text);
+    line.locate(&mut request.problems);
+    let command_line = line.text;
     console::attach(loudness(&request), request.kernel_is_loud);
     log::info!(
         target: "landfall",
@@ -77,6 +79,10 @@ pub fn start(role: Role) -> Result<Machine> {
 
 /// The command line, with what the image adds to it.
 pub fn command_line() -> Result<String> {
+    line().map(|line| line.text)
+}
+
+fn line() -> Result<Line> {
     let read = || of_this_boot(Path::new("/"), &mut fs::File::open("/proc/cmdline")?);
     read().while_doing(|| "reading the kernel command line from /proc/cmdline")
 }

@@ -12,8 +12,10 @@ use super::bond::BondOptions;
 use super::{HardwareAddress, Mac};
 
 mod consistency;
+mod settings;
 mod words;
 
+pub use super::names::is_host_name;
 pub use consistency::{About, Complaint};
 pub use words::Line;
 
@@ -282,6 +284,11 @@ impl AddressRequest {
         four.into_iter().chain(six).collect()
     }
 
+    /// Whether it can give the link an address.
+    fn asks(&self) -> bool {
+        self.families() != (false, false)
+    }
+
     /// Whether it says something of IPv4, and of IPv6.
     fn families(&self) -> (bool, bool) {
         (self.ipv4 != Ipv4Method::Off, self.ipv6 != Ipv6Method::Off)
@@ -304,26 +311,6 @@ impl Description {
             Some((joined, known)) => *known = joined,
             None => self.addresses.push(request),
         }
-    }
-
-    /// Adds what the settings say. What somebody typed at this boot is stronger, each kind of thing
-    /// as a whole: one `ip=` takes all of `NET_IP` away.
-    #[must_use]
-    pub fn with_settings(mut self, settings: Self) -> Self {
-        fn weaker<T>(typed: &mut Vec<T>, set: Vec<T>) {
-            if typed.is_empty() {
-                *typed = set;
-            }
-        }
-        weaker(&mut self.addresses, settings.addresses);
-        weaker(&mut self.names, settings.names);
-        weaker(&mut self.bonds, settings.bonds);
-        weaker(&mut self.vlans, settings.vlans);
-        weaker(&mut self.bridges, settings.bridges);
-        weaker(&mut self.routes, settings.routes);
-        weaker(&mut self.dns, settings.dns);
-        self.place_bootif();
-        self
     }
 
     /// The `ip=` of the link that the root is behind, as far as words tell: where there are several

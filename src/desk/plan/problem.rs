@@ -69,7 +69,7 @@ pub fn of_network(wrong: &config::network::Wrong, reading: &Reading) -> Problem 
         file: wrong.place.and_then(|place| file_name(place, reading)),
         line: wrong.place.map(|place| place.line),
         column: wrong.place.map(|place| place.column),
-        severity: if wrong.is_error { Severity::Error } else { Severity::Warning },
+        severity: if wrong.is_in_force { Severity::Warning } else { Severity::Error },
         message: format!("{}: {}", wrong.setting, wrong.text),
         help: None,
     }

@@ -23,19 +23,68 @@ pub struct Complaint {
     pub is_error: bool,
 }
 
+/// How many pieces at the beginning of each list are beyond doubt. Of two that exclude each other it
+/// is then the other that is wrong, whatever their order.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Certain {
+    addresses: usize,
+    names: usize,
+    bonds: usize,
+    vlans: usize,
+    bridges: usize,
+}
+
+impl Certain {
+    /// All there is now.
+    pub fn all_of(description: &Description) -> Self {
+        Self {
+            addresses: description.addresses.len(),
+            names: description.names.len(),
+            bonds: description.bonds.len(),
+            vlans: description.vlans.len(),
+            bridges: description.bridges.len(),
+        }
+    }
+
+    /// The addresses have become others.
+    pub fn recount_addresses(&mut self, description: &Description) {
+        self.addresses = description.addresses.len();
+    }
+
+    pub fn has(self, about: About) -> bool {
+        match about {
+            About::Address(at) => at < self.addresses,
+            About::Name(at) => at < self.names,
+            About::Bond(at) => at < self.bonds,
+            About::Vlan(at) => at < self.vlans,
+            About::Bridge(at) => at < self.bridges,
+            About::Bootdev => true,
+        }
+    }
+}
+
 impl Description {
     /// What cannot be, and what is of no use, once everything has been said. Of two pieces that
     /// exclude each other, the later one is wrong.
     pub fn check(&self) -> Vec<Complaint> {
-        let mut found = Found::of(self);
+        self.check_beside(Certain::default())
+    }
+
+    pub(super) fn check_beside(&self, certain: Certain) -> Vec<Complaint> {
+        let mut found = Found::of(self, certain);
         found.nowhere(self);
         found.unused(self);
+        found.without_effect(self);
         found.complaints
     }
 
     /// What cannot be, whatever else somebody says.
     pub fn contradictions(&self) -> Vec<Complaint> {
-        Found::of(self).complaints
+        self.contradictions_beside(Certain::default())
+    }
+
+    pub(super) fn contradictions_beside(&self, certain: Certain) -> Vec<Complaint> {
+        Found::of(self, certain).complaints
     }
 
     /// The description without the pieces that cannot be.
@@ -85,21 +134,22 @@ impl About {
     }
 
     /// What is in it has no address of its own.
-    fn takes_ports(self) -> bool {
+    pub(super) fn takes_ports(self) -> bool {
         matches!(self, Self::Bond(_) | Self::Bridge(_))
     }
 }
 
 #[derive(Default)]
 struct Found {
+    certain: Certain,
     complaints: Vec<Complaint>,
     /// What has been found impossible does not count any more.
     wrong: BTreeSet<About>,
 }
 
 impl Found {
-    fn of(all: &Description) -> Self {
-        let mut found = Self::default();
+    fn of(all: &Description, certain: Certain) -> Self {
+        let mut found = Self { certain, ..Self::default() };
         found.twice(all);
         found.names(all);
         found.members(all);
@@ -120,16 +170,22 @@ impl Found {
         }
     }
 
-    /// Everything that is made and not impossible.
+    /// Everything that is made and not impossible; what is certain first.
     fn left<'d>(&self, all: &'d Description) -> Vec<(About, &'d str, &'d [Selector])> {
-        all.made().filter(|(about, ..)| !self.wrong.contains(about)).collect()
+        let mut left: Vec<_> =
+            all.made().filter(|(about, ..)| !self.wrong.contains(about)).collect();
+        left.sort_by_key(|(about, ..)| !self.certain.has(*about));
+        left
     }
 
     /// One name is one link.
     fn twice(&mut self, all: &Description) {
         let mut taken: BTreeMap<&str, About> = BTreeMap::new();
         let given = all.names.iter().enumerate().map(|(at, (name, _))| (About::Name(at), &**name));
-        for (about, name) in given.chain(all.made().map(|(about, name, _)| (about, name))) {
+        let mut named: Vec<_> =
+            given.chain(all.made().map(|(about, name, _)| (about, name))).collect();
+        named.sort_by_key(|(about, _)| !self.certain.has(*about));
+        for (about, name) in named {
             match taken.get(name) {
                 Some(first) if matches!((first, about), (About::Name(_), About::Name(_))) => {
                     self.error(about, format!("{name} is the name of another port already"));
@@ -188,7 +244,9 @@ impl Found {
     /// Nothing is made of itself.
     fn circles(&mut self, all: &Description) {
         // One piece less opens a circle, and may be a piece of two.
-        for (about, name, _) in all.made() {
+        let mut made: Vec<_> = all.made().collect();
+        made.sort_by_key(|(about, ..)| self.certain.has(*about));
+        for (about, name, _) in made {
             let left = self.left(all);
             if !self.wrong.contains(&about) && below(&left, name).contains(name) {
                 self.error(about, format!("{name} would be made of itself"));
@@ -209,9 +267,12 @@ impl Found {
             }
             let Some(on) = on else { continue };
             let owner =
-                left.iter().find(|(of, _, members)| of.takes_ports() && members.contains(on));
-            let has_address = address.families() != (false, false);
-            if let Some((of, owner, _)) = owner.filter(|_| has_address) {
+                left.iter().find(|(of, _, parts)| of.takes_ports() && takes(&left, parts, on));
+            let Some((of, owner, _)) = owner.filter(|_| address.asks()) else { continue };
+            if self.certain.has(about) && !self.certain.has(*of) {
+                let why = format!("{on}, a part of {owner}, has an address of its own by ip=");
+                self.error(*of, why);
+            } else {
                 let why =
                     format!("{on} is in {} ({owner}), which is what has an address", of.kind());
                 self.error(about, why);
@@ -221,12 +282,44 @@ impl Found {
 
     /// `BOOTIF` stands for a port that the boot loader names.
     fn nowhere(&mut self, all: &Description) {
+        const WHY: &str = "there is no BOOTIF= that says which port it is";
+        if all.bootif.is_some() {
+            return;
+        }
         for (at, address) in all.addresses.iter().enumerate() {
-            let on = address.on.as_ref().and_then(Selector::name);
-            if on == Some(BOOTIF) && all.bootif.is_none() {
-                let why = "there is no BOOTIF= that says which port it is";
-                self.error(About::Address(at), why.to_owned());
+            if address.on.as_ref().and_then(Selector::name) == Some(BOOTIF) {
+                self.error(About::Address(at), WHY.to_owned());
             }
+        }
+        for (about, name, parts) in self.left(all) {
+            let others = parts.iter().filter(|part| part.name() != Some(BOOTIF)).count();
+            match others {
+                0 if !parts.is_empty() => self.error(about, WHY.to_owned()),
+                _ if others < parts.len() => {
+                    self.useless(about, format!("{WHY}; {name} is made of the other parts"));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What is understood, and changes nothing.
+    fn without_effect(&mut self, all: &Description) {
+        let requests = all.addresses.iter().enumerate();
+        let requests: Vec<_> =
+            requests.filter(|(at, _)| !self.wrong.contains(&About::Address(*at))).collect();
+        for (at, request) in &requests {
+            if let (None, Some(mac)) = (&request.on, request.cloned_mac) {
+                let why = format!("a MAC needs the link's name: nothing gets {mac}");
+                self.useless(About::Address(*at), why);
+            }
+        }
+        if let Some((at, _)) = requests.first()
+            && !requests.iter().any(|(_, request)| request.asks())
+        {
+            let why = "no ip= asks for an address: the boot waits until somebody else gives a \
+                       link one";
+            self.useless(About::Address(*at), why.to_owned());
         }
     }
 
@@ -264,8 +357,22 @@ impl Found {
     }
 }
 
+/// Whether the parts of a link have `port` among them, by the words alone: a port may be known by
+/// its name here and by its driver there.
+pub(super) fn takes(
+    made: &[(About, &str, &[Selector])],
+    parts: &[Selector],
+    port: &Selector,
+) -> bool {
+    let is_made = || made.iter().any(|(_, name, _)| port.name() == Some(name));
+    parts.contains(port) || parts.contains(&Selector::Physical) && !is_made()
+}
+
 /// The names of everything that `name` is made of, directly or not. Itself too, if it is a circle.
-fn below<'d>(made: &[(About, &'d str, &'d [Selector])], name: &str) -> BTreeSet<&'d str> {
+pub(super) fn below<'d>(
+    made: &[(About, &'d str, &'d [Selector])],
+    name: &str,
+) -> BTreeSet<&'d str> {
     let parts = |of: &str| -> Vec<&'d Selector> {
         made.iter().filter(|(_, name, _)| *name == of).flat_map(|(.., parts)| *parts).collect()
     };
@@ -279,4 +386,50 @@ fn below<'d>(made: &[(About, &'d str, &'d [Selector])], name: &str) -> BTreeSet<
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cmdline::Request;
+
+    #[test]
+    #[rustfmt::skip]
+    fn what_would_be_silently_without_effect_is_said() {
+        // line; what is said; addresses, bonds, VLANs, bridges that are left; whether the word is in force
+        let cases = [
+            // BOOTIF stands for nothing
+            ("ip=b:dhcp bond=b:BOOTIF,eth1",               "no BOOTIF=",  [1, 1, 0, 0], true), // eth1 is left
+            ("ip=b:dhcp bond=b:BOOTIF",                    "no BOOTIF=",  [1, 0, 0, 0], false),
+            ("ip=b:dhcp bridge=b:eth1,BOOTIF",             "no BOOTIF=",  [1, 0, 0, 1], true),
+            ("ip=v5:dhcp vlan=v5:BOOTIF",                  "no BOOTIF=",  [1, 0, 0, 0], false),
+            ("ip=v5:dhcp vlan=v5:BOOTIF BOOTIF=52-54-00-aa-bb-cc", "",    [1, 0, 1, 0], true),
+            ("ip=eth0:dhcp rd.route=10.1.0.0/16:10.0.0.1:BOOTIF",  "the link's own name", [1, 0, 0, 0], false),
+            // A MAC for whichever link is first
+            ("ip=10.0.0.5::10.0.0.1:24:::none:52:54:00:aa:bb:cc",     "link's name", [1, 0, 0, 0], true),
+            ("ip=10.0.0.5::10.0.0.1:24::eth0:none:52:54:00:aa:bb:cc", "", [1, 0, 0, 0], true),
+            // Nobody asks for an address
+            ("ip=eth0:none",                               "no ip= asks", [1, 0, 0, 0], true),
+            ("ip=eth0:none ip=eth1:none",                  "no ip= asks", [2, 0, 0, 0], true),
+            ("ip=eth0:none ip=eth1:link6",                 "",            [2, 0, 0, 0], true),
+            // A port of any name is one
+            ("ip=eth0:dhcp bond=b:physical",               "eth0 is in a bond (b)", [0, 1, 0, 0], false),
+            ("ip=v5:dhcp bond=b:physical vlan=v5:b",       "",            [1, 1, 1, 0], true),
+            // InfiniBand
+            ("ifname=ib:80:00:02:08:fe:80:00:00:00:00:00:00:00:02:c9:03:00:0a:cb:b1", "InfiniBand", [0, 0, 0, 0], false),
+        ];
+        for (line, expected, left, is_in_force) in cases {
+            let request = Request::read(line);
+            let said: Vec<_> = request.problems.iter().map(|problem| problem.why.as_str()).collect();
+            let is_expected = match (expected, said.as_slice()) {
+                ("", []) => true,
+                ("", _) => false,
+                (expected, said) => said.iter().any(|why| why.contains(expected)),
+            };
+            assert!(is_expected, "{line}: {said:?}");
+            assert_eq!(request.problems.iter().all(|p| p.is_in_force), is_in_force, "{line}");
+            let network = request.network;
+            let counts = [network.addresses.len(), network.bonds.len(), network.vlans.len(), network.bridges.len()];
+            assert_eq!(counts, left, "{line}");
+        }
+    }
 }
