@@ -87,8 +87,9 @@ pub fn describe(plan: &mut NetworkPlan, description: Description) {
     plan.addressing =
         main.map_or(Addressing::Dhcp { request: None }, |main| IpRequest::from(main).addressing);
     // The boot server is behind the link of the root: another link's may be out of reach.
-    let may_name_server =
-        |request: &&&AddressRequest| bootdev.is_none() || request.on.is_none() || is_bootdev(request);
+    let may_name_server = |request: &&&AddressRequest| {
+        bootdev.is_none() || request.on.is_none() || is_bootdev(request)
+    };
     let server = requests.iter().filter(may_name_server).find_map(|one| one.server.clone());
     plan.boot_server = server.or(plan.boot_server.take());
     let hostname = requests.iter().find_map(|request| request.hostname.clone());
@@ -445,7 +446,8 @@ mod tests {
     /// An `ip=` that the boot loader fills in yields to settings, but whom it names is still there.
     #[test]
     fn another_description_replaces_what_it_says_and_no_more() {
-        let mut network = plan("ip=10.0.0.5:10.0.0.1:10.0.0.254:24:n5 nameserver=10.0.0.53").network;
+        let mut network =
+            plan("ip=10.0.0.5:10.0.0.1:10.0.0.254:24:n5 nameserver=10.0.0.53").network;
         assert!(matches!(network.addressing, Addressing::Static { .. }));
         let other = Request::read("ip=::::n6:bond0:dhcp bond=bond0:eth0,eth1 nameserver=10.0.0.54");
         describe(&mut network, other.network);

@@ -136,9 +136,11 @@ pub fn route(value: &str) -> Result<RouteRequest, String> {
         return Err("neither a gateway nor a link".into());
     }
     if on.as_deref() == Some(BOOTIF) {
-        return Err("field 3, the link, is BOOTIF, and has to be the link's own name here; without \
+        return Err(
+            "field 3, the link, is BOOTIF, and has to be the link's own name here; without \
                     one the route is over the link that its gateway is behind"
-            .into());
+                .into(),
+        );
     }
     // dracut's own example has bits behind the prefix, which the kernel refuses.
     Ok(RouteRequest { to: to.trunc(), via, on })

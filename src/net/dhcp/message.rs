@@ -689,7 +689,8 @@ mod tests {
             let lease = lease_of(|message| {
                 message.opts_mut().remove(OptionCode::AddressLeaseTime);
                 if let Some(value) = length {
-                    let unknown = v4::UnknownOption::new(OptionCode::AddressLeaseTime, value.to_vec());
+                    let unknown =
+                        v4::UnknownOption::new(OptionCode::AddressLeaseTime, value.to_vec());
                     message.opts_mut().insert(DhcpOption::Unknown(unknown));
                 }
             });
