@@ -130,7 +130,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "ifname", value: "NAME:MAC",
-        manual: "Name of the port with this hardware address, 6 bytes or InfiniBand's 20. Not a name that the kernel gives, like eth0.",
+        manual: "Name of the port with this hardware address. Not a name that the kernel gives, like eth0.",
         read: |request, value| { request.network.names.push(links::ifname(value)?); Ok(()) },
     },
     Key {

@@ -44,7 +44,7 @@ pub fn of_command_line(problem: &crate::cmdline::Problem, line: &str) -> Problem
         line: Some(1),
         column: Some(before.chars().count().saturating_add(1)),
         // It stops no boot, but nothing of what was asked for happens.
-        severity: Severity::Error,
+        severity: if problem.is_in_force { Severity::Warning } else { Severity::Error },
         message: format!("{}: {}", problem.word, problem.why),
         help: None,
     }
