@@ -220,10 +220,8 @@ fn everything_in_the_lease_reaches_the_kernel() {
 
         assert_eq!(network.resolve("boot").unwrap(), [std::net::Ipv4Addr::new(10, 5, 0, 9)]);
         let unknown = network.resolve("nobody").unwrap_err();
-        assert!(
-            unknown.to_string().contains("10.5.0.1 knows no address of nobody.eng.lan"),
-            "{unknown}"
-        );
+        // dnsmasq's way to say that it does not know, and has nobody to ask.
+        assert!(unknown.to_string().contains("asking 10.5.0.1: refused: "), "{unknown}");
 
         network.make_permanent().unwrap();
         network.stop();

@@ -46,8 +46,8 @@ pub fn dhcp6(data: &[u8]) {
         if let Some(sent) = check(&step, &identity) {
             asked = sent;
         }
-        for news in step.news.iter() {
-            ours = match news {
+        if let Some(news) = step.news.take() {
+            ours = match &news {
                 News::Granted(lease) | News::Extended(lease) => {
                     lease.addresses.iter().map(|one| one.address).collect()
                 }
@@ -59,7 +59,7 @@ pub fn dhcp6(data: &[u8]) {
                     assert!(!ours.is_empty(), "{news:?} of nothing");
                     Vec::new()
                 }
-                _ => continue,
+                _ => ours,
             };
         }
         let Some((&what, after)) = rest.split_first() else { break };

@@ -97,9 +97,9 @@ fn failed(code: u8) -> Cause {
         FORMERR => Cause::Refused("it does not understand the question (FORMERR)".to_owned()),
         2 => Cause::NotNow("the server failed (SERVFAIL)".to_owned()),
         NOTIMP => Cause::Refused("it does not know such questions (NOTIMP)".to_owned()),
-        5 => {
-            Cause::Refused("it does not answer this machine, or for this zone (REFUSED)".to_owned())
-        }
+        5 => Cause::Refused(
+            "it does not answer this machine, or not for this name (REFUSED)".to_owned(),
+        ),
         code => Cause::Refused(format!("DNS error {code}")),
     }
 }
@@ -264,8 +264,8 @@ mod tests {
             (code(4),               nothing(),  "nothing"),   // of a server that knows no IPv6
             (code(1),               nothing(),  "nothing"),
             (code(4),               code(4),    "refused: it does not know such questions (NOTIMP)"),
-            (code(5),               code(5),    "refused: it does not answer this machine, or for this zone (REFUSED)"),
-            (code(5),               nothing(),  "refused: it does not answer this machine, or for this zone (REFUSED)"),
+            (code(5),               code(5),    "refused: it does not answer this machine, or not for this name (REFUSED)"),
+            (code(5),               nothing(),  "refused: it does not answer this machine, or not for this name (REFUSED)"),
             (code(2),               silent(),   "not now: the server failed (SERVFAIL)"),
             (code(9),               silent(),   "refused: DNS error 9"),
             (Ok(Answer::Truncated), nothing(),  "its answer has no end"),
