@@ -132,6 +132,10 @@ pub struct Kept {
     pub files: Vec<String>,
 }
 
+/// cloud-init is there.
+const CLOUD: &str = "/etc/cloud/cloud.cfg";
+const CLOUD_DROP_IN: &str = "/etc/cloud/cloud.cfg.d/99-landfall.cfg";
+
 /// First line of all files that may have one.
 const HEADER: &str = "# Written by landfall at boot: the root file system is behind the network.\n";
 
@@ -156,10 +160,13 @@ pub fn foresee(inheritance: &Inheritance<'_>, view: &dyn View) -> Left {
         left.errors.extend(wrong);
         let mut draft = Draft::over(view);
         draft.write(ifupdown::PATH, ifupdown::render(&shares, method, dialect), 0o644);
-        if view.exists(ifupdown::CLOUD) {
-            draft.write(ifupdown::CLOUD_DROP_IN, ifupdown::cloud_drop_in(), 0o644);
-        }
         left.root = draft.into_changes();
+    }
+    // It would write a configuration of its own, made of what it reads in /run/net-*.conf.
+    if inheritance.mode != HandoverMode::Unmanaged && view.exists(CLOUD) {
+        let mut draft = Draft::over(view);
+        draft.write(CLOUD_DROP_IN, format!("{HEADER}network:\n  config: disabled\n"), 0o644);
+        left.root.extend(draft.into_changes());
     }
     left
 }

@@ -69,6 +69,16 @@ pub enum Origin6 {
     Typed,
 }
 
+impl Origin6 {
+    /// `IPV6PROTO` of Ubuntu's initramfs-tools, which cloud-init reads: it knows no word for SLAAC.
+    pub fn klibc(self) -> &'static str {
+        match self {
+            Self::Typed => "none",
+            Self::Dhcp | Self::Slaac => "dhcp6",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Router6 {
     /// Of the link alone (`fe80::…`): it means nothing without the link's name.

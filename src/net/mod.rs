@@ -406,8 +406,6 @@ pub fn variables(
     let first_of_ipv6 = dns.iter().find(|server| server.is_ipv6());
     let first_of_ipv6 = first_of_ipv6.map(|server| scoped(*server, scope).to_string());
     let broadcast = |lease: &Lease| lease.broadcast.unwrap_or_else(|| lease.network().broadcast());
-    // Of an address that nobody else has chosen the prefix is that of its network.
-    let proto6 = |prefix: u8| if prefix == 128 { "dhcp6" } else { "auto6" };
     let all = [
         ("DEVICE", link.to_owned()),
         ("PROTO", of_ipv4(&|_| Some(proto.to_owned()))),
@@ -418,7 +416,7 @@ pub fn variables(
         ("IPV4DNS0", nth(0)),
         ("IPV4DNS1", nth(1)),
         // The names of Ubuntu's initramfs-tools.
-        ("IPV6PROTO", of_ipv6(&|lease| Some(proto6(lease.address()?.prefix).to_owned()))),
+        ("IPV6PROTO", of_ipv6(&|lease| Some(lease.address()?.origin.klibc().to_owned()))),
         ("IPV6ADDR", of_ipv6(&|lease| Some(lease.address()?.address.to_string()))),
         ("IPV6NETMASK", of_ipv6(&|lease| Some(lease.address()?.prefix.to_string()))),
         ("IPV6GATEWAY", of_ipv6(&|lease| Some(lease.gateway()?.to_string()))),

@@ -20,9 +20,9 @@ use crate::net::port::{AbortOnDrop, Port};
 use crate::net::worker::Event;
 use crate::net::{Lease, identity, ra};
 
-/// Who answers at all does so within a millisecond, and each boot without such a server waits this
-/// long for it.
-const BRIEFLY: Duration = Duration::from_millis(40);
+/// Who answers at all does so within a millisecond or, busy with a whole row of machines, within
+/// some; and each boot without such a server waits this long for it.
+const BRIEFLY: Duration = Duration::from_millis(100);
 
 impl Desk {
     /// Carrier: now is the moment.

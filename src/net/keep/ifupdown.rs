@@ -17,11 +17,6 @@ use crate::error::Error;
 /// In the new root.
 pub const PATH: &str = "/etc/network/interfaces";
 
-/// cloud-init writes stanzas of its own beside ours, from what it finds in `/run/net-*.conf` or on
-/// some server, and would have `ifup` ask for another lease.
-pub const CLOUD: &str = "/etc/cloud/cloud.cfg";
-pub const CLOUD_DROP_IN: &str = "/etc/cloud/cloud.cfg.d/99-landfall.cfg";
-
 /// Which of the programs called ifup will read the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
@@ -81,11 +76,14 @@ pub fn render(shares: &[Share<'_>], method: &str, dialect: Dialect) -> String {
 
 fn stanza(share: &Share<'_>, method: &str, dialect: Dialect) -> String {
     let link = &share.link.name;
-    let (auto, keep) = match dialect {
-        Dialect::Debian if share.is_port() => {
-            (format!("mac/{}={link}", share.link.mac), format!("no-auto-down {link}\n"))
-        }
-        _ => (link.clone(), String::new()),
+    // udev may rename a port, and nothing else.
+    let auto = match dialect {
+        Dialect::Debian if share.is_port() => format!("mac/{}={link}", share.link.mac),
+        _ => link.clone(),
+    };
+    let keep = match dialect {
+        Dialect::Debian => format!("no-auto-down {link}\n"),
+        _ => String::new(),
     };
     let mut text = format!("auto {auto}\n{keep}iface {link} inet {method}\n");
     // Without an address, ifup takes the whole file for broken.
@@ -106,16 +104,11 @@ pub fn drop_ins() -> [RunFile; 2] {
     })
 }
 
-pub fn cloud_drop_in() -> String {
-    format!("{HEADER}network:\n  config: disabled\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::directives::carry_out;
     use crate::net::configured::Configured;
-    use crate::net::description::HandoverMode;
     use crate::net::keep::tests::{
         Files, WITH_NETWORK_MANAGER, inheritance, port, root, vlan_on_bond,
     };
@@ -176,7 +169,7 @@ mod tests {
 
     #[test]
     fn only_links_with_addresses_are_named() {
-        let expected = ["auto bond0.5", "iface bond0.5 inet manual"];
+        let expected = ["auto bond0.5", "no-auto-down bond0.5", "iface bond0.5 inet manual"];
         assert_eq!(stanzas(&vlan_on_bond(), DEBIAN, None), expected);
     }
 
@@ -193,16 +186,5 @@ mod tests {
     fn a_link_of_network_manager_is_not_named() {
         let files = [DEBIAN, WITH_NETWORK_MANAGER].concat();
         assert!(stanzas(&[port()], &files, None).is_empty());
-    }
-
-    #[test]
-    fn cloud_init_writes_no_stanzas_of_its_own() {
-        let (plan, links) = (plan(), [port()]);
-        let (_folder, tree) = root(&[PLAIN[0], ("etc/cloud/cloud.cfg", "")]);
-        let mode = HandoverMode::Dhcp;
-        let left = foresee(&Inheritance { mode, ..inheritance(&links, &plan) }, &tree);
-        assert!(carry_out(&left.root, &tree).is_empty());
-        let text = tree.read_text(CLOUD_DROP_IN).unwrap().unwrap();
-        assert!(text.ends_with("network:\n  config: disabled\n"), "{text}");
     }
 }

@@ -6,7 +6,7 @@ use super::RunFile;
 use super::share::Share;
 use crate::directives::assignment;
 use crate::net::kernel::Origin;
-use crate::net::{Addressing, Lease, Lease6, Leases, NetworkPlan, variables};
+use crate::net::{Addressing, Lease, Lease6, Leases, NetworkPlan, scoped, variables};
 
 pub fn files(share: &Share<'_>, plan: &NetworkPlan) -> Vec<RunFile> {
     let link = share.link;
@@ -37,15 +37,14 @@ fn addressing(share: &Share<'_>, lease: &Lease) -> Addressing {
 
 fn variables6(link: &str, lease: &Lease6) -> Option<Vec<(String, String)>> {
     let address = lease.address()?;
-    let nth = |index: usize| lease.dns.get(index).map(ToString::to_string).unwrap_or_default();
-    let router = lease.routers.first().map(|router| router.address.to_string());
-    let method = match address.origin {
-        crate::net::lease6::Origin6::Typed => "none",
-        _ => "dhcp6",
+    let nth = |index: usize| {
+        let server = lease.dns.get(index).map(|server| scoped((*server).into(), link).to_string());
+        server.unwrap_or_default()
     };
+    let router = lease.routers.first().map(|router| router.address.to_string());
     let all = [
         ("DEVICE6", link.to_owned()),
-        ("IPV6PROTO", method.to_owned()),
+        ("IPV6PROTO", address.origin.klibc().to_owned()),
         ("IPV6ADDR", address.address.to_string()),
         ("IPV6NETMASK", address.prefix.to_string()),
         ("IPV6GATEWAY", router.unwrap_or_default()),

@@ -26,7 +26,9 @@ pub fn files(
     inheritance: &Inheritance<'_>,
 ) -> Vec<RunFile> {
     if software.owner != Owner::NetworkManager {
-        return vec![RunFile::open(CONFIGURATION, hands_off(shares))];
+        // It knows of no name server here, and would say so in a new /etc/resolv.conf.
+        let text = format!("{HEADER}[main]\ndns=none\n\n{}", hands_off(shares));
+        return vec![RunFile::open(CONFIGURATION, text)];
     }
     let mut files = Vec::new();
     let (foreign, ours): (Vec<_>, Vec<_>) = shares.iter().partition(|share| share.is_foreign());
@@ -34,7 +36,9 @@ pub fn files(
     if inheritance.wishes.own_dns {
         files.push(RunFile::open(CONFIGURATION, format!("{HEADER}[main]\ndns=none\n")));
     } else if !foreign.is_empty() {
-        files.push(RunFile::open(CONFIGURATION, hands_off(foreign)));
+        let nothing_is_ours = ours.is_empty();
+        let main = if nothing_is_ours { "[main]\ndns=none\n\n" } else { "" };
+        files.push(RunFile::open(CONFIGURATION, format!("{HEADER}{main}{}", hands_off(foreign))));
     }
     for share in ours {
         let name = &share.link.name;
@@ -49,8 +53,6 @@ pub fn files(
 }
 
 /// `[device]` sections add up, where `unmanaged-devices` of an image would replace ours.
-///
-/// `dns=none`: it knows of no name server here, and would say so in a new `/etc/resolv.conf`.
 fn hands_off<'a>(shares: impl IntoIterator<Item = &'a Share<'a>>) -> String {
     let mut devices: Vec<String> = Vec::new();
     for share in shares {
@@ -63,10 +65,7 @@ fn hands_off<'a>(shares: impl IntoIterator<Item = &'a Share<'a>>) -> String {
             _ => devices.push(format!("interface-name:={}", share.link.name)),
         }
     }
-    format!(
-        "{HEADER}[main]\ndns=none\n\n[device-landfall]\nmatch-device={}\nmanaged=0\n",
-        devices.join(",")
-    )
+    format!("[device-landfall]\nmatch-device={}\nmanaged=0\n", devices.join(","))
 }
 
 /// The same in every boot, as what refers to a profile wants it: made of what the link is known by.

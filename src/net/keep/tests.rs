@@ -240,7 +240,8 @@ fn what_a_host_has_composed_is_left_alone_with_its_parts() {
     ));
     assert!(carry_out(&left.root, &tree).is_empty());
     let interfaces = tree.read_text("/etc/network/interfaces").unwrap().unwrap();
-    assert!(interfaces.ends_with("auto bond0.5\niface bond0.5 inet manual\n"), "{interfaces}");
+    let stanza = "auto bond0.5\nno-auto-down bond0.5\niface bond0.5 inet manual\n";
+    assert!(interfaces.ends_with(stanza), "{interfaces}");
 }
 
 /// What a desk shows is what a boot writes, for it is the same.
@@ -305,5 +306,18 @@ fn files_have_their_modes() {
         let file = RunFile { path: "/run/NetworkManager/x".into(), text: "x\n".into(), mode };
         write_below(folder.path(), &file).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
+    }
+}
+
+#[test]
+fn cloud_init_makes_no_network_of_its_own() {
+    let (plan, links) = (plan(), [port()]);
+    let (folder, tree) = root(&[("etc/cloud/cloud.cfg", "")]);
+    for (mode, is_told) in [(HandoverMode::Dhcp, true), (HandoverMode::Unmanaged, false)] {
+        let left = foresee(&Inheritance { mode, ..inheritance(&links, &plan) }, &tree);
+        assert!(carry_out(&left.root, &tree).is_empty());
+        let text = tree.read_text(CLOUD_DROP_IN).unwrap().unwrap_or_default();
+        assert_eq!(text.ends_with("network:\n  config: disabled\n"), is_told, "{mode:?}: {text}");
+        std::fs::remove_file(folder.path().join(CLOUD_DROP_IN.trim_start_matches('/'))).ok();
     }
 }
