@@ -5,6 +5,7 @@
 //! those of `xtask/src/debian.rs`, each with an administrator's own configuration for the port,
 //! which knows nothing of a root behind it.
 
+mod bond;
 mod ipv6;
 
 use std::fs;
