@@ -386,7 +386,11 @@ pub fn variables(
         addresses.iter().map(|one| scoped(*one, scope).to_string()).collect::<Vec<_>>().join(" ")
     };
     let dns = joined(&plan.dns, &leases.dns());
-    let ntp = words(&joined(&plan.ntp, &leases.ntp()));
+    let mut ntp = words(&joined(&plan.ntp, &leases.ntp()));
+    // DHCPv6 may know a time server by its name alone (RFC 5908).
+    for name in leases.ipv6.iter().flat_map(|lease| &lease.ntp_names) {
+        ntp = format!("{ntp} {name}").trim_start().to_owned();
+    }
     let search = leases.search().join(" ");
     let hostname = plan.hostname.as_deref().or(leases.hostname());
     let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
