@@ -13,8 +13,8 @@ use super::lease6::{Address6, Origin6};
 use super::{Lease, Lease6, Route};
 use crate::error::Result;
 
-/// Seconds. Later than our own clock ends a lease: the address is to be kept then, without a gap.
-const GRACE: u32 = 30;
+/// Seconds, which the kernel adds to what a server said. Later than our own clock ends a lease: the address is to be kept then, without a gap.
+pub const GRACE: u32 = 30;
 
 /// How long the kernel keeps an address that nobody extends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

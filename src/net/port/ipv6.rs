@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::AbortOnDrop;
 use crate::net::Lease6;
+use crate::net::apply::GRACE;
 use crate::net::choice::{Standing, Wants, Worth};
 use crate::net::description::{AddressRequest, Ipv6Method};
 use crate::net::dhcp6::{Mode, Order};
@@ -81,7 +82,12 @@ impl Ipv6 {
                     address: known.address,
                     prefix: known.prefix,
                     preferred_seconds: known.preferred,
-                    valid_seconds: known.valid,
+                    valid_seconds: match asked {
+                        Some(Address6 { origin: Origin6::Dhcp, .. }) => {
+                            known.valid.map(|seconds| seconds.saturating_sub(GRACE))
+                        }
+                        _ => known.valid,
+                    },
                     origin: asked.map_or(Origin6::Slaac, |asked| asked.origin),
                 }
             })
