@@ -9,13 +9,13 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::boot::Stage;
-use crate::cmdline::{IpRequest, NbdRequest, Problem, Request, RootRequest};
+use crate::cmdline::{NbdRequest, Problem, Request, RootRequest};
 use crate::config::{Settings, debian_arch};
 use crate::console::Policy;
 use crate::error::{Error, Result};
 use crate::machine::Identity;
-use crate::net::description::{AddressRequest, Description, HandoverMode, Selector};
-use crate::net::{Addressing, Family, NetworkPlan};
+use crate::net::description::{AddressRequest, Description, HandoverMode};
+use crate::net::{Family, NetworkPlan};
 use crate::overlay::OverlayPlan;
 use crate::root::{NbdExport, RamMode, RootPlan, RootSource};
 
@@ -73,17 +73,13 @@ impl RootWish {
 /// that of the `ip=` for `bootdev=`, or of the first that says it; what no `ip=` says any more stays
 /// as it was typed at first.
 pub fn describe(plan: &mut NetworkPlan, description: Description) {
-    let bootdev = description.bootdev.as_deref().map(Selector::named);
-    let is_bootdev = |request: &&AddressRequest| bootdev.is_some() && request.on == bootdev;
+    let is_bootdev = |request: &&AddressRequest| description.is_of_bootdev(request);
     let all = &description.addresses;
     let requests: Vec<&AddressRequest> =
         all.iter().filter(is_bootdev).chain(all.iter().filter(|one| !is_bootdev(one))).collect();
-    let main = requests.first().copied();
-    plan.addressing =
-        main.map_or(Addressing::Dhcp { request: None }, |main| IpRequest::from(main).addressing);
     // The boot server is behind the link of the root: another link's may be out of reach.
     let may_name_server = |request: &&&AddressRequest| {
-        bootdev.is_none() || request.on.is_none() || is_bootdev(request)
+        description.bootdev.is_none() || request.on.is_none() || is_bootdev(request)
     };
     let server = requests.iter().filter(may_name_server).find_map(|one| one.server.clone());
     plan.boot_server = server.or(plan.boot_server.take());
@@ -144,7 +140,6 @@ impl Plan {
             description: Description::default(),
             root_family,
             handover: request.handover.unwrap_or_default(),
-            addressing: Addressing::Dhcp { request: None },
             boot_server: None,
             hostname: None,
             dns: Vec::new(),
@@ -332,6 +327,7 @@ impl fmt::Display for Plan {
 mod tests {
     use super::*;
     use crate::config::Origin;
+    use crate::net::description::Ipv4Method;
 
     fn plan(line: &str) -> Plan {
         Plan::decide(Request::read(line), &Identity::default())
@@ -427,12 +423,13 @@ mod tests {
     /// An `ip=` that the boot loader fills in yields to settings, but whom it names is still there.
     #[test]
     fn another_description_replaces_what_it_says_and_no_more() {
+        let ipv4 = |plan: &NetworkPlan| Some(plan.description.boot_request()?.ipv4);
         let mut network =
             plan("ip=10.0.0.5:10.0.0.1:10.0.0.254:24:n5 nameserver=10.0.0.53").network;
-        assert!(matches!(network.addressing, Addressing::Static { .. }));
+        assert!(matches!(ipv4(&network), Some(Ipv4Method::Static { .. })));
         let other = Request::read("ip=::::n6:bond0:dhcp bond=bond0:eth0,eth1 nameserver=10.0.0.54");
         describe(&mut network, other.network);
-        assert_eq!(network.addressing, Addressing::Dhcp { request: None });
+        assert_eq!(ipv4(&network), Some(Ipv4Method::Dhcp { request: None }));
         assert_eq!(summary(&network), "10.0.0.1 n6 10.0.0.53,10.0.0.54 -");
     }
 

@@ -14,54 +14,12 @@
 mod kernels;
 mod method;
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::str::FromStr;
+use std::net::Ipv4Addr;
 
 use super::fields;
-use crate::net::Addressing;
 use crate::net::description::{AddressRequest, Ipv4Method, Ipv6Method, Selector, link_name};
 use kernels::with_address;
 use method::{METHODS, Method, method};
-
-/// What the IPv4 of today asks for; `net::description` has all of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IpRequest {
-    pub addressing: Addressing,
-    /// The boot server, as pxelinux's IPAPPEND fills it in; never the peer.
-    pub server: Option<String>,
-    pub hostname: Option<String>,
-    pub device: Option<String>,
-    pub dns: Vec<IpAddr>,
-    pub ntp: Vec<IpAddr>,
-}
-
-impl FromStr for IpRequest {
-    type Err = String;
-
-    fn from_str(value: &str) -> Result<Self, Self::Err> {
-        Ok(Self::from(&address_request(value)?))
-    }
-}
-
-impl From<&AddressRequest> for IpRequest {
-    fn from(request: &AddressRequest) -> Self {
-        let addressing = match request.ipv4 {
-            Ipv4Method::Static { address, prefix, gateway, .. } => {
-                Addressing::Static { address, prefix, gateway }
-            }
-            Ipv4Method::Dhcp { request } => Addressing::Dhcp { request },
-            Ipv4Method::Off => Addressing::Dhcp { request: None },
-        };
-        Self {
-            addressing,
-            server: request.server.clone(),
-            hostname: request.hostname.clone(),
-            device: request.on.as_ref().and_then(Selector::name).map(str::to_owned),
-            dns: request.dns.clone(),
-            ntp: request.ntp.clone(),
-        }
-    }
-}
 
 /// Reads the value of `ip=`.
 pub fn address_request(value: &str) -> Result<AddressRequest, String> {
@@ -175,27 +133,26 @@ fn live_boot(fields: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
     use crate::net::Mac;
     use crate::net::description::Needs;
 
-    fn dhcp(request: Option<[u8; 4]>) -> Addressing {
-        Addressing::Dhcp { request: request.map(Ipv4Addr::from) }
+    fn dhcp(request: Option<[u8; 4]>) -> Ipv4Method {
+        Ipv4Method::Dhcp { request: request.map(Ipv4Addr::from) }
     }
 
-    fn fixed(address: [u8; 4], prefix: u8, gateway: Option<[u8; 4]>) -> Addressing {
-        Addressing::Static { address: address.into(), prefix, gateway: gateway.map(Ipv4Addr::from) }
+    fn fixed(address: [u8; 4], prefix: u8, gateway: Option<[u8; 4]>) -> Ipv4Method {
+        let gateway = gateway.map(Ipv4Addr::from);
+        Ipv4Method::Static { address: address.into(), prefix, gateway, peer: None }
     }
 
     #[test]
     #[rustfmt::skip]
     fn the_kernels_form_is_read_as_ltsp_reads_it() {
-        // value, addressing, server, host, device
+        // value, method of IPv4, server, host, link
         let cases = [
-            ("dhcp", dhcp(None), None, None, None),
-            ("on", dhcp(None), None, None, None),
-            ("off", dhcp(None), None, None, None), // nothing to be static with
-            ("", dhcp(None), None, None, None),
             (":::::eth1:dhcp", dhcp(None), None, None, Some("eth1")),
             // C84
             ("10.0.0.5:10.0.0.1:10.0.0.254:255.255.255.0:n5:eth1:off",
@@ -218,21 +175,13 @@ mod tests {
             ("::::a234567890123456789012345678901234567890123456789012345678901234::dhcp",
                 dhcp(None), None, Some("a234567890123456789012345678901234567890123456789012345678901234"), None),
         ];
-        for (value, addressing, server, host, device) in cases {
-            let got: IpRequest = value.parse().unwrap_or_else(|why| panic!("ip={value}: {why}"));
-            assert_eq!(got.addressing, addressing, "ip={value}");
+        for (value, ipv4, server, host, link) in cases {
+            let got = address_request(value).unwrap_or_else(|why| panic!("ip={value}: {why}"));
+            assert_eq!(got.ipv4, ipv4, "ip={value}");
             assert_eq!(got.server.as_deref(), server, "ip={value}");
             assert_eq!(got.hostname.as_deref(), host, "ip={value}");
-            assert_eq!(got.device.as_deref(), device, "ip={value}");
+            assert_eq!(got.on, link.map(Selector::named), "ip={value}");
         }
-    }
-
-    #[test]
-    fn dns_and_ntp_follow_the_method() {
-        let got: IpRequest =
-            "10.0.0.5:10.0.0.1::24:n:eth0:off:10.0.0.2:0.0.0.0:10.0.0.3".parse().unwrap();
-        assert_eq!(got.dns, vec![IpAddr::from([10, 0, 0, 2])]);
-        assert_eq!(got.ntp, vec![IpAddr::from([10, 0, 0, 3])]);
     }
 
     const MAC: Mac = Mac([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc]);
@@ -262,6 +211,7 @@ mod tests {
             ("all",         asked(true,  Auto, Either)),    // klibc
             ("",            asked(true,  Auto, Either)),    // dracut: dhcp; NetworkManager, kernel: any
             ("none",        asked(true,  Auto, Either)),    // without an address: whatever there is
+            ("off",         asked(true,  Auto, Either)),
             ("dhcp6",       asked(false, Dhcp, Ipv6)),
             ("auto6",       asked(false, Auto, Ipv6)),
             ("either6",     asked(false, Auto, Ipv6)),
@@ -304,6 +254,8 @@ mod tests {
             ("10.0.0.5::10.0.0.1:24::eth0:none:10.0.0.53:[fd00::53]",   dns(&["10.0.0.53", "fd00::53"]), dns(&[]), None, None),
             ("10.0.0.5::10.0.0.1:24::eth0:none::10.0.0.53",             dns(&["10.0.0.53"]), dns(&[]), None, None),
             ("10.0.0.5::10.0.0.1:24::eth0:none:::10.0.0.9",             dns(&[]), dns(&["10.0.0.9"]), None, None),
+            // As the kernel writes what it has not got.
+            ("10.0.0.5:10.0.0.1::24::eth0:off:10.0.0.2:0.0.0.0:10.0.0.3", dns(&["10.0.0.2"]), dns(&["10.0.0.3"]), None, None),
             (":::::eth0:dhcp:1280",                                     dns(&[]), dns(&[]), Some(1280), None),
         ];
         for (value, dns, ntp, mtu, mac) in cases {

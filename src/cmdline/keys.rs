@@ -1,11 +1,10 @@
 //! The one table of keys: the parser, the dry run and the README's table walk it.
 
 use super::network::{self, Pending};
-use super::{IpRequest, Problem, RootRequest, Word, fields, ip, links, root, words};
+use super::{Problem, RootRequest, Word, fields, ip, links, root, words};
 use crate::boot::Stage;
 use crate::config::means_yes;
 use crate::directives::size::Size;
-use crate::net::Mac;
 use crate::net::description::{Description, HandoverMode, link_name};
 use crate::root::RamMode;
 
@@ -16,10 +15,6 @@ pub struct Request {
     pub network: Description,
     /// `landfall.handover=`; none: the settings may say it.
     pub handover: Option<HandoverMode>,
-    /// The first of `network.addresses`, as far as IPv4 goes.
-    pub ip: Option<IpRequest>,
-    /// As in `network`.
-    pub bootif: Option<Mac>,
     pub vendor_class: Option<String>,
     pub root: Option<RootRequest>,
     pub netroot: Option<RootRequest>,
@@ -448,6 +443,7 @@ fn stages(value: &str) -> Result<Vec<Stage>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::Mac;
 
     #[test]
     fn the_seeds_command_line_is_understood() {
@@ -457,7 +453,7 @@ mod tests {
         let request = Request::read(line);
         assert_eq!(request.problems, vec![]);
         assert_eq!(request.root, Some(RootRequest::Device { partition: None }));
-        assert_eq!(request.bootif, Some(Mac([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc])));
+        assert_eq!(request.network.bootif, Some(Mac([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc])));
         assert_eq!(request.boot_image.as_deref(), Some("/ltsp/amd64/vmlinuz-4.15"));
         assert_eq!(request.init.as_deref(), Some("/sbin/init-ltsp"));
     }

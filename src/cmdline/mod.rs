@@ -17,7 +17,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use claim::{NotOurs, claim};
-pub use ip::{IpRequest, address_request};
+pub use ip::address_request;
 use keys::same_key;
 pub use keys::{KEYS, Key, Request, distance};
 pub use links::{bond, bridge, handover, ifname, nameserver, route, vlan};

@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 
 use super::keys::same_key;
-use super::{IpRequest, Problem, Request, Word, fields};
+use super::{Problem, Request, Word, fields};
 use crate::net::description::{About, AddressRequest, Description, Ipv4Method, Ipv6Method, Needs};
 
 /// Words that say nothing by themselves, and where the pieces of the description come from.
@@ -87,8 +87,6 @@ impl Request {
         }
         self.network = std::mem::take(&mut self.network).without(&complaints);
         self.problems.sort_by_key(|problem| problem.at);
-        self.ip = self.network.addresses.first().map(IpRequest::from);
-        self.bootif = self.network.bootif;
     }
 
     /// `ip=ADDRESS netmask=MASK gateway=ADDRESS`
@@ -252,7 +250,6 @@ mod tests {
     fn bootif_may_be_switched_off_and_may_be_named() {
         let mac = crate::net::Mac([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc]);
         let line = "rd.bootif=0 BOOTIF=01-52-54-00-aa-bb-cc";
-        assert_eq!(Request::read(line).bootif, None);
         assert_eq!(Request::read(line).network.bootif, None);
         let network = understood("ip=BOOTIF:dhcp bond=b:eth7 ip=b:dhcp BOOTIF=52-54-00-aa-bb-cc");
         assert_eq!(network.addresses[0].on, Some(Selector::Mac(mac)));
@@ -273,7 +270,6 @@ mod tests {
         assert!(request.network.ignore_peer_dns);
         let devices: Vec<_> = request.network.addresses.iter().map(|a| a.on.clone()).collect();
         assert_eq!(devices, ["eth0", "eth1"].map(|name| Some(Selector::Name(name.into()))));
-        assert_eq!(request.ip.and_then(|ip| ip.device).as_deref(), Some("eth0"));
     }
 
     /// A value that is used as it stands in the line is asked of DHCP no more.

@@ -157,6 +157,7 @@ mod tests {
             "eth0",
             "2",
             mac,
+            crate::net::kernel::Origin::Dhcp,
             &plan.network,
             &crate::net::Leases::of_ipv4(lease),
         );

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::bond::BondOptions;
+use super::kernel::Origin;
 use super::{HardwareAddress, Mac};
 
 mod consistency;
@@ -316,11 +317,22 @@ impl Description {
     /// The `ip=` of the link that the root is behind, as far as words tell: where there are several
     /// and no `bootdev=`, the boot finds out.
     pub fn boot_request(&self) -> Option<&AddressRequest> {
-        let is_named = |request: &&AddressRequest| {
-            let name = request.on.as_ref().and_then(Selector::name);
-            name.is_some() && name == self.bootdev.as_deref()
-        };
-        self.addresses.iter().find(is_named).or(self.addresses.first())
+        let mut all = self.addresses.iter();
+        all.find(|request| self.is_of_bootdev(request)).or(self.addresses.first())
+    }
+
+    /// Whether it is for the link of `bootdev=`.
+    pub fn is_of_bootdev(&self, request: &AddressRequest) -> bool {
+        let bootdev = self.bootdev.as_deref().map(Selector::named);
+        bootdev.is_some() && request.on == bootdev
+    }
+
+    /// Where the IPv4 address of [`Self::boot_request`] will be from.
+    pub fn origin(&self) -> Origin {
+        match self.boot_request().map(|request| request.ipv4) {
+            Some(Ipv4Method::Static { .. }) => Origin::CommandLine,
+            Some(Ipv4Method::Dhcp { .. } | Ipv4Method::Off) | None => Origin::Dhcp,
+        }
     }
 
     /// Puts the port of `BOOTIF=` where its name stands for it.

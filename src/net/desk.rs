@@ -3,6 +3,7 @@
 //! Before the choice it runs whatever may bring an address; after it, it keeps the links that are in
 //! use as they were promised, and lets nothing that was given go until there is something better.
 
+mod again;
 mod ask;
 mod hear;
 mod settle;

@@ -65,7 +65,7 @@ pub use keep::{Left, Renewer, Renewers, RunFile, Wishes};
 pub use lease::{Lease, LeaseFile, Leases, Route};
 pub use lease6::Lease6;
 pub use mac::{HardwareAddress, Mac};
-pub use plan::{Addressing, NetworkPlan};
+pub use plan::NetworkPlan;
 pub use port::Family;
 
 use crate::directives::View;
@@ -87,7 +87,7 @@ const PATIENCE_WITH_SETTINGS: Duration = Duration::from_secs(75);
 pub struct Network {
     boot: Configured,
     leases: Leases,
-    /// Of a link that stays as it was found: static.
+    /// What was typed for this link comes first in it.
     plan: NetworkPlan,
     worker: Worker,
     /// Who goes on with the leases, once that has been arranged.
@@ -110,13 +110,6 @@ fn bring_up_within(plan: &NetworkPlan, patience: Option<Duration>) -> Result<Net
         plan.dns = joined(&request.dns, &plan.dns);
         plan.ntp = joined(&request.ntp, &plan.ntp);
     }
-    plan.addressing = match (&boot.ipv4, boot.origin) {
-        (Some(lease), Origin::Host | Origin::CommandLine) => {
-            let Lease { address, prefix, .. } = *lease;
-            Addressing::Static { address, prefix, gateway: lease.gateway() }
-        }
-        (None, _) | (_, Origin::Dhcp) => Addressing::Dhcp { request: None },
-    };
     let leases = Leases { ipv4: boot.ipv4.clone(), ipv6: boot.ipv6.clone() };
     let network = Network { boot, leases, plan, worker, renewers: OnceLock::new() };
     log::info!(target: "network", "{}", network.summary());
@@ -173,10 +166,6 @@ impl Network {
         &self.leases
     }
 
-    pub fn is_dhcp(&self) -> bool {
-        matches!(self.plan.addressing, Addressing::Dhcp { .. })
-    }
-
     /// Whom to ask for everything that nobody has placed elsewhere, name or address: `ip=`, option
     /// 66, `siaddr`, `sname`, and at last the DHCP server itself.
     pub fn boot_server(&self) -> Option<String> {
@@ -229,7 +218,7 @@ impl Network {
         // A number, because the running system may give the link another name.
         let index = keep::index(self.link()).map(|index| index.to_string());
         let scope = index.as_deref().unwrap_or(self.link());
-        variables(self.link(), scope, self.mac(), &self.plan, &self.leases)
+        variables(self.link(), scope, self.mac(), self.boot.origin, &self.plan, &self.leases)
     }
 
     /// Lets the addresses outlive their leases, of a family whose leases nobody renews. Whoever
@@ -313,16 +302,16 @@ impl Network {
 }
 
 /// What [`Network::leave_to`] would leave to a root that looks like `view`, with a lease that was
-/// read, not fetched.
+/// read, not fetched. `origin`: of its IPv4 address.
 pub fn left_files(
     link: &str,
     mac: Mac,
+    origin: Origin,
     plan: &NetworkPlan,
     leases: &Leases,
     wishes: Wishes<'_>,
     view: &dyn View,
 ) -> Left {
-    let typed = matches!(plan.addressing, Addressing::Static { .. });
     let description = &plan.description;
     let request = description.boot_request().cloned().unwrap_or_else(AddressRequest::any);
     let is_over_it = |route: &&RouteRequest| route.on.as_deref().is_none_or(|on| on == link);
@@ -336,7 +325,7 @@ pub fn left_files(
         mtu: leases.ipv4.as_ref().and_then(|lease| lease.mtu).map(u32::from),
         request: Some(request),
         ipv4: leases.ipv4.clone(),
-        origin: if typed { Origin::CommandLine } else { Origin::Dhcp },
+        origin,
         ipv6: leases.ipv6.clone(),
         routes,
         boots: true,
@@ -374,11 +363,12 @@ fn scoped(address: IpAddr, link: &str) -> Literal {
 }
 
 /// [`Network::variables`] of leases that were read, not fetched. `scope` is the link's name or number,
-/// for addresses that mean nothing without.
+/// for addresses that mean nothing without; `origin` is that of the IPv4 address.
 pub fn variables(
     link: &str,
     scope: &str,
     mac: Mac,
+    origin: Origin,
     plan: &NetworkPlan,
     leases: &Leases,
 ) -> Vec<(String, String)> {
@@ -394,7 +384,7 @@ pub fn variables(
     let search = leases.search().join(" ");
     let hostname = plan.hostname.as_deref().or(leases.hostname());
     let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
-    let is_dhcp = matches!(plan.addressing, Addressing::Dhcp { .. });
+    let is_dhcp = origin == Origin::Dhcp;
     // klibc's word for "by hand", which cloud-init checks.
     let proto = if is_dhcp { "dhcp" } else { "none" };
     let ipv4 = leases.ipv4.as_ref();
@@ -494,10 +484,11 @@ mod tests {
             IPV4NETMASK=255.255.252.0 IPV4DNS0=10.0.0.9 IPV4DNS1=10.0.0.1 \
             DNS_SERVER=10.0.0.9 10.0.0.1 10.0.0.2 HOSTNAME=n9 SEARCH_DOMAIN=a.org b.org \
             DOMAINSEARCH=a.org b.org DHCPLEASETIME=600 LTSP_CLIENT_MAC=52:54:00:AA:BB:CC";
-        let shown: Vec<_> = variables("eth0", "2", NODE, &plan, &Leases::of_ipv4(lease))
-            .into_iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
+        let shown: Vec<_> =
+            variables("eth0", "2", NODE, Origin::Dhcp, &plan, &Leases::of_ipv4(lease))
+                .into_iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
         assert_eq!(shown.join(" "), expected);
     }
 }

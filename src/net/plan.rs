@@ -1,6 +1,6 @@
 //! What the command line asks of the network, as `cmdline/` reads it and `net` carries it out.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use super::description::{Description, HandoverMode};
 use super::port::Family;
@@ -13,7 +13,6 @@ pub struct NetworkPlan {
     /// The family of the root's server, where that is an address.
     pub root_family: Option<Family>,
     pub handover: HandoverMode,
-    pub addressing: Addressing,
     /// Second field of `ip=`, name or address: overrides whatever boot server DHCP names.
     pub boot_server: Option<String>,
     /// Sent to the DHCP server as option 12, and stronger than the name it answers with.
@@ -29,19 +28,6 @@ pub struct NetworkPlan {
     pub root_from_dhcp: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Addressing {
-    /// `request`: option 50, an address that `ip=` already names (C85).
-    Dhcp {
-        request: Option<Ipv4Addr>,
-    },
-    Static {
-        address: Ipv4Addr,
-        prefix: u8,
-        gateway: Option<Ipv4Addr>,
-    },
-}
-
 #[cfg(test)]
 pub mod tests {
     use super::*;
@@ -52,7 +38,6 @@ pub mod tests {
             description: Description::default(),
             root_family: None,
             handover: HandoverMode::Dhcp,
-            addressing: Addressing::Dhcp { request: None },
             boot_server: None,
             hostname: None,
             dns: Vec::new(),

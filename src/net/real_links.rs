@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::keep;
+use super::kernel::Origin;
 use super::plan::tests::plan;
 use super::{Lease, Network, NetworkPlan, bring_up};
 
@@ -362,7 +363,11 @@ fn an_address_that_is_there_is_kept_and_its_lease_is_got() {
         let _other = lab.dnsmasq("s1", &[OTHER_POOL, "--dhcp-boot=/pxelinux.0"]);
         configured_before_us("10.5.0.77");
         let network = dhcp();
-        assert_eq!((network.link(), network.is_dhcp()), ("eth0", true), "no second identity");
+        assert_eq!(
+            (network.link(), network.boot.origin),
+            ("eth0", Origin::Dhcp),
+            "no second identity"
+        );
         let shown = addresses("eth0");
         assert_eq!(shown.len(), 1, "{shown:?}");
         assert!(shown[0].0 == "10.5.0.77/24" && shown[0].1 <= 150, "{shown:?}");
@@ -392,7 +397,7 @@ fn an_address_that_is_there_is_enough_when_nobody_answers() {
         configured_before_us("10.5.0.77");
         let before = routes();
         let network = dhcp();
-        assert_eq!((network.link(), network.is_dhcp()), ("eth0", false));
+        assert_eq!((network.link(), network.boot.origin), ("eth0", Origin::Host));
         assert_eq!(lease_of(&network).gateway(), Some([10, 5, 0, 1].into()));
         network.make_permanent().unwrap();
         network.stop();

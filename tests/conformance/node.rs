@@ -13,7 +13,8 @@ use landfall::config::{self, Evaluation, Identity, Location, Origin};
 use landfall::directives::{self, Facts, Foreseen, Kind, Tree};
 use landfall::fetch::Url;
 use landfall::machine;
-use landfall::net::{self, Addressing, Lease, Leases, Mac};
+use landfall::net::description::Ipv4Method;
+use landfall::net::{self, Lease, Leases, Mac};
 use landfall::plan::{Plan, RootOffer};
 use landfall::root::{RamMode, RootSource};
 use landfall_tests::workshop::workspace;
@@ -66,8 +67,9 @@ impl Node {
         let plan = Plan::decide(Request::read(&case.cmdline), &machine::Identity::default());
         let lease = lease(case);
         let mac: Mac = case.mac.as_deref().unwrap_or("52:54:00:aa:bb:cc").parse().expect("a MAC");
-        let variables =
-            net::variables("eth0", "2", mac, &plan.network, &Leases::of_ipv4(lease.clone()));
+        let origin = plan.network.description.origin();
+        let leases = Leases::of_ipv4(lease.clone());
+        let variables = net::variables("eth0", "2", mac, origin, &plan.network, &leases);
         let named = |wanted: &str| {
             variables.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone())
         };
@@ -86,7 +88,7 @@ impl Node {
         let facts = Facts {
             server: boot_server.clone(),
             device: Some("eth0".to_owned()),
-            leases: Leases::of_ipv4(lease.clone()),
+            leases,
             mac: Some(mac),
             uuid: None,
             memory_kib: case.memory_mib.unwrap_or(64 << 10) << 10,
@@ -203,13 +205,14 @@ impl Node {
             let port = named.map(ToString::to_string);
             let port = port.or(described.bootif.map(|mac| mac.to_string()));
             faults.compare("port", &port, &wanted.port);
-            let addressing = match network.addressing {
-                Addressing::Dhcp { request: None } => "dhcp".to_owned(),
-                Addressing::Dhcp { request: Some(address) } => format!("dhcp {address}"),
-                Addressing::Static { address, prefix, gateway } => {
+            let addressing = match described.boot_request().map(|request| request.ipv4) {
+                Some(Ipv4Method::Static { address, prefix, gateway, .. }) => {
                     let gateway = gateway.map(|gateway| format!(" {gateway}"));
                     format!("{address}/{prefix}{}", gateway.unwrap_or_default())
                 }
+                Some(Ipv4Method::Dhcp { request: Some(address) }) => format!("dhcp {address}"),
+                Some(Ipv4Method::Dhcp { request: None }) | None => "dhcp".to_owned(),
+                Some(Ipv4Method::Off) => "off".to_owned(),
             };
             if let Some(wanted) = &wanted.addressing {
                 faults.compare("addressing", &addressing, wanted);

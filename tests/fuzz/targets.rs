@@ -164,7 +164,9 @@ pub fn cmdline(data: &[u8]) {
         filename: filename.map(str::to_owned),
         ..Lease::of_address([10, 0, 0, 5].into(), 24)
     };
-    let variables = net::variables("eth0", "2", MAC, &plan.network, &Leases::of_ipv4(lease));
+    let origin = plan.network.description.origin();
+    let leases = Leases::of_ipv4(lease);
+    let variables = net::variables("eth0", "2", MAC, origin, &plan.network, &leases);
     let base = config::base(&plan, variables, boot_server.map(str::to_owned));
     let mut settings = Settings::default();
     for (name, value, origin) in base {
@@ -192,7 +194,7 @@ pub fn cmdline(data: &[u8]) {
         assert!(shown.parse::<Url>().is_ok(), "{shown:?} is no address");
     }
     for value in [line, root_path.unwrap_or_default()] {
-        let _ = (cmdline::nbdroot(value), value.parse::<cmdline::IpRequest>());
+        let _ = (cmdline::nbdroot(value), cmdline::address_request(value));
         let _ = Mac::from_bootif(value);
     }
 }

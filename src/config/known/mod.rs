@@ -238,7 +238,7 @@ mod tests {
     use crate::cmdline::Request;
     use crate::config::base;
     use crate::machine::Identity;
-    use crate::net::variables;
+    use crate::net::{kernel, variables};
     use crate::plan::Plan;
 
     #[test]
@@ -267,7 +267,8 @@ mod tests {
         }));
         let mac = "52:54:00:aa:bb:cc".parse().unwrap();
         let plan = Plan::decide(Request::read("root=nbd:10.0.0.1:x"), &Identity::default());
-        let variables = variables("eth0", "2", mac, &plan.network, &lease.unwrap());
+        let variables =
+            variables("eth0", "2", mac, kernel::Origin::Dhcp, &plan.network, &lease.unwrap());
         let base = base(&plan, variables, Some("10.0.0.1".to_owned()));
         let names: Vec<_> = base.iter().map(|(name, ..)| name.as_str()).collect();
         for known in KNOWN.iter().filter(|known| known.standing == Standing::Given) {

@@ -22,8 +22,8 @@ use crate::desk::image::Image;
 use crate::directives::{Facts, Foreseen, environment, foresee, wishes};
 use crate::error::Cause;
 use crate::handover::{INITS, choose_init};
-use crate::net::description::{Description, HandoverMode};
-use crate::net::{Addressing, Left, NetworkPlan, left_files};
+use crate::net::description::{Description, HandoverMode, Ipv4Method};
+use crate::net::{Left, NetworkPlan, kernel, left_files};
 use crate::root::{self, RamMode, RootPlan, RootSource};
 
 /// Decides everything. `copy_of_file`: /etc/lts.conf is among the files, as a node writes it.
@@ -212,7 +212,8 @@ fn left(situation: &Situation, later: &Later, settings: &Settings, image: &Image
         return Left::default();
     };
     let wishes = wishes(settings, situation.memory_or_enough_kib());
-    let mut left = left_files(&later.link, mac, &later.plan, leases, wishes, image);
+    let origin = situation.address_from;
+    let mut left = left_files(&later.link, mac, origin, &later.plan, leases, wishes, image);
     if later.has_other_links {
         // The rest is made of what only the node knows.
         left.run.retain(|file| is_of_lease(&file.path));
@@ -244,12 +245,14 @@ fn network(situation: &Situation, later: &Later, boot_server: Option<String>) ->
         let then = then.iter().filter(|address| !first.contains(address));
         first.iter().chain(then).map(ToString::to_string).collect()
     };
-    let requested = match plan.addressing {
-        Addressing::Dhcp { request } => request.map(|address| address.to_string()),
-        Addressing::Static { .. } => None,
+    let is_of_dhcp = situation.address_from == kernel::Origin::Dhcp;
+    let requested = match plan.description.boot_request().map(|request| request.ipv4) {
+        Some(Ipv4Method::Dhcp { request: Some(address) }) if is_of_dhcp => {
+            Some(address.to_string())
+        }
+        _ => None,
     };
-    let is_static = matches!(plan.addressing, Addressing::Static { .. })
-        || (leases.ipv4.is_none() && situation.is_typed());
+    let is_static = !is_of_dhcp || (leases.ipv4.is_none() && situation.is_typed());
     let address = leases.network_address();
     let ipv4 = leases.ipv4.as_ref();
     let ipv6 = leases.ipv6.as_ref();

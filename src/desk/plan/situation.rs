@@ -9,7 +9,8 @@ use crate::cmdline::Request;
 use crate::config::{Identity, Location, Origin, Placeholders, base};
 use crate::machine;
 use crate::net::description::{AddressRequest, Description, HandoverMode, Ipv4Method, Ipv6Method};
-use crate::net::{Addressing, Lease, Lease6, LeaseFile, Leases, Mac, boot_server, variables};
+use crate::net::kernel;
+use crate::net::{Lease, Lease6, LeaseFile, Leases, Mac, boot_server, variables};
 use crate::plan::{Plan, RootOffer};
 
 /// The first Ethernet port of a kernel that nobody tells to rename them; ours does not.
@@ -25,6 +26,8 @@ pub struct Situation {
     pub node: Node,
     /// Also where nothing is known of them; see [`Situation::known_leases`].
     leases: Leases,
+    /// Of the IPv4 address.
+    pub address_from: kernel::Origin,
     has_address: bool,
     /// Nothing is left for DHCP or a router to say.
     is_complete: bool,
@@ -78,7 +81,7 @@ impl Situation {
         let identity = machine::Identity { uuid: node.uuid, serial: None };
         let request = Request::read(&site.command_line);
         let handover = request.handover;
-        let mut plan = Plan::decide(request, &identity);
+        let plan = Plan::decide(request, &identity);
         let mut unknown = Vec::new();
         if let Some(file) = &file {
             match node.mac.replace(file.mac) {
@@ -92,14 +95,10 @@ impl Situation {
         contradiction(&node, site, &typed)?;
         let was_typed = file.as_ref().is_some_and(|file| !file.dhcp);
         // `ip=` is not part of the lease's file, only what it came to.
-        if let (Some(file), true) = (&file, was_typed)
-            && let Some(lease) = &file.leases.ipv4
-            && matches!(plan.network.addressing, Addressing::Dhcp { .. })
-        {
-            let Lease { address, prefix, .. } = *lease;
-            plan.network.addressing =
-                Addressing::Static { address, prefix, gateway: lease.gateway() };
-        }
+        let address_from = match &file {
+            Some(file) if was_typed && file.leases.ipv4.is_some() => kernel::Origin::CommandLine,
+            _ => plan.network.description.origin(),
+        };
         let (mut leases, has_address, is_complete) = match &file {
             Some(file) if file.leases.address().is_some() => (file.leases.clone(), true, true),
             _ if typed.is_all => (Leases::default(), true, true),
@@ -141,6 +140,7 @@ impl Situation {
             handover,
             node,
             leases,
+            address_from,
             has_address,
             is_complete,
             link,
@@ -204,7 +204,8 @@ impl Situation {
     /// What a file can refer to, with what is not known left out.
     pub fn base(&self) -> Vec<(String, String, Origin)> {
         let mac = self.node.mac.unwrap_or(Mac([0; 6]));
-        let mut known = variables(&self.link, &self.link, mac, &self.plan.network, &self.leases);
+        let Self { link, address_from, leases, .. } = self;
+        let mut known = variables(link, link, mac, *address_from, &self.plan.network, leases);
         known.retain(|(name, _)| match name.as_str() {
             "IPV4ADDR" | "IPV4BROADCAST" | "IPV4NETMASK" => self.has_address,
             "LTSP_CLIENT_MAC" => self.node.mac.is_some(),
@@ -387,7 +388,7 @@ mod tests {
         let typed = LeaseFile { dhcp: false, ..file };
         let situation = Situation::of(Node::default(), Some(typed), &site).unwrap();
         assert_eq!(situation.boot_server().as_deref(), Some("10.0.0.1"));
-        assert!(matches!(situation.plan.network.addressing, Addressing::Static { .. }));
+        assert_eq!(situation.address_from, kernel::Origin::CommandLine);
         assert_eq!(value(&situation, "PROTO").as_deref(), Some("none"));
         assert_eq!(value(&situation, "IPV4GATEWAY").as_deref(), Some("10.0.0.254"));
     }
@@ -412,6 +413,16 @@ mod tests {
             assert_eq!(situation.offer(None).root_path, Some("nbd://[2001:db8::2]/focal"));
             assert_eq!(value(&situation, "IPV4ADDR"), None, "dhcp: {dhcp}");
             assert_eq!(value(&situation, "IPV6ADDR").as_deref(), Some("2001:db8::7"));
+        }
+    }
+
+    #[test]
+    fn the_address_is_that_of_bootdev_however_it_is_named() {
+        for name in ["eth1", "enx525400aabbcc"] {
+            let line = format!("ip=eth0:dhcp ip=10.0.0.5:::24::{name}:none bootdev={name}");
+            let situation = situation(&Node::default(), &line, None).unwrap();
+            assert!(situation.is_typed(), "{line}");
+            assert_eq!(situation.address_from, kernel::Origin::CommandLine, "{line}");
         }
     }
 

@@ -5,15 +5,13 @@
 use super::RunFile;
 use super::share::Share;
 use crate::directives::assignment;
-use crate::net::kernel::Origin;
-use crate::net::{Addressing, Lease, Lease6, Leases, NetworkPlan, scoped, variables};
+use crate::net::{Lease6, Leases, NetworkPlan, scoped, variables};
 
 pub fn files(share: &Share<'_>, plan: &NetworkPlan) -> Vec<RunFile> {
     let link = share.link;
     let of_ipv4 = link.ipv4.as_ref().map(|lease| {
-        let plan = NetworkPlan { addressing: addressing(share, lease), ..plan.clone() };
-        let variables =
-            variables(&link.name, &link.name, link.mac, &plan, &Leases::of_ipv4(lease.clone()));
+        let leases = Leases::of_ipv4(lease.clone());
+        let variables = variables(&link.name, &link.name, link.mac, link.origin, plan, &leases);
         RunFile::open(format!("net-{}.conf", link.name), text(&variables))
     });
     let of_ipv6 = link.ipv6.as_ref().and_then(|lease| {
@@ -21,18 +19,6 @@ pub fn files(share: &Share<'_>, plan: &NetworkPlan) -> Vec<RunFile> {
         Some(RunFile::open(format!("net6-{}.conf", link.name), text(&variables)))
     });
     [of_ipv4, of_ipv6].into_iter().flatten().collect()
-}
-
-/// How this link has got its address, whatever the plan says of the others.
-fn addressing(share: &Share<'_>, lease: &Lease) -> Addressing {
-    match share.link.origin {
-        Origin::Dhcp => Addressing::Dhcp { request: None },
-        Origin::CommandLine | Origin::Host => Addressing::Static {
-            address: lease.address,
-            prefix: lease.prefix,
-            gateway: lease.gateway(),
-        },
-    }
 }
 
 fn variables6(link: &str, lease: &Lease6) -> Option<Vec<(String, String)>> {
