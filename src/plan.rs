@@ -147,6 +147,7 @@ impl Plan {
             vendor_class: request.vendor_class.unwrap_or_else(|| "landfall".to_owned()),
             uuid: identity.uuid,
             root_from_dhcp: false,
+            has_usual_root: wish.device,
         };
         describe(&mut network, request.network);
         network.root_from_dhcp = wish.comes_from_dhcp(network.boot_server.is_some());

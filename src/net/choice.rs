@@ -30,6 +30,8 @@ pub enum Worth {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wants {
     pub root: bool,
+    /// A boot without a word on the root is possible all the same.
+    pub has_usual_root: bool,
     /// In which the server of the root is reached, where its address is written out: the other
     /// family alone would be of no use.
     pub family: Option<Family>,
@@ -42,6 +44,7 @@ impl Wants {
         let seconds = plan.description.one_family_after;
         Self {
             root: plan.root_from_dhcp,
+            has_usual_root: plan.has_usual_root,
             family: plan.root_family,
             both_families: seconds.map(|seconds| Duration::from_secs(seconds.into())),
         }
@@ -78,6 +81,11 @@ impl Wants {
             (false, _) => Worth::NamesServer,
         };
         self.worth6(lease) >= best
+    }
+
+    /// With a lease of this worth the boot would end.
+    pub fn cannot_do_with(self, worth: Worth) -> bool {
+        self.root && !self.has_usual_root && worth < Worth::NamesRoot
     }
 
     /// The root has to come from a lease, and this one does not say it.
@@ -209,7 +217,9 @@ mod tests {
             ("the root that is needed",         true,  &root,   Worth::NamesRoot,   true),
         ];
         for (case, needs_root, lease, worth, met) in cases {
-            let wants = Wants { root: needs_root, family: None, both_families: None };
+            let wants = Wants { root: needs_root, has_usual_root: false, family: None, both_families: None };
+            assert_eq!(wants.cannot_do_with(worth), needs_root && worth != Worth::NamesRoot, "{case}");
+            assert!(!Wants { has_usual_root: true, ..wants }.cannot_do_with(worth), "{case}");
             assert_eq!((wants.worth(lease), wants.are_met_by(lease)), (worth, met), "{case}");
         }
     }

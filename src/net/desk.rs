@@ -18,15 +18,15 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::adopt::{self, Found};
-use super::apply::Lifetime;
+use super::apply::{self, Lifetime, Told};
 use super::choice::{self, Verdict, Wants};
 use super::configured::Configured;
 use super::description::AddressRequest;
-use super::kernel::{Change, Kernel, Link, Shape};
+use super::kernel::{Change, Kernel, Kind, Link, Origin, Shape};
 use super::port::{Family, Port};
 use super::ra::Haste;
 use super::worker::Event;
-use super::{Lease, Mac, NetworkPlan, link};
+use super::{Lease, NetworkPlan, link};
 use crate::console;
 use crate::error::Result;
 use crate::machine::modules::unclaimed_network;
@@ -49,14 +49,20 @@ struct Attempt {
 /// The link that the machine has booted from, after it has vanished.
 #[derive(Debug)]
 struct Lost {
-    mac: Mac,
+    link: Link,
     family: Family,
     lease: Option<Lease>,
 }
 
 impl Lost {
+    /// A card is known by its address, whatever it is called now, and what is made by its name.
     fn is(&self, link: &Link) -> bool {
-        link.permanent_mac.unwrap_or(link.mac) == self.mac
+        let mac = |link: &Link| link.permanent_mac.unwrap_or(link.mac);
+        link.kind == self.link.kind
+            && match link.kind {
+                Kind::Port => mac(link) == mac(&self.link),
+                _ => link.name == self.link.name,
+            }
     }
 }
 
@@ -130,8 +136,8 @@ impl Desk {
     async fn list(&mut self) -> Result<()> {
         let links = self.kernel.links().await?;
         let is_there = |index: &u32| links.iter().any(|link| link.index == *index);
-        self.links.retain(|index, _| is_there(index));
-        self.ports.retain(|index, _| is_there(index));
+        let gone: Vec<u32> = self.links.keys().copied().filter(|index| !is_there(index)).collect();
+        gone.into_iter().for_each(|index| self.is_gone(index));
         for link in &links {
             if link.shape == Shape::Loopback && !link.is_up {
                 self.kernel.set_up(link).await?;
@@ -224,25 +230,81 @@ impl Desk {
                 let _ = reply.try_send(self.make_permanent(renewers).await);
             }
             Event::Undo => {
-                for name in std::mem::take(&mut self.made).into_iter().rev() {
-                    let Some(link) = self.links.values().find(|link| link.name == name) else {
-                        continue;
-                    };
-                    let gone = self.kernel.remove(link).await;
-                    gone.unwrap_or_else(|error| log::warn!(target: "network", "{error}"));
-                }
+                self.undo().await;
                 return Ok(false);
             }
             Event::Stop => {
-                for (index, haste) in std::mem::take(&mut self.hastes) {
-                    if let Some(link) = self.links.get(&index) {
-                        haste.end(Path::new(IPV6), &link.name);
-                    }
-                }
+                self.end_hastes();
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    fn end_hastes(&mut self) {
+        for (index, haste) in std::mem::take(&mut self.hastes) {
+            if let Some(link) = self.links.get(&index) {
+                haste.end(Path::new(IPV6), &link.name);
+            }
+        }
+    }
+
+    /// Takes back what was made of the links, as far as others could be kept from booting by it: links
+    /// that were made, and addresses. What was found has its address again.
+    pub async fn undo(&mut self) {
+        self.end_hastes();
+        for port in std::mem::take(&mut self.ports).into_values() {
+            // What a client of it does from now on is nobody's business.
+            let (link, is_found) = (&port.link, self.found.contains_key(&port.link.index));
+            if let Some((lease, _)) = port.ipv4.applied.as_ref().filter(|_| !is_found) {
+                let gone = self.kernel.remove_address(link, lease.address, lease.prefix).await;
+                gone.unwrap_or_else(|error| log::debug!(target: "network", "{error}"));
+            }
+            for given in port.ipv6.given.iter().flat_map(|given| &given.addresses) {
+                let gone = self.kernel.remove_address6(link, given.address, given.prefix).await;
+                gone.unwrap_or_else(|error| log::debug!(target: "network", "{error}"));
+            }
+            if !port.was_up
+                && let Err(error) = self.kernel.set_down(link).await
+            {
+                log::debug!(target: "network", "{error}");
+            }
+        }
+        // What is on top was made last.
+        for name in std::mem::take(&mut self.made).into_iter().rev() {
+            let Some(link) = self.links.values().find(|link| link.name == name) else { continue };
+            let gone = self.kernel.remove(link).await;
+            gone.unwrap_or_else(|error| log::warn!(target: "network", "{error}"));
+        }
+        for (index, Found { lease, .. }) in &self.found {
+            let Some(link) = self.links.get(index) else { continue };
+            let told = Told { lease, boots: true };
+            let outcome = match self.kernel.set_up(link).await {
+                Ok(()) => {
+                    apply::ipv4(&self.kernel, link, None, told, Origin::Dhcp, Lifetime::OfLease)
+                        .await
+                }
+                error => error,
+            };
+            outcome.unwrap_or_else(|error| log::warn!(target: "network", "{error}"));
+        }
+    }
+
+    /// A link is not there any more.
+    fn is_gone(&mut self, index: u32) {
+        self.links.remove(&index);
+        self.hastes.remove(&index);
+        self.found.remove(&index);
+        self.known.remove(&index);
+        self.settling.take_if(|settling| *settling == index);
+        let Some(port) = self.ports.remove(&index) else { return };
+        if port.is_ours {
+            log::warn!(target: "network", "{} is gone", port.link.name);
+        }
+        if let Some((_, family)) = self.boot.take_if(|(boot, _)| *boot == index) {
+            let lease = port.ipv4.applied.map(|(lease, _)| lease);
+            self.lost = Some(Lost { link: port.link, family, lease });
+        }
     }
 
     fn survey(&self) -> String {
@@ -265,20 +327,7 @@ impl Desk {
                 self.shape().await;
                 self.link_changed(link).await;
             }
-            Change::Gone(index) => {
-                self.links.remove(&index);
-                self.hastes.remove(&index);
-                self.found.remove(&index);
-                let Some(port) = self.ports.remove(&index) else { return Ok(()) };
-                if port.is_ours {
-                    log::warn!(target: "network", "{} is gone", port.link.name);
-                }
-                if let Some((_, family)) = self.boot.take_if(|(boot, _)| *boot == index) {
-                    let mac = port.link.permanent_mac.unwrap_or(port.link.mac);
-                    let lease = port.ipv4.applied.map(|(lease, _)| lease);
-                    self.lost = Some(Lost { mac, family, lease });
-                }
-            }
+            Change::Gone(index) => self.is_gone(index),
             Change::Address(known) => self.address_changed(known),
             Change::AddressGone(index, address) => {
                 if let Some(port) = self.ports.get_mut(&index) {

@@ -128,22 +128,23 @@ impl Network {
 
     /// The network of this plan in place of the one that there is. A link that stays keeps its
     /// address; one that becomes a part of another gives it to that, by the same lease. When the new
-    /// one brings no address in a minute, the old one it is again, with a warning: a mistake in a
+    /// one brings no address in time, the old one it is again, with a warning: a mistake in a
     /// configuration must not keep a thousand machines from reading its correction.
     ///
     /// # Errors
     /// As [`bring_up`].
     pub fn rebuilt(self, plan: &NetworkPlan) -> Result<Self> {
         log::info!(target: "network", "the configuration describes other links (NET_*)");
-        let (before, old) = (self.leases.clone(), self.plan.clone());
+        let (before, mut old) = (self.leases.clone(), self.plan.clone());
         let mut plan = plan.clone();
         // What is made of the port that has booted has its address, and with it the lease.
         let booted = self.boot.permanent_mac.unwrap_or(self.boot.mac);
         plan.description.bootif = plan.description.bootif.or(Some(booted));
+        old.description.bootif = old.description.bootif.or(Some(booted));
         self.stop();
         let mut network = match bring_up_within(&plan, Some(PATIENCE_WITH_SETTINGS)) {
             Err(error) => {
-                log::warn!(target: "network", "NET_*: {error}; the links stay as they were");
+                log::warn!(target: "network", "NET_*: {error}; the network is again what it was");
                 bring_up(&old)?
             }
             Ok(network) => network,

@@ -26,6 +26,8 @@ pub struct NetworkPlan {
     pub uuid: Option<[u8; 16]>,
     /// The root still has to come from a lease, so a lease that names one beats an earlier one.
     pub root_from_dhcp: bool,
+    /// Where no lease says so, LTSP's usual export of whoever gave the lease will do.
+    pub has_usual_root: bool,
 }
 
 #[cfg(test)]
@@ -45,6 +47,7 @@ pub mod tests {
             vendor_class: "landfall".into(),
             uuid: None,
             root_from_dhcp: false,
+            has_usual_root: false,
         }
     }
 }

@@ -130,6 +130,14 @@ impl Port {
         }
     }
 
+    /// Whether an address may come on it that is not there yet.
+    pub fn may_still_come(&self, wants: Wants) -> bool {
+        let asks = self.request.ipv4 != Ipv4Method::Off || self.request.ipv6 != Ipv6Method::Off;
+        let is_leased =
+            |(_, standing): &(Family, Standing)| matches!(standing, Standing::Leased { .. });
+        asks && !self.standings(wants).iter().any(is_leased)
+    }
+
     /// For the operator.
     pub fn progress(&self, wants: Wants) -> Progress {
         let Some(since) = self.since else { return Progress::NoCarrier };

@@ -137,6 +137,15 @@ pub fn is_meant(wanted: &Description, name: &str, link: &Link) -> bool {
     View { wanted, links: &[], learned: &BTreeMap::new() }.is(&selector, link)
 }
 
+/// Whether something that was described is made of this link.
+pub fn is_part(wanted: &Description, link: &Link) -> bool {
+    let view = View { wanted, links: &[], learned: &BTreeMap::new() };
+    let members = wanted.bonds.iter().flat_map(|bond| &bond.members);
+    let ports = wanted.bridges.iter().flat_map(|bridge| &bridge.ports);
+    let below = wanted.vlans.iter().map(|vlan| &vlan.over);
+    members.chain(ports).chain(below).any(|part| view.is(part, link))
+}
+
 struct View<'a> {
     wanted: &'a Description,
     links: &'a [Link],

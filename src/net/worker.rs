@@ -88,8 +88,15 @@ impl Worker {
                     return Err(Error::silence("waiting for one of these links", patience));
                 }
             },
-        }?;
-        Ok((Self { events, thread }, settled))
+        };
+        match settled {
+            Ok(settled) => Ok((Self { events, thread }, settled)),
+            Err(error) => {
+                // It ends by itself; what follows may need the DHCP port.
+                let _ = thread.join();
+                Err(error)
+            }
+        }
     }
 
     /// All links that have been configured, and what they are made of, as of now.
@@ -139,7 +146,11 @@ async fn work(
     };
     match desk.choose(&mut inbox).await {
         // Nobody is listening only when the boot has failed elsewhere.
-        Some(outcome) => drop(settle.send(outcome)),
+        Some(Ok(chosen)) => drop(settle.send(Ok(chosen))),
+        Some(Err(error)) => {
+            desk.undo().await;
+            return drop(settle.send(Err(error)));
+        }
         None => return,
     }
     desk.keep(&mut inbox).await;

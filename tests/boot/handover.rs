@@ -29,6 +29,32 @@ const WATCHED: &str = "/run/landfall-watched.json";
 
 /// Longer, and somebody's video conference or somebody's database would have noticed.
 const LONGEST_STALL: f64 = 1.0;
+/// Every stall of the handover's own making is there each time. One that is not was of the machine
+/// that plays all the machines.
+const TRIES: u32 = 3;
+
+/// That something stood still for longer than that.
+#[derive(Debug)]
+struct StoodStill(String);
+
+impl std::fmt::Display for StoodStill {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StoodStill {}
+
+/// Runs a test until nothing stands still in it, a few times; any other failure is one at once.
+fn steadily(test: impl Fn() -> Result<()>) -> Result<()> {
+    for attempt in 1..TRIES {
+        match test() {
+            Err(error) if error.is::<StoodStill>() => eprintln!("attempt {attempt}: {error}"),
+            outcome => return outcome,
+        }
+    }
+    test()
+}
 
 /// One way of running a network.
 struct Manager {
@@ -249,10 +275,10 @@ fn never_stood_still(node: &Node<'_>, until: &str) -> Result<()> {
     for (what, stall) in [("connection", &watched.connection), ("disk", &watched.disk)] {
         ensure!(stall.error.is_none(), "the {what} was lost until {until}: {stall:?}");
         ensure!(stall.answers > 10, "nothing was heard of the {what}: {stall:?}");
-        ensure!(
-            stall.longest_seconds < LONGEST_STALL,
-            "the {what} stood still for too long until {until}: {stall:?}"
-        );
+        if stall.longest_seconds >= LONGEST_STALL {
+            let text = format!("the {what} stood still for too long until {until}: {stall:?}");
+            return Err(StoodStill(text).into());
+        }
     }
     Ok(())
 }
@@ -260,13 +286,15 @@ fn never_stood_still(node: &Node<'_>, until: &str) -> Result<()> {
 #[test]
 #[ignore = "boots a virtual machine"]
 fn networkd_follows_the_router() -> Result<()> {
-    follows_the_router("networkd_follows_the_router", manager("networkd-trixie")?)
+    let manager = manager("networkd-trixie")?;
+    steadily(|| follows_the_router("networkd_follows_the_router", manager))
 }
 
 #[test]
 #[ignore = "boots a virtual machine"]
 fn network_manager_follows_the_router() -> Result<()> {
-    follows_the_router("network_manager_follows_the_router", manager("nm-trixie")?)
+    let manager = manager("nm-trixie")?;
+    steadily(|| follows_the_router("network_manager_follows_the_router", manager))
 }
 
 /// The software of a root, and what is there of it to restart.
@@ -297,7 +325,8 @@ macro_rules! handovers {
             #[test]
             #[ignore = "boots a virtual machine"]
             fn $name() -> Result<()> {
-                inherits(stringify!($name), manager($root)?, $mode)
+                let manager = manager($root)?;
+                steadily(|| inherits(stringify!($name), manager, $mode))
             }
         )*
     };

@@ -64,7 +64,7 @@ fn a_network_that_nobody_answers_in_is_taken_back() -> Result<()> {
 
     let machine = usual_vm(&lab, Kernel::V6_12, "ip=dhcp")?.boot()?;
     machine.line("network: waiting for an offer on bond0.2000")?;
-    machine.line_within("the links stay as they were", Duration::from_secs(120))?;
+    machine.line_within("the network is again what it was", Duration::from_secs(120))?;
     let node = machine.node()?;
     let given = Leases::in_log(&dhcp.log_text()).one_address_of(MACS[0])?;
     assert_eq!(link(&node, MACS[0])?.addresses, [format!("{given}/24")]);

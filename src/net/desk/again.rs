@@ -39,7 +39,8 @@ impl Desk {
         // Links that are configured whoever boots.
         let is_due = |port: &&Port| {
             let refused = port.refused.as_ref();
-            port.is_ours && refused.is_none_or(|(_, at)| Instant::now() >= *at)
+            let is_settling = self.settling == Some(port.link.index);
+            port.is_ours && !is_settling && refused.is_none_or(|(_, at)| Instant::now() >= *at)
         };
         let due: Vec<u32> =
             self.ports.values().filter(is_due).map(|port| port.link.index).collect();
@@ -70,7 +71,7 @@ impl Desk {
             let may = port.needs(self.wants) == Needs::Either;
             may && waited && port.ipv6.usable_since.is_none() && port.link.has_carrier
         };
-        if self.boot.is_some() {
+        if self.boot.is_some() || self.lost.is_some() {
             return;
         }
         let stuck: Vec<u32> =

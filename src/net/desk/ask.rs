@@ -55,8 +55,10 @@ impl Desk {
         port.ipv4.stage = Stage::asking(now);
         port.ipv4.as_found_at = found.map(|_| now + adopt::PATIENCE);
         let is_configured = found.is_some();
+        let applied = port.ipv4.applied.as_ref().map(|(lease, _)| lease.address);
+        let is_configured = is_configured || applied.is_some();
         let before = self.known.get(&port.link.index).copied();
-        let address = found.map(|found| found.lease.address).or(before).or(request);
+        let address = applied.or(found.map(|found| found.lease.address)).or(before).or(request);
         let known = address.map(|address| dhcp::Known { address, is_configured });
         let run = self.run();
         let (index, outbox) = (port.link.index, self.outbox.clone());

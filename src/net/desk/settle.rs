@@ -8,20 +8,22 @@ use tokio::time::Instant;
 use super::{Desk, TICK};
 use crate::error::Result;
 use crate::net::apply::{self, Lifetime, Told};
-use crate::net::choice::{Standing, Worth};
+use crate::net::choice::{self, Standing};
 use crate::net::configured::Configured;
 use crate::net::description::{Ipv6Method, RouteRequest};
+use crate::net::dhcp::pxe;
 use crate::net::keep::{Renewer, Renewers};
-use crate::net::kernel::{Kernel, Link, Origin};
+use crate::net::kernel::{Kernel, Kind, Link, Origin};
 use crate::net::port::{Family, Port};
-use crate::net::{Lease, Lease6, arp, link, topology};
+use crate::net::{Lease, Lease6, Route, arp, link, topology};
 
 impl Desk {
     /// Keeps address and routes although the lease has gone, until there is another.
     pub(super) async fn hold(&self, index: u32) {
         let Some(port) = self.ports.get(&index) else { return };
         let Some((lease, origin)) = &port.ipv4.applied else { return };
-        let told = Told { lease, boots: port.ipv4.boots };
+        let told =
+            Told { lease: &without(lease, &self.plan.description.routes), boots: port.ipv4.boots };
         let (kernel, link) = (&self.kernel, &port.link);
         let held = apply::ipv4(kernel, link, Some(told), told, *origin, Lifetime::Forever).await;
         held.unwrap_or_else(|error| log::warn!(target: "network", "{error}"));
@@ -36,6 +38,7 @@ impl Desk {
         let Some(port) = self.ports.get_mut(&index) else { return Ok(()) };
         let Some((lease, origin)) = port.ipv4.lease() else { return Ok(()) };
         let lease = lease.clone();
+        let typed = self.plan.description.routes.as_slice();
         if !port.ipv4.is_news && port.ipv4.applied.is_some() && port.ipv4.boots == boots {
             return Ok(());
         }
@@ -44,9 +47,9 @@ impl Desk {
         let found = self.found.get(&index);
         let found = found.map(|found| Lease { routes: Vec::new(), ..found.lease.clone() });
         let applied = port.ipv4.applied.as_ref().map(|(before, _)| before.clone());
-        let before = applied.clone().or(found);
+        let before = applied.clone().or(found).map(|before| without(&before, typed));
         let before = before.as_ref().map(|lease| Told { lease, boots: port.ipv4.boots });
-        let told = Told { lease: &lease, boots };
+        let told = Told { lease: &without(&lease, typed), boots };
         apply::ipv4(&self.kernel, &port.link, before, told, origin, lifetime).await?;
         let is_new_here = applied.is_none_or(|before| before.address != lease.address);
         if origin == Origin::Dhcp && is_new_here {
@@ -86,19 +89,24 @@ impl Desk {
         port.routes = wanted;
     }
 
-    /// Those that name the link, those whose gateway is its neighbour, on the link of the boot also
-    /// those whose gateway is nobody's, and the other end of a link of two. Of families that it has
-    /// an address of.
+    /// Those that name the link, those whose gateway is its neighbour and not that of the boot's
+    /// link, on the link of the boot also those whose gateway is nobody's, and the other end of a
+    /// link of two. Of families that it has an address of.
     fn routes_over(&self, index: u32, boots: bool) -> Vec<RouteRequest> {
         let Some(port) = self.ports.get(&index) else { return Vec::new() };
         let is_neighbour =
             |port: &Port, via: IpAddr| networks(port).iter().any(|net| net.contains(&via));
+        let boot = if boots { Some(index) } else { self.boot.map(|(boot, _)| boot) };
+        let boot = boot.and_then(|boot| self.ports.get(&boot));
+        // One link for each route, the boot's before others.
+        let owner = |via: IpAddr| {
+            let others = self.ports.values().filter(|port| port.is_ours);
+            let owner = boot.into_iter().chain(others).find(|port| is_neighbour(port, via));
+            owner.or(boot).map(|owner| owner.link.index)
+        };
         let is_over_it = |route: &&RouteRequest| match (&route.on, route.via) {
             (Some(name), _) => *name == port.link.name,
-            (None, Some(via)) if is_neighbour(port, via) => true,
-            (None, Some(via)) => {
-                boots && !self.ports.values().any(|port| port.is_ours && is_neighbour(port, via))
-            }
+            (None, Some(via)) => owner(via) == Some(index),
             (None, None) => boots,
         };
         let typed = self.plan.description.routes.iter().filter(is_over_it).cloned();
@@ -122,11 +130,13 @@ impl Desk {
             };
             self.ports.values().find(has).map(|port| port.link.index)
         });
+        // What the firmware has booted from is in a link that was described, and is not made yet.
+        let is_being_made = booted.is_none() && self.booted_is_a_part();
         let may_win = |port: &&Port| match (self.settling, bootdev, booted) {
             (Some(index), ..) => port.link.index == index,
             (None, Some(name), _) => topology::is_meant(description, name, &port.link),
             (None, None, Some(index)) => port.link.index == index,
-            (None, None, None) => true,
+            (None, None, None) => !is_being_made,
         };
         let mut candidates = Vec::new();
         let mut standings = Vec::new();
@@ -136,21 +146,48 @@ impl Desk {
             .filter(may_win)
             .map(|port| (port.link.index, port.standings(self.wants)))
             .collect();
-        let is_open = |standings: &[(Family, Standing)]| {
-            standings.iter().all(|(_, standing)| !matches!(standing, Standing::Leased { .. }))
-        };
         for (index, of_port) in &all {
-            let others_may = all.iter().any(|(other, theirs)| other != index && is_open(theirs));
+            let mut others = self.ports.values().filter(may_win);
+            let others_may =
+                others.any(|other| other.link.index != *index && other.may_still_come(self.wants));
             for (family, standing) in of_port {
                 let mut standing = *standing;
                 if let Standing::Leased { worth, lacks, .. } = &mut standing {
-                    *lacks = self.wants.root && *worth < Worth::NamesRoot && others_may;
+                    *lacks = self.wants.cannot_do_with(*worth)
+                        && others_may
+                        && self.ports.get(index).is_some_and(has_nobody_left_to_ask);
                 }
                 candidates.push((*index, *family));
                 standings.push(standing);
             }
         }
         (candidates, standings)
+    }
+
+    /// The port of `BOOTIF=` belongs to a link that was described, of which nothing is there yet that
+    /// gets an address.
+    fn booted_is_a_part(&self) -> bool {
+        let Some(mac) = self.plan.description.bootif else { return false };
+        let is_it =
+            |link: &&Link| link.kind == Kind::Port && link.permanent_mac.unwrap_or(link.mac) == mac;
+        let Some(booted) = self.links.values().find(is_it) else { return false };
+        let mut above = vec![booted.index];
+        // Each link is above another at most once.
+        for _ in 0..self.links.len() {
+            let is_above = |link: &&Link| {
+                !above.contains(&link.index)
+                    && (link.lower.is_some_and(|lower| above.contains(&lower))
+                        || above.iter().any(|part| {
+                            self.links.get(part).is_some_and(|part| part.master == Some(link.index))
+                        }))
+            };
+            let Some(next) = self.links.values().find(is_above).map(|link| link.index) else {
+                break;
+            };
+            above.push(next);
+        }
+        topology::is_part(&self.plan.description, booted)
+            && !above.iter().any(|index| self.ports.contains_key(index))
     }
 
     /// Configures the chosen link. `Ok(false)` when it turned out to be unusable and goes on
@@ -184,11 +221,31 @@ impl Desk {
         if self.settling.is_some() {
             return Ok(false);
         }
-        self.boot = Some((index, family));
         self.apply_routes(index, true).await;
         self.ask_boot_servers(index).await;
+        if self.is_passed_over(index) {
+            return Ok(false);
+        }
+        self.boot = Some((index, family));
         self.dismiss_the_others(index).await;
         Ok(true)
+    }
+
+    /// Boot servers do not know a root either, and another link may still bring one.
+    fn is_passed_over(&mut self, index: u32) -> bool {
+        let (wants, now) = (self.wants, Instant::now());
+        let may = |port: &Port| port.link.index != index && port.may_still_come(wants);
+        let others_may = self.ports.values().any(may);
+        let Some(port) = self.ports.get_mut(&index) else { return false };
+        let age = port.since.map(|since| now.saturating_duration_since(since)).unwrap_or_default();
+        let is_passed_over = wants.cannot_do_with(port.worth(wants))
+            && others_may
+            && age < choice::PATIENCE_FOR_A_ROOT;
+        port.ipv4.has_asked_in_vain = true;
+        if is_passed_over {
+            port.is_ours = port.is_named;
+        }
+        is_passed_over
     }
 
     /// Says why, and sets down what nobody else had set up.
@@ -211,6 +268,10 @@ impl Desk {
         let losers: Vec<u32> = losers.iter().map(|port| port.link.index).collect();
         for index in losers {
             let Some(port) = self.ports.remove(&index) else { continue };
+            if let Some((lease, Origin::Dhcp)) = &port.ipv4.applied {
+                let gone = self.kernel.remove_address(&port.link, lease.address, lease.prefix);
+                gone.await.unwrap_or_else(|error| log::debug!(target: "network", "{error}"));
+            }
             if !port.was_up
                 && let Err(error) = self.kernel.set_down(&port.link).await
             {
@@ -234,7 +295,8 @@ impl Desk {
                     (_, origin) => origin,
                 };
                 // Routes as well: those of an address that has just expired are gone.
-                let told = Told { lease, boots: port.ipv4.boots };
+                let lease = without(lease, &self.plan.description.routes);
+                let told = Told { lease: &lease, boots: port.ipv4.boots };
                 let done = apply::ipv4(kernel, link, Some(told), told, origin, self.lifetime).await;
                 outcome = outcome.and(done);
             }
@@ -255,6 +317,21 @@ impl Desk {
         let boot = self.boot.map(|(index, _)| index);
         Configured::all(&self.plan.description, &links, &ports, boot)
     }
+}
+
+/// The lease as far as nobody has typed other routes: the kernel takes one to the same network for the
+/// same.
+fn without(lease: &Lease, typed: &[RouteRequest]) -> Lease {
+    let is_typed = |route: &Route| typed.iter().any(|typed| typed.to == IpNet::V4(route.to));
+    let mut lease = lease.clone();
+    lease.routes.retain(|route| !is_typed(route));
+    lease
+}
+
+/// Who knows a root that the lease does not say has been asked, or is not needed.
+fn has_nobody_left_to_ask(port: &Port) -> bool {
+    let may_know = port.ipv4.lease().is_some_and(|(lease, _)| pxe::could_complete(lease));
+    port.ipv4.has_asked_in_vain || !may_know
 }
 
 /// Networks whose members are neighbours of the link.

@@ -24,8 +24,7 @@ impl Desk {
         for action in topology::next(&self.plan.description, &links, &learned.collect()) {
             // A bond whose address has become the machine's keeps its own.
             if let Action::SetMac { index, .. } = action
-                && (self.found.contains_key(&index)
-                    || self.ports.get(&index).is_some_and(Port::is_in_use))
+                && self.carries_the_machine(index, 0)
             {
                 continue;
             }
@@ -50,6 +49,17 @@ impl Desk {
         // Long after what is tried again would have been.
         let is_recent = |attempt: &Attempt| attempt.again_at.elapsed() < AGAIN.saturating_mul(24);
         self.attempts.retain(|_, attempt| is_recent(attempt));
+    }
+
+    /// Whether the link, or one that is made of it, has an address that is in use.
+    fn carries_the_machine(&self, index: u32, depth: u32) -> bool {
+        let is_used =
+            self.found.contains_key(&index) || self.ports.get(&index).is_some_and(Port::is_in_use);
+        let master = self.links.get(&index).and_then(|link| link.master);
+        let is_above = |other: &&Link| Some(other.index) == master || other.lower == Some(index);
+        // Links are not stacked as deep as that.
+        let mut above = self.links.values().filter(|_| depth < 8).filter(is_above);
+        is_used || above.any(|above| self.carries_the_machine(above.index, depth.saturating_add(1)))
     }
 
     pub(super) async fn carry_out(&mut self, action: &Action) -> Result<()> {
@@ -102,21 +112,23 @@ impl Desk {
 
     pub(super) async fn link_changed(&mut self, link: Link) {
         let index = link.index;
-        let returns = self.has_come_back(&link);
         let adopted: Vec<u32> = self.found.keys().copied().collect();
         let description = &self.plan.description;
         let takes_part =
             |link: &Link| link::takes_part(description.bootif, link, Path::new("/sys"), &adopted);
         let request = topology::request(description, &link, &self.default, takes_part);
         let Some(request) = request.cloned() else {
-            if self.ports.remove(&index).is_some() {
+            if let Some(mut port) = self.ports.remove(&index) {
                 log::debug!(target: "network", "{} takes no part any more", link.name);
+                self.give_up_typed_address(&mut port).await;
             }
             return;
         };
+        let returns = self.has_come_back(&link);
         let is_named = request.on.is_some() || link.kind != Kind::Port || returns;
         // A link that comes when the choice is made is of use only if somebody asked for it.
-        if self.boot.is_some() && !is_named && !self.ports.contains_key(&index) {
+        let is_chosen = self.boot.is_some() || self.lost.is_some();
+        if is_chosen && !is_named && !self.ports.contains_key(&index) {
             return;
         }
         let mut port = match self.ports.remove(&index) {
@@ -140,7 +152,9 @@ impl Desk {
         if port.since.is_some() && !port.is_in_use() && (has_new_mac || has_found_partner) {
             port.has_lost_its_carrier();
         }
+        let mut needs_routes = false;
         if !port.link.is_up {
+            self.give_up_typed_address(&mut port).await;
             port.has_lost_its_carrier();
             if port.again_at.is_none() {
                 self.set_port_up(&mut port).await;
@@ -148,7 +162,11 @@ impl Desk {
         } else {
             port.again_at = None;
             match (port.link.has_carrier, port.since) {
-                (true, None) => self.begin(&mut port).await,
+                (true, None) => {
+                    // The kernel has forgotten them, and whoever gave the lease may be silent.
+                    needs_routes = port.ipv4.applied.is_some();
+                    self.begin(&mut port).await;
+                }
                 // What is in use stays as it is: cables are pulled and put back.
                 (false, Some(_)) if !port.is_in_use() => {
                     log::debug!(target: "network", "{} has lost its carrier", port.link.name);
@@ -159,12 +177,15 @@ impl Desk {
             }
         }
         self.ports.insert(index, port);
+        if needs_routes {
+            self.hold(index).await;
+        }
     }
 
     /// Whether it is the link that the machine has booted from and that was gone: a driver that
     /// starts its card anew makes a new link of it.
     fn has_come_back(&mut self, link: &Link) -> bool {
-        let Some(lost) = self.lost.take_if(|lost| link.kind == Kind::Port && lost.is(link)) else {
+        let Some(lost) = self.lost.take_if(|lost| lost.is(link)) else {
             return false;
         };
         log::info!(target: "network", "{} is back", link.name);

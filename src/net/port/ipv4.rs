@@ -26,6 +26,8 @@ pub struct Ipv4 {
     pub is_insisted_on: bool,
     /// A PXE boot server that gives no addresses.
     pub boot_server: Option<Ipv4Addr>,
+    /// Such servers were asked what the lease does not say, and did not answer.
+    pub has_asked_in_vain: bool,
     /// What such a server said, for leases that do not.
     pub boot: Option<Boot>,
     /// The kernel has not been told of the last word on the lease.
@@ -66,6 +68,9 @@ impl Ipv4 {
     pub fn stop(&mut self) {
         self.client = None;
         self.as_found_at = None;
+        self.unwanted_since = None;
+        self.is_insisted_on = false;
+        self.has_asked_in_vain = false;
         self.stage = Stage::Idle;
     }
 

@@ -8,7 +8,7 @@ use landfall_tests::{Dnsmasq, Kernel, Lab, Nbd, NbdKind, Node, SERVER, Switch, w
 
 use super::{
     Manager, PORT, ROUTER, asked_again, configuration, echo, knows_names, manager,
-    never_stood_still, one_lease, one_way_out, server,
+    never_stood_still, one_lease, one_way_out, server, steadily,
 };
 use crate::usual_vm;
 
@@ -85,11 +85,13 @@ fn is_the_same_bond_ever_after(test: &str, manager: &Manager) -> Result<()> {
 #[test]
 #[ignore = "boots a virtual machine"]
 fn networkd_adopts() -> Result<()> {
-    is_the_same_bond_ever_after("bond_networkd_adopts", manager("networkd-trixie")?)
+    let manager = manager("networkd-trixie")?;
+    steadily(|| is_the_same_bond_ever_after("bond_networkd_adopts", manager))
 }
 
 #[test]
 #[ignore = "boots a virtual machine"]
 fn network_manager_adopts() -> Result<()> {
-    is_the_same_bond_ever_after("bond_network_manager_adopts", manager("nm-trixie")?)
+    let manager = manager("nm-trixie")?;
+    steadily(|| is_the_same_bond_ever_after("bond_network_manager_adopts", manager))
 }

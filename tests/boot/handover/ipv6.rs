@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use landfall_tests::{Daemon, Dnsmasq, Ipv6, Kernel, Lab, Nbd, NbdKind, Node, SERVER6, workshop};
 
-use super::{MAC, Manager, NETWORK_MANAGER, PORT, configuration, echo, manager, never_stood_still};
+use super::{
+    MAC, Manager, NETWORK_MANAGER, PORT, configuration, echo, manager, never_stood_still, steadily,
+};
 use crate::usual_vm;
 
 /// What the machine's firmware knows of it, and the DUID that this makes (RFC 6355).
@@ -171,7 +173,8 @@ macro_rules! handovers {
             #[ignore = "boots a virtual machine"]
             fn $name() -> Result<()> {
                 let test = concat!("ipv6-", stringify!($name));
-                inherits(test, manager($root)?, Source::$source, $mode)
+                let manager = manager($root)?;
+                steadily(|| inherits(test, manager, Source::$source, $mode))
             }
         )*
     };
