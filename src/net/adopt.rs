@@ -119,28 +119,10 @@ fn values(text: &str) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::kernel::Kind;
 
     fn link(index: u32, name: &str, shape: Shape, has_carrier: bool) -> Link {
         let mac = Mac([2, 0, 0, 0, 0, 1]);
-        Link {
-            index,
-            name: name.into(),
-            shape,
-            kind: Kind::Port,
-            master: None,
-            lower: None,
-            driver: None,
-            has_partner: None,
-            primary: None,
-            mode: None,
-            is_usb: false,
-            mac,
-            permanent_mac: None,
-            is_up: true,
-            has_carrier,
-            mtu: 1500,
-        }
+        Link { shape, is_up: true, has_carrier, ..Link::port(index, name, mac) }
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub async fn ipv4(
     if let Some(Told { lease: old, .. }) = old
         && (old.address, old.prefix) != (lease.address, lease.prefix)
     {
-        if let Err(error) = kernel.remove_address(link, old.address, old.prefix).await {
+        if let Err(error) = kernel.remove_address(link, old.address.into(), old.prefix).await {
             log::debug!(target: "network", "{error}");
         }
         // In the same network the new one was secondary to the old, and went with it.
@@ -89,7 +89,7 @@ pub async fn ipv6(
     for gone in
         old.iter().filter(|old| lease.addresses.iter().all(|new| new.address != old.address))
     {
-        if let Err(error) = kernel.remove_address6(link, gone.address, gone.prefix).await {
+        if let Err(error) = kernel.remove_address(link, gone.address.into(), gone.prefix).await {
             log::debug!(target: "network", "{error}");
         }
     }

@@ -1,9 +1,24 @@
 //! Random bits where guessing them would let a stranger answer in a server's name.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::rand::{GetRandomFlags, getrandom};
+use tokio::time::Instant;
+
+/// Random bits and the time since an arbitrary moment: everything that makes a step impure.
+#[derive(Clone, Copy, Debug)]
+pub struct Chance {
+    pub now: Duration,
+    pub dice: u32,
+}
+
+impl Chance {
+    /// That of this moment.
+    pub fn since(began: Instant) -> Self {
+        Self { now: began.elapsed(), dice: roll() }
+    }
+}
 
 /// 32 random bits. Never waits for the kernel's pool to fill, which on a machine with nothing but a
 /// NIC may take minutes.

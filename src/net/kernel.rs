@@ -6,11 +6,12 @@ mod ipv6;
 mod links;
 mod read;
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use rtnetlink::packet_core::NetlinkPayload;
-use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::AddressMessage;
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{Handle, MulticastGroup};
 
@@ -72,6 +73,31 @@ pub enum Shape {
     Loopback,
     /// Not Ethernet.
     Other,
+}
+
+#[cfg(test)]
+impl Link {
+    /// A port that is down.
+    pub fn port(index: u32, name: &str, mac: Mac) -> Self {
+        Self {
+            index,
+            name: name.into(),
+            shape: Shape::Port,
+            kind: Kind::Port,
+            master: None,
+            lower: None,
+            driver: None,
+            mac,
+            permanent_mac: None,
+            is_up: false,
+            has_carrier: false,
+            has_partner: None,
+            primary: None,
+            mode: None,
+            is_usb: false,
+            mtu: 1500,
+        }
+    }
 }
 
 /// What happened to the links.
@@ -144,6 +170,28 @@ impl Kernel {
             }
         });
         Ok(Self { handle, _ear })
+    }
+
+    /// Of either family.
+    pub async fn remove_address(&self, link: &Link, address: IpAddr, prefix: u8) -> Result<()> {
+        let mut request = self.handle.address().add(link.index, address, prefix);
+        let message = std::mem::take(request.message_mut());
+        self.handle
+            .address()
+            .del(message)
+            .execute()
+            .await
+            .map_err(|error| explain(format!("taking {address}/{prefix} off {}", link.name), error))
+    }
+
+    async fn all_addresses(&self, family: AddressFamily) -> Result<Vec<AddressMessage>> {
+        let doing = match family {
+            AddressFamily::Inet6 => "listing the IPv6 addresses",
+            _ => "listing the addresses",
+        };
+        let mut request = self.handle.address().get();
+        request.message_mut().header.family = family;
+        request.execute().try_collect().await.map_err(|error| explain(doing, error))
     }
 }
 

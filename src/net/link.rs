@@ -260,7 +260,6 @@ pub fn why_not(losers: &[(&str, Progress)], winner: (&str, Worth), wants: Wants)
 mod tests {
     use super::*;
     use crate::net::description::{AddressRequest, Bond};
-    use crate::net::kernel::Kind;
     use crate::net::lease::tests::lease;
     use crate::net::plan::tests::plan;
 
@@ -268,24 +267,7 @@ mod tests {
     const SET: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
     fn link(name: &str, shape: Shape, permanent_mac: Option<Mac>) -> Link {
-        Link {
-            index: 2,
-            name: name.into(),
-            shape,
-            kind: Kind::Port,
-            master: None,
-            lower: None,
-            driver: None,
-            has_partner: None,
-            primary: None,
-            mode: None,
-            is_usb: false,
-            mac: SET,
-            permanent_mac,
-            is_up: false,
-            has_carrier: false,
-            mtu: 1500,
-        }
+        Link { shape, permanent_mac, ..Link::port(2, name, SET) }
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub mod lease6;
 mod link;
 mod mac;
 mod names;
+#[cfg(test)]
+mod namespaces;
 mod plan;
 mod port;
 pub mod ra;

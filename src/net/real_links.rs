@@ -10,11 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::keep;
 use super::kernel::Origin;
+use super::namespaces::in_namespaces;
 use super::plan::tests::plan;
 use super::{Lease, Network, NetworkPlan, bring_up};
-
-/// Set for the run inside.
-const INSIDE: &str = "LANDFALL_TEST_IN_NAMESPACE";
 
 /// Runs `test`, whose name is `name`, in new namespaces.
 fn isolated(name: &str, test: impl FnOnce(&Lab)) {
@@ -23,18 +21,7 @@ fn isolated(name: &str, test: impl FnOnce(&Lab)) {
 
 /// The same for a test of another module of `net`.
 pub(super) fn isolated_in(module: &str, name: &str, test: impl FnOnce(&Lab)) {
-    if std::env::var_os(INSIDE).is_some() {
-        return test(&Lab::new());
-    }
-    let status = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--mount-proc"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "--ignored", "--nocapture", "--test-threads=1"])
-        .arg(format!("net::{module}::{name}"))
-        .env(INSIDE, "1")
-        .status()
-        .expect("unshare is part of util-linux");
-    assert!(status.success(), "{name} inside its namespaces");
+    in_namespaces(&format!("net::{module}::{name}"), || test(&Lab::new()));
 }
 
 /// A child that ends with the test.

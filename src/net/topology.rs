@@ -439,7 +439,6 @@ fn has_address(link: &Link, hardware: &HardwareAddress) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::kernel::Shape;
 
     const A: Mac = Mac([2, 0, 0, 0, 0, 0xa]);
     const B: Mac = Mac([2, 0, 0, 0, 0, 0xb]);
@@ -451,23 +450,12 @@ mod tests {
             2 => B,
             _ => OTHER,
         };
+        let is_port = kind == Kind::Port;
         Link {
-            index,
-            name: name.into(),
-            shape: Shape::Port,
             kind,
-            master: None,
-            lower: None,
-            driver: (kind == Kind::Port).then(|| "e1000e".to_owned()),
-            mac,
-            permanent_mac: (kind == Kind::Port).then_some(mac),
-            is_up: false,
-            has_carrier: false,
-            has_partner: None,
-            primary: None,
-            mode: None,
-            is_usb: false,
-            mtu: 1500,
+            driver: is_port.then(|| "e1000e".to_owned()),
+            permanent_mac: is_port.then_some(mac),
+            ..Link::port(index, name, mac)
         }
     }
 

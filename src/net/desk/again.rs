@@ -99,7 +99,8 @@ impl Desk {
             }
             port.ipv6.again_at = None;
             for given in port.ipv6.given.take().into_iter().flat_map(|given| given.addresses) {
-                let gone = self.kernel.remove_address6(&port.link, given.address, given.prefix);
+                let gone =
+                    self.kernel.remove_address(&port.link, given.address.into(), given.prefix);
                 gone.await.unwrap_or_else(|error| log::debug!(target: "network", "{error}"));
                 port.ipv6.addresses.remove(&given.address);
             }

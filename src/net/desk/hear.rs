@@ -143,7 +143,7 @@ impl Desk {
         given.addresses = kept;
         let gone: Vec<Address6> = gone;
         for one in gone {
-            let done = self.kernel.remove_address6(&port.link, one.address, one.prefix).await;
+            let done = self.kernel.remove_address(&port.link, one.address.into(), one.prefix).await;
             done.unwrap_or_else(|error| log::debug!(target: "network", "{error}"));
         }
         port.ipv6.look(port.request.ipv6);

@@ -94,7 +94,8 @@ impl Desk {
                 let (link, master) = (link(index)?, link(master)?);
                 // A part has no address: what an earlier user of the link left would answer ARP.
                 if let Some(Found { lease, .. }) = self.found.get(index) {
-                    let gone = self.kernel.remove_address(link, lease.address, lease.prefix).await;
+                    let gone =
+                        self.kernel.remove_address(link, lease.address.into(), lease.prefix).await;
                     gone.unwrap_or_else(|error| log::debug!(target: "network", "{error}"));
                 }
                 self.kernel.join(link, master).await?;
@@ -220,7 +221,8 @@ impl Desk {
         self.settling = None;
         port.is_ours = port.is_named;
         for given in port.ipv6.given.take().into_iter().flat_map(|given| given.addresses) {
-            let gone = self.kernel.remove_address6(&port.link, given.address, given.prefix).await;
+            let gone =
+                self.kernel.remove_address(&port.link, given.address.into(), given.prefix).await;
             gone.unwrap_or_else(|error| log::debug!(target: "network", "{error}"));
         }
     }

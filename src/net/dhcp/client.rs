@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::message::{Ask, Envelope, Identity, Kind, Reply};
 use super::news::{News, Verdict};
 use crate::net::choice::Wants;
+use crate::net::dice::Chance;
 use crate::net::{HardwareAddress, Lease, Mac, NetworkPlan};
 use holding::{PROBE_WAIT, PROBES};
 
@@ -53,13 +54,6 @@ pub struct Known {
     pub address: Ipv4Addr,
     /// The kernel has it already, and answers for it: asking the link who has it is of no use.
     pub is_configured: bool,
-}
-
-/// Random bits and the time since an arbitrary moment: everything that makes a step impure.
-#[derive(Clone, Copy, Debug)]
-pub struct Chance {
-    pub now: Duration,
-    pub dice: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

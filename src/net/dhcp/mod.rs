@@ -24,14 +24,15 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use tokio::time::{Instant, sleep, timeout_at};
 
-pub use client::{Chance, Client, Event, Known, Rules, Send, Step};
+pub use super::dice::Chance;
+pub use client::{Client, Event, Known, Rules, Send, Step};
 pub use message::{Ask, Envelope, Identity, Kind, Reply, encode, parse};
 pub use news::{News, Verdict, Weighed};
 use socket::Wire;
 
 use super::arp;
 use super::choice::Wants;
-use super::{Mac, dice, unready};
+use super::{Mac, unready};
 use crate::error::Error;
 
 /// What a client tells while it works.
@@ -65,7 +66,7 @@ pub async fn run<F, R>(
     R: Future<Output = bool>,
 {
     let started = Instant::now();
-    let chance = || Chance { now: started.elapsed(), dice: dice::roll() };
+    let chance = || Chance::since(started);
     let deaf = |error| tell(Report::Deaf(error));
     let Some(mut wire) = unready::opened(|| Wire::packets(&target), deaf).await else { return };
     let mut ear = None;

@@ -13,26 +13,13 @@ use tokio::time::timeout;
 use super::pxe::{self, Boot};
 use super::{Identity, Known, News, Report, Target, run};
 use crate::net::choice::Wants;
+use crate::net::namespaces::in_namespaces;
 use crate::net::plan::tests::plan;
 use crate::net::{HardwareAddress, Lease, NetworkPlan};
 
-/// Set for the run inside.
-const INSIDE: &str = "LANDFALL_TEST_IN_NAMESPACE";
-
 /// Runs `test`, whose name is `name`, in new namespaces.
 fn isolated(name: &str, test: impl FnOnce(&Lab)) {
-    if std::env::var_os(INSIDE).is_some() {
-        return test(&Lab::new());
-    }
-    let status = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--mount-proc"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "--ignored", "--nocapture", "--test-threads=1"])
-        .arg(format!("net::dhcp::real_servers::{name}"))
-        .env(INSIDE, "1")
-        .status()
-        .expect("unshare is part of util-linux");
-    assert!(status.success(), "{name} inside its namespaces");
+    in_namespaces(&format!("net::dhcp::real_servers::{name}"), || test(&Lab::new()));
 }
 
 /// A child that ends with the test.

@@ -22,6 +22,7 @@ use super::options::Code;
 use super::phase::{Offer, Phase};
 use super::timing::{self, Attempt};
 use crate::net::Lease6;
+use crate::net::dice::Chance;
 use crate::net::duid::Duid;
 use crate::net::unready;
 
@@ -50,13 +51,6 @@ pub enum Mode {
     Address,
     /// The rest (their flag O).
     Information,
-}
-
-/// Random bits and the time since an arbitrary moment: everything that makes a step impure.
-#[derive(Clone, Copy, Debug)]
-pub struct Chance {
-    pub now: Duration,
-    pub dice: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,9 +1,10 @@
 //! A DHCPv6 client for a machine whose root is on the other end of the cable.
 //!
 //! `message`, `options` and `scope` know the bytes, `client` what to do next, `phase` what belongs to
-//! that, `timing` when, `socket` how they travel; the loop here owns the clock and the dice. The client of a link lives from the
-//! moment of carrier until it is dropped, and keeps its addresses alive in between. It touches
-//! nothing but its own socket: addresses are set by whoever reads its news.
+//! that, `timing` when, `socket` how they travel; the loop here owns the clock and the dice. The
+//! client of a link lives from the moment of carrier until it is dropped, and keeps its addresses
+//! alive in between. It touches nothing but its own socket: addresses are set by whoever reads its
+//! news.
 
 mod client;
 mod message;
@@ -21,13 +22,14 @@ use futures_util::future::{Either, select};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
-pub use client::{Chance, Client, Event, Mode, News, Rules, Server, Step};
+pub use super::dice::Chance;
+pub use client::{Client, Event, Mode, News, Rules, Server, Step};
 pub use message::{Ask, Envelope, Identity, Kind, Reply, encode, parse};
 pub use options::{Code, Status};
 use socket::Wire;
 
 use super::dhcp::Target;
-use super::{dice, unready};
+use super::unready;
 use crate::error::Error;
 
 /// What a client tells while it works.
@@ -65,7 +67,7 @@ pub async fn run<F, R>(
     R: Future<Output = bool>,
 {
     let started = Instant::now();
-    let chance = || Chance { now: started.elapsed(), dice: dice::roll() };
+    let chance = || Chance::since(started);
     let attempt = || Wire::open(&target.name, target.index);
     let Some(wire) = unready::opened(attempt, |error| tell(Report::Deaf(error))).await else {
         return;

@@ -5,7 +5,7 @@ use crate::net::Lease;
 use crate::net::Mac;
 use crate::net::bond::BondOptions;
 use crate::net::configured::Composition;
-use crate::net::description::{AddressRequest, Ipv4Method, Ipv6Method, Needs};
+use crate::net::description::{AddressRequest, Ipv4Method, Ipv6Method};
 use crate::net::kernel::Origin;
 use crate::net::lease::tests::lease;
 use crate::net::lease6::tests::address6;
@@ -50,19 +50,7 @@ pub fn inheritance<'a>(links: &'a [Configured], plan: &'a NetworkPlan) -> Inheri
 
 /// What `ip=` asked for.
 pub fn request(ipv4: Ipv4Method, ipv6: Ipv6Method) -> AddressRequest {
-    AddressRequest {
-        on: None,
-        ipv4,
-        ipv6,
-        needs: Needs::Either,
-        mtu: None,
-        cloned_mac: None,
-        server: None,
-        hostname: None,
-        dns: Vec::new(),
-        ntp: Vec::new(),
-        client_id: None,
-    }
+    AddressRequest { ipv4, ipv6, ..AddressRequest::any() }
 }
 
 /// A port with a lease.

@@ -34,13 +34,7 @@ pub struct Entry {
 impl Kernel {
     /// IPv4 addresses that links have, by the number of the link, primary ones only.
     pub async fn addresses(&self) -> Result<Vec<(u32, Ipv4Addr, u8)>> {
-        let mut request = self.handle.address().get();
-        request.message_mut().header.family = AddressFamily::Inet;
-        let all: Vec<AddressMessage> = request
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|error| explain("listing the addresses", error))?;
+        let all = self.all_addresses(AddressFamily::Inet).await?;
         Ok(all.into_iter().filter_map(read_address).collect())
     }
 
@@ -73,17 +67,6 @@ impl Kernel {
             .execute()
             .await
             .map_err(|error| explain(format!("giving {} {address}/{prefix}", link.name), error))
-    }
-
-    pub async fn remove_address(&self, link: &Link, address: Ipv4Addr, prefix: u8) -> Result<()> {
-        let mut request = self.handle.address().add(link.index, address.into(), prefix);
-        let message = std::mem::take(request.message_mut());
-        self.handle
-            .address()
-            .del(message)
-            .execute()
-            .await
-            .map_err(|error| explain(format!("taking {address}/{prefix} off {}", link.name), error))
     }
 
     pub async fn add_route(&self, link: &Link, entry: &Entry, origin: Origin) -> Result<()> {

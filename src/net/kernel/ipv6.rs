@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use futures_util::TryStreamExt;
 use ipnet::Ipv6Net;
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::AddressFamily;
@@ -42,13 +41,7 @@ const USUAL_METRIC: u32 = 1024;
 impl Kernel {
     /// IPv6 addresses of all links.
     pub async fn addresses6(&self) -> Result<Vec<Known6>> {
-        let mut request = self.handle.address().get();
-        request.message_mut().header.family = AddressFamily::Inet6;
-        let all: Vec<AddressMessage> = request
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|error| explain("listing the IPv6 addresses", error))?;
+        let all = self.all_addresses(AddressFamily::Inet6).await?;
         Ok(all.into_iter().filter_map(read).collect())
     }
 
@@ -73,17 +66,6 @@ impl Kernel {
             .execute()
             .await
             .map_err(|error| explain(format!("giving {} {address}", link.name), error))
-    }
-
-    pub async fn remove_address6(&self, link: &Link, address: Ipv6Addr, prefix: u8) -> Result<()> {
-        let mut request = self.handle.address().add(link.index, address.into(), prefix);
-        let message = std::mem::take(request.message_mut());
-        self.handle
-            .address()
-            .del(message)
-            .execute()
-            .await
-            .map_err(|error| explain(format!("taking {address}/{prefix} off {}", link.name), error))
     }
 
     /// `via`: `None` for neighbours on the link itself. `on_link`: the router is one although no
