@@ -257,11 +257,13 @@ impl Desk {
             // What a client of it does from now on is nobody's business.
             let (link, is_found) = (&port.link, self.found.contains_key(&port.link.index));
             if let Some((lease, _)) = port.ipv4.applied.as_ref().filter(|_| !is_found) {
-                let gone = self.kernel.remove_address(link, lease.address, lease.prefix).await;
+                let gone =
+                    self.kernel.remove_address(link, lease.address.into(), lease.prefix).await;
                 gone.unwrap_or_else(|error| log::debug!(target: "network", "{error}"));
             }
             for given in port.ipv6.given.iter().flat_map(|given| &given.addresses) {
-                let gone = self.kernel.remove_address6(link, given.address, given.prefix).await;
+                let address = given.address.into();
+                let gone = self.kernel.remove_address(link, address, given.prefix).await;
                 gone.unwrap_or_else(|error| log::debug!(target: "network", "{error}"));
             }
             if !port.was_up

@@ -269,7 +269,8 @@ impl Desk {
         for index in losers {
             let Some(port) = self.ports.remove(&index) else { continue };
             if let Some((lease, Origin::Dhcp)) = &port.ipv4.applied {
-                let gone = self.kernel.remove_address(&port.link, lease.address, lease.prefix);
+                let gone =
+                    self.kernel.remove_address(&port.link, lease.address.into(), lease.prefix);
                 gone.await.unwrap_or_else(|error| log::debug!(target: "network", "{error}"));
             }
             if !port.was_up
