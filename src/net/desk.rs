@@ -75,6 +75,7 @@ pub struct Desk {
     links: BTreeMap<u32, Link>,
     /// Those that get addresses.
     ports: BTreeMap<u32, Port>,
+    began: Instant,
     /// Links that were configured before us.
     found: BTreeMap<u32, Found>,
     /// For links without an `ip=`.
@@ -116,6 +117,7 @@ impl Desk {
             outbox,
             links: BTreeMap::new(),
             ports: BTreeMap::new(),
+            began: Instant::now(),
             found,
             default: AddressRequest::any(),
             attempts: BTreeMap::new(),

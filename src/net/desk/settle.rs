@@ -131,7 +131,9 @@ impl Desk {
             self.ports.values().find(has).map(|port| port.link.index)
         });
         // What the firmware has booted from is in a link that was described, and is not made yet.
-        let is_being_made = booted.is_none() && self.booted_is_a_part();
+        // Perhaps it never will be, and another link may do.
+        let is_early = self.began.elapsed() < choice::PATIENCE;
+        let is_being_made = is_early && booted.is_none() && self.booted_is_a_part();
         let may_win = |port: &&Port| match (self.settling, bootdev, booted) {
             (Some(index), ..) => port.link.index == index,
             (None, Some(name), _) => topology::is_meant(description, name, &port.link),
