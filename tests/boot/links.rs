@@ -80,3 +80,32 @@ fn of_four_ports_the_right_one_wins_and_the_console_says_why_the_others_do_not()
     }
     Ok(())
 }
+
+/// The root has to come from a lease; the first that there is is the office's, and the right port has
+/// no cable yet. With the wrong lease the boot would end.
+#[test]
+#[ignore = "boots a virtual machine"]
+fn a_lease_without_the_root_is_not_the_end_while_a_cable_may_be_plugged_in() -> Result<()> {
+    let lab = Lab::new("links-office-first")?;
+    lab.add_wire("br2", None)?;
+    let _office = lab.on_another_host_of("br2", Ipv4Addr::new(10, 78, 0, 1), || {
+        let office = Dnsmasq::new().log("dnsmasq-office.log");
+        office.leases("10.78.0.50,10.78.0.99,1h").start(&lab)
+    })?;
+    let dhcp = usual_dhcp(&lab)?.option("dhcp-option=17,nbd:10.77.0.1:root").start(&lab)?;
+    let _nbd = usual_root(&lab)?;
+
+    let vm = usual_vm(&lab, Kernel::V6_12, "")?.cmdline("root=dhcp panic=5");
+    let machine = vm.nic(Nic::on("br2")).nic(Nic::on("br0").unplugged()).boot()?;
+    machine.line("network: waiting for carrier on eth1; 10.78.0.")?;
+    // Long after it has been asked who else may know a root.
+    std::thread::sleep(std::time::Duration::from_secs(8));
+    machine.cable(1, true)?;
+    let node = machine.node()?;
+    let address = address(&node, MACS[1])?;
+    assert_eq!(Leases::in_log(&dhcp.log_text()).one_address_of(MACS[1])?, address);
+    let office = link(&node, MACS[0])?;
+    ensure!(office.addresses.is_empty(), "{office:?}");
+    assert_eq!(node.mount("/rofs")?.fstype, "squashfs");
+    machine.never_said("FAILED")
+}
