@@ -130,7 +130,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "bond", value: "NAME[:PORTS[:OPTIONS[:MTU]]]",
-        manual: "A bond. PORTS, with commas: names, `mac:52:54:00:aa:bb:cc`, `driver:ixgbe`, or `physical` for every port; default eth0,eth1. OPTIONS, with commas or semicolons, are the kernel's: `mode=802.3ad,lacp_rate=fast`; without any it is balance-rr. If neither `miimon` nor `arp_interval` is given, `miimon` is 100, because nothing else would notice a dead port.",
+        manual: "A bond. PORTS, with commas: names, `mac:52:54:00:aa:bb:cc`, `driver:ixgbe`, or `physical` for every port but radios and USB, which may lead to a management controller; default eth0,eth1. OPTIONS, with commas or semicolons, are the kernel's: `mode=802.3ad,lacp_rate=fast`; without any it is balance-rr. If neither `miimon` nor `arp_interval` is given, `miimon` is 100, because nothing else would notice a dead port.",
         read: |request, value| { request.network.bonds.push(links::bond(value)?); Ok(()) },
     },
     Key {

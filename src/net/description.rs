@@ -54,7 +54,7 @@ pub enum Selector {
     Mac(Mac),
     /// `driver:ixgbe`: every port of this kernel driver.
     Driver(String),
-    /// `physical`: every port that a cable goes into.
+    /// `physical`: every port of the board that a cable goes into.
     Physical,
 }
 

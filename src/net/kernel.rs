@@ -46,8 +46,9 @@ pub struct Link {
     pub primary: Option<u32>,
     /// Of a bond: the kernel's number of its mode.
     pub mode: Option<u8>,
-    /// It comes and goes with a plug: also the way to the machine's own management controller.
-    pub is_usb: bool,
+    /// A radio, or a port that comes and goes with a plug, which may be the way to the machine's own
+    /// management controller: none of those that a cable of the network goes into.
+    pub is_peripheral: bool,
     /// Bytes.
     pub mtu: u32,
 }
@@ -94,7 +95,7 @@ impl Link {
             has_partner: None,
             primary: None,
             mode: None,
-            is_usb: false,
+            is_peripheral: false,
             mtu: 1500,
         }
     }

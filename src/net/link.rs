@@ -29,7 +29,7 @@ pub fn takes_part(bootif: Option<Mac>, link: &Link, sys: &Path, adopted: &[u32])
 }
 
 /// A radio looks like Ethernet, but needs a password before it has carrier.
-fn is_wireless(name: &str, sys: &Path) -> bool {
+pub fn is_wireless(name: &str, sys: &Path) -> bool {
     let folder = sys.join("class/net").join(name);
     folder.join("phy80211").exists()
         || fs::read_to_string(folder.join("uevent")).is_ok_and(|text| {

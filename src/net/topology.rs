@@ -168,7 +168,7 @@ impl<'a> View<'a> {
                 link.kind == Kind::Port && link.driver.as_ref() == Some(driver)
             }
             Selector::Physical => {
-                link.kind == Kind::Port && (!link.is_usb || self.is_booted_from(link))
+                link.kind == Kind::Port && (!link.is_peripheral || self.is_booted_from(link))
             }
         }
     }
@@ -610,7 +610,7 @@ mod tests {
         ];
         for (case, members, expected) in cases {
             let wanted = Description { bonds: vec![bond("bond0", &members)], ..Description::default() };
-            let usb = Link { is_usb: true, driver: Some("cdc_ether".into()), mac: OTHER, ..port(8, "eth8") };
+            let usb = Link { is_peripheral: true, driver: Some("cdc_ether".into()), mac: OTHER, ..port(8, "eth8") };
             let mut links = vec![port(1, "eth0"), port(2, "eth1"), usb, link(9, "tun0", Kind::Other)];
             settle(&wanted, &mut links);
             let joined: Vec<_> = links.iter().filter(|l| l.master.is_some()).map(|l| l.name.as_str()).collect();

@@ -182,7 +182,7 @@ fn one(selector: &Selector) -> String {
         Selector::Name(name) => name.clone(),
         Selector::Mac(mac) => format!("the port {mac}"),
         Selector::Driver(driver) => format!("every port of the driver {driver}"),
-        Selector::Physical => "every port".to_owned(),
+        Selector::Physical => "every port of the board".to_owned(),
     }
 }
 

@@ -165,7 +165,7 @@ impl Desk {
             match (port.link.has_carrier, port.since) {
                 (true, None) => {
                     // The kernel has forgotten them, and whoever gave the lease may be silent.
-                    needs_routes = port.ipv4.applied.is_some();
+                    needs_routes = port.is_in_use();
                     self.begin(&mut port).await;
                 }
                 // What is in use stays as it is: cables are pulled and put back.

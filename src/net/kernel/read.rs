@@ -1,5 +1,7 @@
 //! What the kernel tells of a link, as a [`Link`].
 
+use std::path::Path;
+
 use rtnetlink::packet_route::link::{
     BondAdInfo, BondMode, InfoBond, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo,
     LinkLayerType, LinkMessage,
@@ -7,6 +9,7 @@ use rtnetlink::packet_route::link::{
 
 use super::{Kind, Link, Shape};
 use crate::net::Mac;
+use crate::net::link::is_wireless;
 
 /// `None` for what has no name or no Ethernet-like address.
 pub fn link(message: LinkMessage) -> Option<Link> {
@@ -60,7 +63,7 @@ pub fn link(message: LinkMessage) -> Option<Link> {
     Some(Link {
         index: message.header.index,
         driver: if kind == Kind::Port { driver_of(&name) } else { None },
-        is_usb: kind == Kind::Port && is_usb(&name),
+        is_peripheral: kind == Kind::Port && is_peripheral(&name),
         name,
         shape,
         kind,
@@ -101,9 +104,9 @@ fn partner(facts: &[InfoBond]) -> Option<bool> {
     })
 }
 
-fn is_usb(name: &str) -> bool {
+fn is_peripheral(name: &str) -> bool {
     let bus = std::fs::read_link(format!("/sys/class/net/{name}/device/subsystem"));
-    bus.is_ok_and(|bus| bus.ends_with("usb"))
+    bus.is_ok_and(|bus| bus.ends_with("usb")) || is_wireless(name, Path::new("/sys"))
 }
 
 /// The name of a port's driver.

@@ -4,11 +4,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use landfall_tests::{Dnsmasq, Kernel, Lab, Nbd, NbdKind, Node, SERVER, Switch, workshop};
+use landfall_tests::{Kernel, Node, Switch};
 
 use super::{
-    Manager, PORT, ROUTER, asked_again, configuration, echo, knows_names, manager,
-    never_stood_still, one_lease, one_way_out, server, steadily,
+    Manager, Room, asked_again, knows_names, manager, never_stood_still, one_lease, one_way_out,
+    reads, steadily,
 };
 use crate::usual_vm;
 
@@ -39,17 +39,10 @@ fn bond(node: &Node<'_>) -> Result<Bond> {
 /// The software takes the bond over with its ports, and it is the same bond ever after: when the
 /// service is restarted, and when one of its cables is pulled.
 fn is_the_same_bond_ever_after(test: &str, manager: &Manager) -> Result<()> {
-    let lab = Lab::new(test)?;
-    let peer = format!("{SERVER}:{PORT}");
-    let tftp = lab.served("tftp", &[("ltsp/amd64/lts.conf", &configuration(&peer))])?;
-    let dhcp = Dnsmasq::configured(&lab, &server(&tftp, 10, ROUTER))?;
-    echo(&peer)?;
-    let _nbd = Nbd::new(&lab, NbdKind::NbdServer)
-        .export("root", &workshop::debian(manager.root)?)
-        .start()?;
-    let switch = Switch::new(&lab).ports(2).start()?;
+    let Room { lab, dhcp, .. } = &Room::new(test, manager, 10)?;
+    let switch = Switch::new(lab).ports(2).start()?;
     let words = "bond=bond0:eth0,eth1:mode=active-backup,miimon=100 ip=bond0:dhcp";
-    let mut vm = usual_vm(&lab, Kernel::V6_12, words)?.memory_mib(1024);
+    let mut vm = usual_vm(lab, Kernel::V6_12, words)?.memory_mib(1024);
     for port in 0..2 {
         vm = vm.nic(switch.port(port)?);
     }
@@ -57,8 +50,8 @@ fn is_the_same_bond_ever_after(test: &str, manager: &Manager) -> Result<()> {
     {
         let node = machine.node()?;
         let before = bond(&node)?;
-        asked_again(&dhcp, &node)?;
-        one_lease(&lab, &before.address)?;
+        asked_again(dhcp, &node)?;
+        one_lease(lab, &before.address)?;
         one_way_out(&node)?;
         knows_names(&node, manager)?;
         never_stood_still(&node, "the start")?;
@@ -69,11 +62,10 @@ fn is_the_same_bond_ever_after(test: &str, manager: &Manager) -> Result<()> {
         never_stood_still(&node, "the restart of the service")?;
         assert_eq!(bond(&node)?, before);
         one_way_out(&node)?;
-        one_lease(&lab, &before.address)?;
+        one_lease(lab, &before.address)?;
 
         switch.cable_to(0, &machine, 0, false)?;
-        node.drop_caches()?;
-        ensure!(node.tree("/rofs/usr/sbin")?.files > 0, "the root cannot be read any more");
+        reads(&node)?;
         assert_eq!(bond(&node)?, before);
         ensure!(!dhcp.log_text().contains("DHCPRELEASE"), "the lease was given back");
         node.begin(&["systemctl", "poweroff"])?;

@@ -6,10 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use landfall_tests::{Daemon, Dnsmasq, Ipv6, Kernel, Lab, Nbd, NbdKind, Node, SERVER6, workshop};
+use landfall_tests::{Daemon, Dnsmasq, Ipv6, Kernel, Lab, Node, SERVER6};
 
 use super::{
-    MAC, Manager, NETWORK_MANAGER, PORT, configuration, echo, manager, never_stood_still, steadily,
+    MAC, Manager, NETWORK_MANAGER, PORT, configuration, echo, manager, never_stood_still, reads,
+    root_of, steadily,
 };
 use crate::usual_vm;
 
@@ -36,9 +37,7 @@ fn inherits(test: &str, manager: &Manager, source: Source, mode: &str) -> Result
     let tftp = lab.served("tftp", &[("ltsp/amd64/lts.conf", &configuration)])?;
     let server = server(&lab, source)?.tftp(&tftp).start(&lab)?;
     echo(&peer)?;
-    let _nbd = Nbd::new(&lab, NbdKind::NbdServer)
-        .export("root", &workshop::debian(manager.root)?)
-        .start()?;
+    let _nbd = root_of(&lab, manager)?;
 
     let words = format!(
         "root=nbd:[{SERVER6}]:root panic=5 landfall.handover={mode} \
@@ -75,8 +74,7 @@ fn inherits(test: &str, manager: &Manager, source: Source, mode: &str) -> Result
             thread::sleep(Duration::from_secs(5));
             settled("the restart of the service")?;
         }
-        node.drop_caches()?;
-        ensure!(node.tree("/rofs/usr/sbin")?.files > 0, "the root cannot be read any more");
+        reads(&node)?;
         node.begin(&["systemctl", "poweroff"])?;
     }
     machine.ended_by("Power down", Duration::from_secs(60))?;
