@@ -11,24 +11,31 @@ use crate::config::Configuration;
 use crate::console;
 use crate::directives::{self, Facts};
 use crate::error::{Error, Result};
-use crate::handover::{self, Handover};
+use crate::handover::{self, Handover, Timestamps};
+use crate::keeper::Keeper;
+use crate::keeper::network::orders::NetworkOrders;
+use crate::keeper::orders::Order;
 use crate::machine::{self, Machine, Role};
 use crate::net::{self, Network, NetworkPlan};
 use crate::overlay::{self, NewRoot};
 use crate::plan::{Plan, RootOffer};
 use crate::report::{Report, rounded};
-use crate::root;
+use crate::root::{self, RootImage};
+use crate::sys::clock::Moment;
 
 /// Where the new root is put together.
 const SYSROOT: &str = "/sysroot";
 
-/// Takes the machine through a whole boot. Returns only when a stage has failed.
-pub fn run() -> Result<Infallible, Box<Failure>> {
+/// Takes the machine through a whole boot, which began with the agent's first instruction. Returns
+/// only when a stage has failed.
+pub fn run(first_instruction: Moment) -> Result<Infallible, Box<Failure>> {
     let mut boot = Boot::begin();
     let machine = boot.stage(Stage::Machine, || machine::start(Role::Init))?;
     let plan = boot.decide(&machine, Role::Init);
     let (new_root, network) = boot.put_together(&machine, &plan, Role::Init, Path::new(SYSROOT))?;
-    boot.last_stage(Handover::new(new_root, network, machine, &plan))
+    let tells = machine.request.initrd_time.unwrap_or(true);
+    let timestamps = tells.then(|| Timestamps::new(first_instruction)).and_then(Result::ok);
+    boot.last_stage(Handover::new(new_root, network, machine, &plan), timestamps)
 }
 
 /// The same for the init of somebody else's initramfs, which has started us to mount the root at
@@ -41,8 +48,16 @@ pub fn mount_root(target: &Path) -> Result<PathBuf, Box<Failure>> {
         return Err(Box::new(Failure::before_all(Error::refused(doing, "landfall=off"))));
     }
     let plan = boot.decide(&machine, Role::RootHandler);
-    let (new_root, network) = boot.put_together(&machine, &plan, Role::RootHandler, target)?;
-    boot.hand_back(Handover::new(new_root, network, machine, &plan))
+    match boot.put_together(&machine, &plan, Role::RootHandler, target) {
+        Ok((new_root, network)) => boot.hand_back(Handover::new(new_root, network, machine, &plan)),
+        Err(failure) => {
+            // It has the root's device open.
+            if let Some(keeper) = boot.keeper.take() {
+                keeper.dismiss();
+            }
+            Err(failure)
+        }
+    }
 }
 
 /// A stage of the boot, in order; `break=` and the report use these names.
@@ -68,12 +83,14 @@ struct Boot {
     began: Instant,
     report: Report,
     breaks: Vec<Stage>,
+    /// Of the root, as soon as there is one.
+    keeper: Option<Keeper>,
 }
 
 impl Boot {
     fn begin() -> Self {
         let report = Report { version: env!("CARGO_PKG_VERSION"), ..Report::default() };
-        Self { began: Instant::now(), report, breaks: Vec::new() }
+        Self { began: Instant::now(), report, breaks: Vec::new(), keeper: None }
     }
 
     /// Everything between the machine and the handover: a complete root at `sysroot`.
@@ -103,12 +120,19 @@ impl Boot {
         let resolve = |host: &str| network.resolve(host);
         let load =
             |module: &str, options: &[(&str, &str)]| machine.drivers.require_with(module, options);
-        let image = self.stage(Stage::Root, || {
+        let (image, keeper) = self.stage(Stage::Root, || {
             let boot_server = network.boot_server();
             let root_path = network.leases().root_path();
-            let offer = RootOffer { root_path, boot_server: boot_server.as_deref() };
-            root::attach(&plan.root(offer, config.settings())?, &resolve, &load)
+            let boot_server = boot_server.as_deref();
+            let offer = RootOffer { root_path, boot_server, mac: Some(network.mac()) };
+            let plan = plan.root(offer, config.settings())?;
+            // Before the root: what holds requests back is only for who has a keeper.
+            let keeper = start_keeper(machine.request.debug);
+            let image = root::attach(&plan, &resolve, &load, keeper.is_some())?;
+            let keeper = keeper.and_then(|keeper| keep(keeper, &image));
+            Ok((image, keeper))
         })?;
+        self.keeper = keeper;
         let new_root =
             self.stage(Stage::Overlay, || overlay::mount(image, &plan.overlay(), sysroot, &load))?;
         let mut config = config.or_from_root(new_root.path(), &resolve);
@@ -181,16 +205,21 @@ impl Boot {
     }
 
     /// The handover reports the boot itself: whoever reads the report is in the system it starts.
-    fn last_stage(mut self, handover: Handover<'_>) -> Result<Infallible, Box<Failure>> {
+    fn last_stage(
+        mut self,
+        handover: Handover<'_>,
+        timestamps: Option<Timestamps>,
+    ) -> Result<Infallible, Box<Failure>> {
         self.stop_before(Stage::Handover);
         let began = Instant::now();
         let fail =
             |error| Box::new(Failure { stage: Stage::Handover, after: began.elapsed(), error });
-        let ready = handover.prepare(&mut self.report).map_err(fail)?;
+        let mut ready = handover.prepare(&mut self.report).map_err(fail)?;
+        self.let_keeper_go(ready.network.take());
         self.report.add_stage(Stage::Handover.name(), began.elapsed());
         self.report.seconds = rounded(self.began.elapsed());
         self.report.warnings = console::warnings();
-        ready.exec(&self.report).map_err(fail)
+        ready.exec(&self.report, timestamps).map_err(fail)
     }
 
     fn hand_back(mut self, handover: Handover<'_>) -> Result<PathBuf, Box<Failure>> {
@@ -198,11 +227,23 @@ impl Boot {
         let fail =
             |error| Box::new(Failure { stage: Stage::Handover, after: began.elapsed(), error });
         let ready = handover.prepare(&mut self.report).map_err(fail)?;
-        let ready = ready.withdraw().map_err(fail)?;
+        let mut ready = ready.withdraw().map_err(fail)?;
+        self.let_keeper_go(ready.network.take());
         self.report.add_stage(Stage::Handover.name(), began.elapsed());
         self.report.seconds = rounded(self.began.elapsed());
         self.report.warnings = console::warnings();
         Ok(ready.hand_back(&self.report))
+    }
+
+    /// Its work goes on; the agent's ends here.
+    fn let_keeper_go(&mut self, network: Option<NetworkOrders>) {
+        let Some(mut keeper) = self.keeper.take() else { return };
+        let network = network.map(|orders| Order::Network(Box::new(orders)));
+        for order in network.into_iter().chain([Order::HandedOver]) {
+            if let Err(error) = keeper.tell(&order) {
+                return log::warn!(target: "root", "{error}");
+            }
+        }
     }
 
     fn note_choices(&mut self, config: &Configuration, network: &Network, root: &NewRoot) {
@@ -280,6 +321,26 @@ fn load_for_links(machine: &Machine, plan: &NetworkPlan) {
         }
     }
 }
+
+/// Starts the keeper; a boot does not fail for it.
+fn start_keeper(debug: bool) -> Option<Keeper> {
+    let started = Keeper::start(debug);
+    started.map_err(|error| log::warn!(target: "root", "{error}; {WITHOUT_KEEPER}")).ok()
+}
+
+/// Has it keep the root from now on: a server may be lost while the root is put together.
+fn keep(mut keeper: Keeper, image: &RootImage) -> Option<Keeper> {
+    match keeper.tell(&Order::Root(Box::new(image.orders().clone()))) {
+        Ok(()) => Some(keeper),
+        Err(error) => {
+            log::warn!(target: "root", "{error}; {WITHOUT_KEEPER}");
+            keeper.dismiss();
+            None
+        }
+    }
+}
+
+const WITHOUT_KEEPER: &str = "a root that loses its server will not get it back";
 
 /// What the directives need to know of earlier stages.
 fn facts(machine: &Machine, network: &Network, config: &Configuration) -> Facts {

@@ -8,6 +8,7 @@ use lexopt::prelude::*;
 use crate::cmdline::KEYS;
 use crate::desk::{self, Output};
 use crate::handler;
+use crate::keeper;
 
 const HELP: &str = "\
 landfall boots machines over the network: it is PID 1 of their initramfs.
@@ -16,6 +17,8 @@ As a command:
   landfall check FILE...                what is wrong with an lts.conf
   landfall plan ...                     what a node would do with its next boot, and what a
                                         new configuration changes for which nodes
+  landfall status                       where the root of this machine is read from, and how
+                                        its servers are
   landfall settings [--man]             the table of settings; as the manual page lts.conf(5)
   landfall keys                         the table of kernel parameters
   landfall version
@@ -25,7 +28,7 @@ In an initramfs that has another init, its scripts ask and call:
   landfall claims                       whether the root of this boot is Landfall's
   landfall mount-root TARGET            bring up the network and mount the root
 
-landfall help COMMAND has the options of check, plan, claims and mount-root, and so has --help
+landfall help COMMAND has the options of check, plan, status, claims and mount-root, and so has --help
 behind a command.
 ";
 
@@ -75,6 +78,10 @@ fn run() -> Result<Output, lexopt::Error> {
             "keys" => says(keys_table()),
             "claims" => handler::claims(&mut parser),
             "mount-root" => handler::run(&mut parser),
+            "status" => keeper::show(&mut parser),
+            "keeper" if called_as_keeper() => {
+                Ok(Output { text: String::new(), status: keeper::main() })
+            }
             "check" => desk::check::run(&mut parser),
             "plan" => desk::plan::run(&mut parser),
             "settings" => desk::manual::run(&mut parser),
@@ -84,12 +91,18 @@ fn run() -> Result<Output, lexopt::Error> {
     }
 }
 
+/// The agent's own word; nobody else has a use for it.
+fn called_as_keeper() -> bool {
+    std::env::args_os().next().is_some_and(|name| name == keeper::NAME)
+}
+
 /// What there is to be said about a command; none if there is no such command.
 pub fn help(command: &str) -> Option<&'static str> {
     match command {
         "check" => Some(desk::check::HELP),
         "plan" => Some(desk::plan::HELP),
         "claims" | "mount-root" => Some(handler::HELP),
+        "status" => Some(keeper::HELP),
         "help" | "keys" | "settings" | "version" => Some(HELP),
         _ => None,
     }
@@ -128,7 +141,9 @@ mod tests {
 
     #[test]
     fn every_command_has_help_and_none_of_it_names_a_source() {
-        for command in ["check", "plan", "claims", "mount-root", "settings", "keys", "version"] {
+        for command in
+            ["check", "plan", "status", "claims", "mount-root", "settings", "keys", "version"]
+        {
             let text = help(command).unwrap();
             assert!(text.contains(&format!("landfall {command}")), "{command}");
             assert!(HELP.contains(&format!("  landfall {command}")), "{command}");

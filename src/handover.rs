@@ -6,8 +6,11 @@
 //! by removing its files, which is why that is done here, and why it is guarded: it must never
 //! happen on anything but a RAM file system.
 
+mod last_program;
+mod timestamps;
+
 use std::convert::Infallible;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -22,12 +25,16 @@ use crate::cmdline::KEYS;
 use crate::console;
 use crate::directives::{Tree, View};
 use crate::error::{Cause, Error, Result, WhileDoing};
+use crate::keeper::network::orders::{Heal, NetworkOrders};
+use crate::keeper::orders::Backing;
 use crate::machine::Machine;
 use crate::net::Network;
 use crate::overlay::NewRoot;
 use crate::plan::Plan;
 use crate::report::Report;
 use crate::sys;
+pub use last_program::until;
+pub use timestamps::Timestamps;
 
 /// Mounted in the initramfs, and taken along.
 const API_MOUNTS: [&str; 4] = ["/dev", "/proc", "/sys", "/run"];
@@ -50,6 +57,8 @@ pub struct Ready {
     /// `init=`
     asked: Option<String>,
     arguments: Vec<OsString>,
+    /// For the keeper; none for who has asked in vain what is to be kept.
+    pub network: Option<NetworkOrders>,
 }
 
 /// Makes `/dev`, `/proc`, `/sys` and `/run` visible in the new root as well, for the commands that
@@ -107,9 +116,26 @@ impl<'a> Handover<'a> {
         if let Err(error) = self.network.make_permanent() {
             log::warn!(target: "network", "{error}; the root may be lost when the lease ends");
         }
+        let network = self.network_orders();
         self.network.stop();
+        last_program::leave();
         let arguments = kept_arguments(std::env::args_os().skip(1));
-        Ok(Ready { root: self.root, init, asked: self.plan.init.clone(), arguments })
+        Ok(Ready { root: self.root, init, asked: self.plan.init.clone(), arguments, network })
+    }
+
+    /// What a keeper needs in order to keep the network.
+    fn network_orders(&self) -> Option<NetworkOrders> {
+        let root = self.root.image().orders();
+        let servers = root.sources.iter().map(|source| source.peer.address.ip()).collect();
+        let heal = match self.machine.request.heal {
+            Some(true) => Heal::Always,
+            None if root.backing != Backing::Memory => Heal::WhileStreamed,
+            Some(false) | None => Heal::Never,
+        };
+        let orders = self.network.orders(servers, heal);
+        orders
+            .inspect_err(|error| log::warn!(target: "network", "{error}; the network is not kept"))
+            .ok()
     }
 }
 
@@ -155,7 +181,9 @@ impl Ready {
     }
 
     /// Never returns, unless it fails; after the initramfs is gone there is no way back.
-    pub fn exec(self, report: &Report) -> Result<Infallible> {
+    ///
+    /// An init that understands `timestamps` gets them.
+    pub fn exec(self, report: &Report, timestamps: Option<Timestamps>) -> Result<Infallible> {
         write_report(report);
         console::repeat_warnings();
         log::info!(
@@ -173,8 +201,6 @@ impl Ready {
         }
         SigSet::empty().thread_set_mask().while_doing(|| "unblocking signals for the real init")?;
         rustix::process::umask(Mode::from_raw_mode(0o022));
-        let mut command = Command::new(&self.init);
-        command.args(&self.arguments).current_dir("/").env_clear().envs(environment());
         // The descriptors we have were opened on the initramfs' own node.
         let console = || {
             OpenOptions::new()
@@ -183,12 +209,21 @@ impl Ready {
                 .custom_flags(libc::O_NOCTTY)
                 .open("/dev/console")
         };
-        if let (Ok(stdin), Ok(stdout), Ok(stderr)) = (console(), console(), console()) {
-            command.stdin(stdin).stdout(stdout).stderr(stderr);
+        let become_it = |more: &[String]| {
+            let mut command = Command::new(&self.init);
+            let more = more.iter().map(OsStr::new);
+            command.args(more.chain(self.arguments.iter().map(OsString::as_os_str)));
+            command.current_dir("/").env_clear().envs(environment());
+            if let (Ok(stdin), Ok(stdout), Ok(stderr)) = (console(), console(), console()) {
+                command.stdin(stdin).stdout(stdout).stderr(stderr);
+            }
+            // Also puts SIGPIPE back, which Rust's runtime ignores.
+            command.exec()
+        };
+        if let Some(timestamps) = timestamps.filter(|_| timestamps::are_understood_by(&self.init)) {
+            become_it(&timestamps.arguments());
         }
-        // Also puts SIGPIPE back, which Rust's runtime ignores.
-        let error = command.exec();
-        Err(Error::new(format!("executing {}", self.init.display()), error))
+        Err(Error::new(format!("executing {}", self.init.display()), become_it(&[])))
     }
 }
 

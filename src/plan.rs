@@ -15,9 +15,10 @@ use crate::console::Policy;
 use crate::error::{Error, Result};
 use crate::machine::Identity;
 use crate::net::description::{AddressRequest, Description, HandoverMode};
-use crate::net::{Family, NetworkPlan};
+use crate::net::{Family, Mac, NetworkPlan};
 use crate::overlay::OverlayPlan;
-use crate::root::{NbdExport, RamMode, RootPlan, RootSource};
+use crate::root::verity::{VerityPlan, VerityRequest};
+use crate::root::{LostPolicy, NbdExport, RamMode, RootPlan, spread};
 
 /// Port that IANA gave to NBD.
 const NBD_PORT: u16 = 10809;
@@ -52,6 +53,10 @@ struct RootWish {
     fstype: Option<String>,
     flags: Option<String>,
     ram: Option<RamMode>,
+    ram_rate: Option<u64>,
+    mirrors: Vec<NbdRequest>,
+    lost: LostPolicy,
+    verity: VerityRequest,
     overlay: Option<String>,
 }
 
@@ -104,6 +109,8 @@ pub struct RootOffer<'a> {
     pub root_path: Option<&'a str>,
     /// Name or address.
     pub boot_server: Option<&'a str>,
+    /// Of the boot link: decides which of several servers this node asks first.
+    pub mac: Option<Mac>,
 }
 
 impl Plan {
@@ -115,6 +122,10 @@ impl Plan {
             fstype: request.fstype,
             flags: request.flags,
             ram: request.ram.or(request.to_ram),
+            ram_rate: request.ram_rate,
+            mirrors: request.mirrors,
+            lost: request.lost.unwrap_or_default(),
+            verity: request.verity,
             overlay: request.overlay,
         };
         // root=nbd:… is the more explicit key; nbdroot= accompanies root=/dev/nbd0.
@@ -215,14 +226,46 @@ impl Plan {
             Error::refused(doing, format!("{origin} names no server, and neither does DHCP"))
                 .with_hint("add the server: root=nbd:HOST:EXPORT")
         })?;
-        Ok(RootPlan {
-            source: RootSource::Nbd(NbdExport {
+        let names = nbd.names.unwrap_or_default();
+        let port = nbd.port.unwrap_or(NBD_PORT);
+        let of_root =
+            [(host, Some(port))].into_iter().chain(nbd.more).map(|(host, own)| NbdExport {
                 host,
-                port: nbd.port.unwrap_or(NBD_PORT),
-                names: nbd.names.unwrap_or_default(),
-                origin,
-            }),
+                port: own.unwrap_or(port),
+                names: names.clone(),
+                origin: origin.clone(),
+            });
+        let mirrors = self.root.mirrors.iter().flat_map(|mirror| {
+            let names = mirror.names.as_ref().unwrap_or(&names);
+            let first = mirror.host.clone().map(|host| (host, None));
+            let servers = first.into_iter().chain(mirror.more.clone());
+            servers.map(|(host, own)| NbdExport {
+                host,
+                port: own.or(mirror.port).unwrap_or(NBD_PORT),
+                names: names.clone(),
+                origin: "landfall.mirror= on the kernel command line".to_owned(),
+            })
+        });
+        let mut exports: Vec<NbdExport> = Vec::new();
+        for export in of_root.chain(mirrors) {
+            if !exports.iter().any(|other| (&other.host, other.port) == (&export.host, export.port))
+            {
+                exports.push(export);
+            }
+        }
+        let mac = offer.mac.map_or([0; 6], |mac| mac.0);
+        spread(&mut exports, &mac);
+        let verity = VerityPlan::decide(&self.root.verity, |value| {
+            let mut exports = exports_of_hash(value)?;
+            spread(&mut exports, &mac);
+            Ok(exports)
+        })?;
+        Ok(RootPlan {
+            exports,
             ram: self.ram(settings),
+            ram_rate: self.root.ram_rate,
+            lost: self.root.lost,
+            verity,
             partition: self.root.partition,
             fstype: self.root.fstype.clone().or(nbd.fstype),
             flags: self.root.flags.clone().or(nbd.flags).unwrap_or_default(),
@@ -245,9 +288,26 @@ impl Plan {
     /// `landfall.ram=`, then the words of others, then lts.conf, of which `ltsp.NAME=` is the
     /// weakest part.
     fn ram(&self, settings: &Settings) -> RamMode {
-        let configured = if settings.nbd_to_ram() { RamMode::Copy } else { RamMode::Off };
-        self.root.ram.unwrap_or(configured)
+        self.root.ram.unwrap_or_else(|| settings.nbd_to_ram())
     }
+}
+
+/// The servers of `landfall.verity.hash=`.
+fn exports_of_hash(value: &str) -> Result<Vec<NbdExport>> {
+    let wrong = |why: String| Error::invalid("looking for its server", why);
+    let request = crate::cmdline::mirror(value).map_err(wrong)?;
+    let names = request.names.unwrap_or_else(|| vec![String::new()]);
+    let port = request.port.unwrap_or(NBD_PORT);
+    let first = request.host.map(|host| (host, None));
+    let servers = first.into_iter().chain(request.more);
+    Ok(servers
+        .map(|(host, own)| NbdExport {
+            host,
+            port: own.unwrap_or(port),
+            names: names.clone(),
+            origin: "landfall.verity.hash= on the kernel command line".to_owned(),
+        })
+        .collect())
 }
 
 /// Of a server that is written as an address.
@@ -316,8 +376,16 @@ impl fmt::Display for Plan {
         }
         match self.root.ram {
             Some(RamMode::Copy) => writeln!(f, "root: copied to memory")?,
+            Some(RamMode::Lazy) => writeln!(f, "root: copied to memory behind the running system")?,
             Some(RamMode::Off) => writeln!(f, "root: streamed")?,
             None => writeln!(f, "root: streamed, unless the configuration says LTSP_NBD_TO_RAM")?,
+        }
+        for mirror in &self.root.mirrors {
+            let host = mirror.host.as_deref().unwrap_or_default();
+            writeln!(f, "root: also on {host}:{}", mirror.port.unwrap_or(NBD_PORT))?;
+        }
+        if let Some(root_hash) = &self.root.verity.root_hash {
+            writeln!(f, "root: verified against {root_hash}")?;
         }
         writeln!(f, "overlay: {} in memory", self.root.overlay.as_deref().unwrap_or("50%"))?;
         write!(f, "handover: {}", self.init.as_deref().unwrap_or("the first init there is"))
@@ -329,6 +397,7 @@ mod tests {
     use super::*;
     use crate::config::Origin;
     use crate::net::description::Ipv4Method;
+    use crate::root::verity::TreePlace;
 
     fn plan(line: &str) -> Plan {
         Plan::decide(Request::read(line), &Identity::default())
@@ -358,9 +427,9 @@ mod tests {
             ("root=nbd:10.0.0.2:x netroot=nbd:10.0.0.1:disk", None, None, "10.0.0.1", 10809, &["disk", "/disk"]),
         ];
         for (line, root_path, boot_server, host, port, names) in cases {
-            let got = plan(line).root(RootOffer { root_path, boot_server }, &Settings::default());
+            let got = plan(line).root(RootOffer { mac: None, root_path, boot_server }, &Settings::default());
             let got = got.unwrap_or_else(|error| panic!("{line}: {error}"));
-            let RootSource::Nbd(export) = got.source;
+            let export = got.exports.first().unwrap();
             assert_eq!((export.host.as_str(), export.port), (host, port), "{line} {root_path:?}");
             assert_eq!(export.names, names, "{line} {root_path:?}");
         }
@@ -436,26 +505,58 @@ mod tests {
 
     #[test]
     fn a_root_that_nobody_names_is_said_so() {
-        let offer = RootOffer { root_path: None, boot_server: Some("10.0.0.1") };
+        let offer = RootOffer { mac: None, root_path: None, boot_server: Some("10.0.0.1") };
         let error = plan("quiet").root(offer, &Settings::default()).unwrap_err();
         assert!(error.to_string().contains("option 17"), "{error}");
-        let offer = RootOffer { root_path: Some("/img"), boot_server: None };
+        let offer = RootOffer { mac: None, root_path: Some("/img"), boot_server: None };
         let error = plan("quiet").root(offer, &Settings::default()).unwrap_err();
         assert!(error.to_string().contains("names no server"), "{error}");
+    }
+
+    /// Anything else would be a root that somebody believes to be verified.
+    #[test]
+    #[rustfmt::skip]
+    fn what_is_said_of_verity_and_cannot_be_understood_ends_the_boot() {
+        let hash = "5a".repeat(32);
+        let cases = [
+            (String::new(),                                  Ok(None)),
+            (format!("landfall.verity={hash}"),              Ok(Some(0))),
+            (format!("landfall.verity={hash} landfall.verity.hash=nbd://a,b:7/h"), Ok(Some(2))),
+            (format!("landfall.verity={hash}5"),             Err("65 digits")),
+            ("landfall.verity".to_owned(),                   Err("no root hash")),
+            ("landfall.verity.hash=nbd://a/h".to_owned(),    Err("nothing would be verified")),
+            (format!("landfall.verity={hash} landfall.verity.hash=tftp://a/h"), Err("looking for its server")),
+            (format!("landfall.verity={hash} landfall.verity.on_corruption=halt"), Err("error, reboot or panic")),
+        ];
+        for (line, expected) in cases {
+            let typed = format!("root=nbd:10.0.0.1:x {line}");
+            let got = plan(&typed).root(RootOffer::default(), &Settings::default());
+            match (got, expected) {
+                (Ok(plan), Ok(expected)) => {
+                    let servers = plan.verity.map(|plan| match plan.place {
+                        TreePlace::Image { .. } => 0,
+                        TreePlace::Export { exports, .. } => exports.len(),
+                    });
+                    assert_eq!(servers, expected, "{line}");
+                }
+                (Err(error), Err(why)) => assert!(error.to_string().contains(why), "{line}: {error}"),
+                (got, _) => panic!("{line}: {got:?}"),
+            }
+        }
     }
 
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn ltsp_machines_that_say_nothing_get_ltsps_default_export() {
-        let offer = RootOffer { root_path: None, boot_server: Some("10.0.0.1") };
+        let offer = RootOffer { mac: None, root_path: None, boot_server: Some("10.0.0.1") };
         let got = plan("root=/dev/nbd0").root(offer, &Settings::default()).unwrap();
-        let RootSource::Nbd(export) = got.source;
+        let export = got.exports.first().unwrap();
         assert_eq!(export.names, ["/opt/ltsp/amd64", "opt/ltsp/amd64"]);
     }
 
     #[test]
     fn the_copy_to_memory_is_decided_by_the_strongest_who_speaks() {
-        let offer = RootOffer { root_path: Some("/img"), boot_server: Some("b") };
+        let offer = RootOffer { mac: None, root_path: Some("/img"), boot_server: Some("b") };
         let (off, copy) = (RamMode::Off, RamMode::Copy);
         for (line, configured, expected) in [
             ("", "", off),

@@ -72,6 +72,9 @@ grep -qx virtio_net "$work/init/modules" || fail "no driver"
 for module in bonding 8021q bridge; do
 	grep -qx "$module" "$work/init/modules" || fail "no $module, of which links are composed"
 done
+for module in dm-multipath dm-round-robin dm-verity; do
+	grep -qx "$module" "$work/init/modules" || fail "no $module, of which roots are composed"
+done
 grep -q igb "$work/init/modules" && fail "a driver that nobody asked for"
 
 echo 'MODE=handler DRIVERS=virtio_net' > $config

@@ -18,8 +18,18 @@ const ESSENTIAL: [&str; 2] = ["nbd", "overlay"];
 const FILE_SYSTEMS: [&str; 4] = ["squashfs", "erofs", "ext4", "isofs"];
 
 /// Taken when the kernel has them; a boot says so when it misses one that its configuration needs.
-const FEATURES: [&str; 8] =
-    ["loop", "dm_mod", "dm_verity", "tls", "bonding", "8021q", "bridge", "af_packet"];
+///
+/// A root that is read over the network has dm-multipath below it, with the one path selector that
+/// is asked for by name, and dm-verity where its blocks are verified.
+#[rustfmt::skip]
+const FEATURES: [&str; 10] = [
+    "loop", "dm_mod", "dm_multipath", "dm_round_robin", "dm_verity", "tls", "bonding", "8021q",
+    "bridge", "af_packet",
+];
+
+/// Of the digests that a hash tree can have, the usual one beside that of the soft dependency of
+/// dm-verity below. Loaded only when a tree names it.
+const DIGEST: &str = "crypto-sha512";
 
 /// What a network card can be behind. No kernel has all of them.
 #[rustfmt::skip]
@@ -128,6 +138,13 @@ pub fn choose(index: &Index, request: &Request<'_>) -> Result<Selection> {
     for module in wanted {
         close(&index, module, &mut selection.modules)?;
     }
+    if has(&index, "dm_verity")
+        && let Found::Modules(digests) = index.find(DIGEST)
+    {
+        for module in digests.into_iter().filter(|module| !is_engine(module)) {
+            close(&index, module, &mut selection.modules)?;
+        }
+    }
     if selection.modules.contains(PHY_LIBRARY) {
         for module in index.modules() {
             if is_below(module, &PHY_DIRECTORIES) {
@@ -151,6 +168,10 @@ fn require_essential(index: &Index) -> Result<()> {
         bail!("this kernel can read none of the images' file systems: {}", FILE_SYSTEMS.join(", "));
     }
     Ok(())
+}
+
+fn is_engine(module: &Module) -> bool {
+    module.path.starts_with(CRYPTO_ENGINES)
 }
 
 fn is_below(module: &Module, directories: &[&str]) -> bool {
@@ -218,7 +239,7 @@ fn close(index: &Index, module: &Module, chosen: &mut BTreeSet<String>) -> Resul
     for name in module.softdep.pre.iter().chain(&module.softdep.post) {
         let Found::Modules(modules) = index.find(name) else { continue };
         for soft in modules {
-            if soft.name == normalized(name) || !soft.path.starts_with(CRYPTO_ENGINES) {
+            if soft.name == normalized(name) || !is_engine(soft) {
                 close(index, soft, chosen)?;
             }
         }
@@ -293,6 +314,14 @@ mod tests {
             ("crypto/gcm", ""),
             ("drivers/crypto/engine", ""),
             ("sound/snd", ""),
+            ("drivers/md/dm-mod", ""),
+            ("drivers/md/dm-multipath", "drivers/scsi/scsi_mod"),
+            ("drivers/md/dm-round-robin", "drivers/md/dm-multipath"),
+            ("drivers/md/dm-verity", "drivers/md/dm-bufio"),
+            ("drivers/md/dm-bufio", "drivers/md/dm-mod"),
+            ("drivers/scsi/scsi_mod", ""),
+            ("crypto/sha512_generic", ""),
+            ("arch/x86/crypto/sha256-ssse3", ""),
         ];
         let mut texts =
             Texts { builtin: "kernel/drivers/block/loop.ko\n".into(), ..Texts::default() };
@@ -300,7 +329,10 @@ mod tests {
             let needs = if needs.is_empty() { String::new() } else { format!("kernel/{needs}.ko") };
             texts.dep.push_str(&format!("kernel/{path}.ko: {needs}\n"));
         }
-        texts.alias = "alias crypto-gcm gcm\nalias crypto-gcm engine\n".into();
+        texts.alias = "alias crypto-gcm gcm\nalias crypto-gcm engine\n\
+            alias crypto-sha256 sha256-ssse3\nalias crypto-sha256 engine\n\
+            alias crypto-sha512 sha512_generic\nalias crypto-sha512 engine\n"
+            .into();
         Index::parse(&texts)
     }
 
@@ -313,8 +345,19 @@ mod tests {
         let base = ["nbd", "overlay", "squashfs", "tls", "gcm"];
         // A command line may compose links of any card, also where one driver was named.
         let links = ["bonding", "8021q", "garp", "bridge", "stp", "llc"];
+        // So may it ask for a root of any kind.
+        let roots = [
+            "dm_mod",
+            "dm_multipath",
+            "scsi_mod",
+            "dm_round_robin",
+            "dm_verity",
+            "dm_bufio",
+            "sha256_ssse3",
+            "sha512_generic",
+        ];
         let mut modules = selection.modules;
-        for name in base.into_iter().chain(links) {
+        for name in base.into_iter().chain(links).chain(roots) {
             assert!(modules.remove(name), "{name} must always be there");
         }
         Ok(modules.into_iter().collect::<Vec<_>>().join(" "))

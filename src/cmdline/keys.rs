@@ -1,12 +1,12 @@
 //! The one table of keys: the parser, the dry run and the README's table walk it.
 
 use super::network::{self, Pending};
-use super::{Problem, RootRequest, Word, fields, ip, links, root, words};
+use super::{NbdRequest, Problem, RootRequest, Word, fields, ip, links, root, words};
 use crate::boot::Stage;
-use crate::config::means_yes;
 use crate::directives::size::Size;
 use crate::net::description::{Description, HandoverMode, link_name};
-use crate::root::RamMode;
+use crate::root::verity::VerityRequest;
+use crate::root::{LostPolicy, RamMode};
 
 /// What was asked on the command line, before anybody decided what it means here.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,17 @@ pub struct Request {
     pub ram: Option<RamMode>,
     /// What others' words ask for; `ram` is stronger.
     pub to_ram: Option<RamMode>,
+    /// `landfall.ram.rate=`, in bytes a second.
+    pub ram_rate: Option<u64>,
+    /// Further servers of the same image.
+    pub mirrors: Vec<NbdRequest>,
+    /// Not read yet: a value that is wrong ends the boot, and says so where the root is decided.
+    pub verity: VerityRequest,
+    pub lost: Option<LostPolicy>,
+    /// `landfall.heal=`; none: on.
+    pub heal: Option<bool>,
+    /// `landfall.initrd-time=`; none: on.
+    pub initrd_time: Option<bool>,
     /// Size of the writable layer: bytes with a suffix, or a percentage of the memory.
     pub overlay: Option<String>,
     pub config: Option<String>,
@@ -64,8 +75,8 @@ pub struct Key {
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
     Key {
-        name: "root", value: "nbd:HOST[:PORT]:EXPORT | nbd://HOST[:PORT]/EXPORT | dhcp | /dev/nbd0[pN]",
-        manual: "Where the root image is served; PORT defaults to 10809. `dhcp`, or none: DHCP option 17. `landfall:` may stand before it, and `landfall` alone is `dhcp`.",
+        name: "root", value: "nbd:HOST[,HOST…][:PORT]:EXPORT | nbd://HOST[:PORT][,HOST[:PORT]…]/EXPORT | dhcp | /dev/nbd0[pN]",
+        manual: "Where the root image is served; PORT defaults to 10809. Several servers of the same image share the nodes among them, and stand in for each other. `dhcp`, or none: DHCP option 17. `landfall:` may stand before it, and `landfall` alone is `dhcp`.",
         read: |request, value| { request.root = Some(root::root(value)?); Ok(()) },
     },
     Key {
@@ -219,9 +230,54 @@ pub const KEYS: &[Key] = &[
         read: |request, value| { request.substitution = switch(value)?; Ok(()) },
     },
     Key {
-        name: "landfall.ram", value: "off | copy",
-        manual: "`copy`: the whole image goes to memory before the real init starts, and the server is let go.",
+        name: "landfall.mirror", value: "nbd://HOST[:PORT][/EXPORT]",
+        manual: "Another server of the same image, as further ones in `root=`; may be given several times.",
+        read: |request, value| { request.mirrors.push(root::mirror(value)?); Ok(()) },
+    },
+    Key {
+        name: "landfall.lost", value: "wait | reboot:SECONDS",
+        manual: "When no server of the root answers: `wait` for one as long as it takes, the default; or reboot after so many seconds, by the hardware watchdog if nothing else works any more.",
+        read: |request, value| { request.lost = Some(value.parse()?); Ok(()) },
+    },
+    Key {
+        name: "landfall.verity", value: "ROOTHASH",
+        manual: "Every block of the root is verified (dm-verity), with a hash tree of `veritysetup format` that has this root hash. It is behind the file system in the image unless another key says where. An image of which this is not the root hash is not booted.",
+        read: |request, value| { request.verity.root_hash = Some(value.to_owned()); Ok(()) },
+    },
+    Key {
+        name: "landfall.verity.hash-offset", value: "BYTES",
+        manual: "Where the hash tree is in its image, as given to `veritysetup format --hash-offset`. Default: where the file system ends.",
+        read: |request, value| { request.verity.hash_offset = Some(value.to_owned()); Ok(()) },
+    },
+    Key {
+        name: "landfall.verity.hash", value: "nbd://HOST[,HOST…][:PORT]/EXPORT",
+        manual: "The hash tree is in an export of its own; it is kept in memory.",
+        read: |request, value| { request.verity.hash = Some(value.to_owned()); Ok(()) },
+    },
+    Key {
+        name: "landfall.verity.on-corruption", value: "error | reboot | panic",
+        manual: "A block that is not what it was: an I/O `error` to whoever reads it, the default; `reboot`, at once; `panic`, for `panic=` and kdump to decide.",
+        read: |request, value| { request.verity.on_corruption = Some(value.to_owned()); Ok(()) },
+    },
+    Key {
+        name: "landfall.heal", value: "on | off",
+        manual: "Whether an address, a route or a link that the root needs is put back when software of the running system takes it away. Default: on, until the root is in memory.",
+        read: |request, value| { request.heal = Some(switch(value)?); Ok(()) },
+    },
+    Key {
+        name: "landfall.initrd-time", value: "on | off",
+        manual: "Whether systemd is told the time that the boot took until it was started, for `systemd-analyze`. Default on.",
+        read: |request, value| { request.initrd_time = Some(switch(value)?); Ok(()) },
+    },
+    Key {
+        name: "landfall.ram", value: "off | copy | lazy",
+        manual: "`copy`: the whole image goes to memory before the real init starts, and the server is let go. `lazy`: the real init starts at once, and the same happens behind the running system.",
         read: |request, value| { request.ram = Some(ram(value)?); Ok(()) },
+    },
+    Key {
+        name: "landfall.ram.rate", value: "BYTES",
+        manual: "Most bytes a second that `landfall.ram=lazy` reads: `20M`. Default: as many as there are while nobody else reads the root.",
+        read: |request, value| { request.ram_rate = Some(rate(value)?); Ok(()) },
     },
     Key {
         name: "toram", value: "",
@@ -258,7 +314,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "landfall.debug", value: "",
-        manual: "Details on the console too; they are in the kernel log anyway.",
+        manual: "Details on the console too. Those of the boot are in the kernel log anyway, those of the running system only with this.",
         read: |request, value| { request.debug = switch(value)?; Ok(()) },
     },
     Key {
@@ -290,12 +346,9 @@ pub const KEYS: &[Key] = &[
         read: |request, value| { request.boot_image = Some(value.to_owned()); Ok(()) },
     },
     Key {
-        name: "LTSP_NBD_TO_RAM", value: "true",
-        manual: "`landfall.ram=copy`, as LTSP says it; also a setting in lts.conf.",
-        read: |request, value| {
-            request.to_ram = Some(if means_yes(value) { RamMode::Copy } else { RamMode::Off });
-            Ok(())
-        },
+        name: "LTSP_NBD_TO_RAM", value: "true | lazy",
+        manual: "`landfall.ram=copy`, as LTSP says it, or `=lazy`; also a setting in lts.conf.",
+        read: |request, value| { request.to_ram = Some(RamMode::of_setting(value)); Ok(()) },
     },
     Key {
         name: "LTSCONF", value: "NAME",
@@ -391,10 +444,20 @@ fn ram(value: &str) -> Result<RamMode, String> {
     match value {
         "off" => Ok(RamMode::Off),
         "copy" | "" => Ok(RamMode::Copy),
-        "lazy" => {
-            Err("copying behind the running system is not available yet; use copy or off".into())
-        }
-        _ => Err("may be off or copy".into()),
+        "lazy" => Ok(RamMode::Lazy),
+        _ => Err("may be off, copy or lazy".into()),
+    }
+}
+
+/// Bytes a second, with a unit if somebody likes.
+fn rate(value: &str) -> Result<u64, String> {
+    /// Less would not end before the machine does.
+    const LEAST: u64 = 64 << 10;
+    let wrong = || "not a number of bytes a second, such as 20M".to_owned();
+    let size = Size::parse(value).filter(|size| size.share().is_none()).ok_or_else(wrong)?;
+    match size.bytes(0) {
+        Some(rate) if rate >= LEAST => Ok(rate),
+        _ => Err("less than 64K a second would never end".to_owned()),
     }
 }
 
@@ -488,7 +551,9 @@ mod tests {
         let cases = [
             ("quiet landfall.rma=copy panic=5", 6,  "did you mean landfall.ram?"),
             ("panic=5 landfall.zebra",          8,  "no such key"),
-            ("panic=5 landfall.ram=lazy",       8,  "not available yet"),
+            ("panic=5 landfall.ram=later",      8,  "off, copy or lazy"),
+            ("panic=5 landfall.ram.rate=1K",    8,  "never end"),
+            ("panic=5 landfall.lost=reboot",    8,  "reboot:SECONDS"),
             ("panic=5 ip=eth0:dhpc",            8,  "field 2"),
             ("panic=5 break=nowhere",           8,  "not a stage"),
             ("panic=5 landfall.overlay=2GB",    8,  "not a size"),

@@ -21,7 +21,7 @@ pub use ip::address_request;
 use keys::same_key;
 pub use keys::{KEYS, Key, Request, distance};
 pub use links::{bond, bridge, handover, ifname, nameserver, route, vlan};
-pub use root::{NbdRequest, RootRequest, nbdroot};
+pub use root::{NbdRequest, RootRequest, mirror, nbdroot};
 
 /// One word of the command line, unquoted.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -22,6 +22,8 @@ pub struct NbdRequest {
     /// `None`: the boot server.
     pub host: Option<String>,
     pub port: Option<u16>,
+    /// Further servers of the same image, each with its own port or that of all.
+    pub more: Vec<(String, Option<u16>)>,
     /// Export names to try, in order. `None`: the root-path of the lease, or the default export.
     pub names: Option<Vec<String>>,
     pub fstype: Option<String>,
@@ -71,18 +73,23 @@ fn nbd(value: &str) -> Result<NbdRequest, String> {
         return Err("NBD over TLS (nbds://) is not supported yet".into());
     }
     if let Some(rest) = value.strip_prefix("nbd://") {
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (host, port) = authority_parts(authority)?;
-        let host = Some(host.ok_or("no host behind nbd://")?);
+        let (authorities, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let mut servers = Vec::new();
+        for authority in authorities.split(',') {
+            let (host, port) = authority_parts(authority)?;
+            servers.push((host.ok_or("no host behind nbd://")?, port));
+        }
+        let (host, port) = servers.remove(0);
         return Ok(NbdRequest {
-            host,
+            host: Some(host),
             port,
+            more: servers,
             names: Some(either_slash(&percent_decoded(path)?)),
             ..Default::default()
         });
     }
     let rest = value.strip_prefix("nbd:").ok_or("expected nbd:HOST:EXPORT or nbd://HOST/EXPORT")?;
-    let (host, rest) = host_field(rest)?;
+    let (host, more, rest) = host_fields(rest)?;
     // HOST/EXPORT and HOST:PORT/EXPORT: everything behind the slash is the name.
     if let Some((before, name)) = rest.split_once('/') {
         let port = before.strip_prefix(':').unwrap_or(before);
@@ -91,6 +98,7 @@ fn nbd(value: &str) -> Result<NbdRequest, String> {
             return Ok(NbdRequest {
                 host,
                 port,
+                more,
                 names: Some(either_slash(name)),
                 ..Default::default()
             });
@@ -99,7 +107,7 @@ fn nbd(value: &str) -> Result<NbdRequest, String> {
     let mut fields: Vec<&str> = rest.strip_prefix(':').unwrap_or(rest).split(':').collect();
     let mut take = || if fields.is_empty() { "" } else { fields.remove(0) };
     let second = take();
-    let mut request = NbdRequest { host, ..Default::default() };
+    let mut request = NbdRequest { host, more, ..Default::default() };
     let mut third = take();
     if !second.is_empty() && second.bytes().all(|b| b.is_ascii_digit()) {
         request.port = Some(port_number(second)?);
@@ -116,6 +124,22 @@ fn nbd(value: &str) -> Result<NbdRequest, String> {
     }
     request.fstype = Some(third).filter(|s| !s.is_empty() && *s != "auto").map(str::to_owned);
     request.flags = Some(take()).filter(|s| !s.is_empty()).map(str::to_owned);
+    Ok(request)
+}
+
+/// Reads the value of `landfall.mirror=`: servers, and what they call the image if that differs.
+pub fn mirror(value: &str) -> Result<NbdRequest, String> {
+    let mut request = match value.split_once(':') {
+        Some(("nbd" | "nbds", _)) => nbd(value)?,
+        _ => return Err("expected nbd://HOST/EXPORT or nbd:HOST:EXPORT".into()),
+    };
+    if request.host.is_none() {
+        return Err("a mirror has a HOST".into());
+    }
+    // `nbd://HOST` names the default export elsewhere; here, whatever the root is called.
+    if request.names.as_ref().is_some_and(|names| names.iter().all(String::is_empty)) {
+        request.names = None;
+    }
     Ok(request)
 }
 
@@ -173,6 +197,30 @@ pub fn nbdroot(value: &str) -> Result<RootRequest, String> {
         None if rest.starts_with('/') => Ok(named(host, None, rest)),
         None => Ok(RootRequest::Nbd(NbdRequest { host, ..Default::default() })),
     }
+}
+
+type Hosts<'a> = (Option<String>, Vec<(String, Option<u16>)>, &'a str);
+
+/// Takes `HOST[,HOST…]` from the front, each of which may be `[IPV6]`.
+fn host_fields(text: &str) -> Result<Hosts<'_>, String> {
+    let (mut hosts, mut rest) = (Vec::new(), text);
+    loop {
+        let (host, behind) = host_field(rest)?;
+        let names = host.as_deref().unwrap_or_default().split(',');
+        hosts.extend(names.map(|name| (name.to_owned(), None)));
+        match behind.strip_prefix(',') {
+            Some(next) => rest = next,
+            None => {
+                rest = behind;
+                break;
+            }
+        }
+    }
+    if hosts.len() > 1 && hosts.iter().any(|(host, _)| host.is_empty()) {
+        return Err("a server between commas is missing".into());
+    }
+    let first = hosts.remove(0).0;
+    Ok(((!first.is_empty()).then_some(first), hosts, rest))
 }
 
 /// Takes `HOST` or `[IPV6]` from the front; the rest begins with its separator.
@@ -290,6 +338,54 @@ mod tests {
             ("nbd://boot//opt/ltsp",                Some("boot"),     None,        Some(vec!["/opt/ltsp", "opt/ltsp"]), None),
             ("nbd://boot",                          Some("boot"),     None,        Some(vec![""]), None),
         ]);
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn several_servers_of_one_image_stand_between_commas() {
+        let cases: [(&str, &[(&str, Option<u16>)], &str); 6] = [
+            ("nbd:a,b:img",             &[("a", None), ("b", None)],           "img"),
+            ("nbd:a,b/img",             &[("a", None), ("b", None)],           "img"),
+            ("nbd:[fd00::1],[fd00::2],c:10810:img", &[("fd00::1", Some(10810)), ("fd00::2", None), ("c", None)], "img"),
+            ("nbd://a,b:10810/img",     &[("a", None), ("b", Some(10810))],    "img"),
+            ("nbd://a:1,[fd00::2]:2/x", &[("a", Some(1)), ("fd00::2", Some(2))], "x"),
+            ("nbd://a,b",               &[("a", None), ("b", None)],           ""),
+        ];
+        for (value, servers, name) in cases {
+            let Ok(RootRequest::Nbd(got)) = root(value) else { panic!("{value}") };
+            let mut all = vec![(got.host.unwrap(), got.port)];
+            all.extend(got.more);
+            let all: Vec<_> = all.iter().map(|(host, port)| (host.as_str(), *port)).collect();
+            assert_eq!(all, servers, "{value}");
+            assert_eq!(got.names.unwrap()[0], name, "{value}");
+        }
+        for (value, expected) in [("nbd:a,,b:img", "missing"), ("nbd:a,:img", "missing"), ("nbd://a,/x", "no host")] {
+            let why = root(value).expect_err(value);
+            assert!(why.contains(expected), "{value}: {why}");
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn a_mirror_is_a_server_and_perhaps_another_name() {
+        let cases = [
+            ("nbd://b/img", Ok((Some("b"), true))),
+            ("nbd://b",     Ok((Some("b"), false))),
+            ("nbd:b:10810", Ok((Some("b"), false))),
+            ("nbd:b",       Ok((Some("b"), false))),
+            ("b",           Err("expected")),
+            ("nbd::img",    Err("HOST")),
+        ];
+        for (value, expected) in cases {
+            let got = mirror(value);
+            match (&got, expected) {
+                (Ok(got), Ok(expected)) => {
+                    assert_eq!((got.host.as_deref(), got.names.is_some()), expected, "{value}");
+                }
+                (Err(why), Err(expected)) => assert!(why.contains(expected), "{value}: {why}"),
+                _ => panic!("{value}: {got:?}"),
+            }
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::Place;
 use super::import::{MOST_OF_A_VALUE, collapse_blanks};
 use super::order::version_order;
 use super::syntax::{is_name, is_none};
+use crate::root::RamMode;
 
 /// Names are upper case, except LTSP's one lower-case variable of DHCP, `filename`.
 /// Iteration is in name order.
@@ -60,11 +61,11 @@ impl Settings {
         self.get(name).is_some_and(is_true)
     }
 
-    /// Whether the root image is to be copied into memory (`LTSP_NBD_TO_RAM`).
+    /// Whether the root image is to be copied into memory, and when (`LTSP_NBD_TO_RAM`).
     ///
     /// LTSP took exactly `true` and no other spelling; every spelling of yes means it here.
-    pub fn nbd_to_ram(&self) -> bool {
-        self.get("LTSP_NBD_TO_RAM").is_some_and(means_yes)
+    pub fn nbd_to_ram(&self) -> RamMode {
+        self.get("LTSP_NBD_TO_RAM").map_or(RamMode::Off, RamMode::of_setting)
     }
 
     /// A blank-separated list; empty if not set.
@@ -247,8 +248,10 @@ mod tests {
         for (value, boolean, to_ram) in cases {
             let settings = Settings::of(&[("X", value), ("LTSP_NBD_TO_RAM", value)]);
             assert_eq!(settings.is_true("X"), boolean, "X={value}");
+            let to_ram = if to_ram { RamMode::Copy } else { RamMode::Off };
             assert_eq!(settings.nbd_to_ram(), to_ram, "LTSP_NBD_TO_RAM={value}");
         }
+        assert_eq!(Settings::of(&[("LTSP_NBD_TO_RAM", "Lazy")]).nbd_to_ram(), RamMode::Lazy);
         assert!(!Settings::default().is_true("X"));
     }
 

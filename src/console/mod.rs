@@ -13,6 +13,7 @@ mod transfer;
 mod wait;
 
 pub use failure::{Policy, give_up, install_panic_hook, set_policy, show_failure};
+pub use line::kmsg_records;
 pub use shell::{rescue_shell, shell_is_there};
 pub use sink::{Loudness, attach, leave, repeat_warnings, start, warnings};
 pub use transfer::{Progress, progress};

@@ -210,6 +210,7 @@ fn no_address(host: &Host) -> Error {
 mod tests {
     use std::io::{self, Write};
     use std::net::{TcpListener, UdpSocket};
+    use std::sync::atomic::{AtomicU32, Ordering};
     use std::sync::mpsc;
     use std::thread;
 
@@ -225,23 +226,24 @@ mod tests {
         Instant::now() + Duration::from_millis(milliseconds)
     }
 
-    /// Serves each connection in turn with `serve`, and counts them.
-    fn http_server(serve: fn(&mut dyn Write) -> io::Result<()>) -> (Url, mpsc::Receiver<()>) {
+    /// Serves each connection in turn with `serve`, and tells when they came.
+    fn http_server(serve: fn(&mut dyn Write) -> io::Result<()>) -> (Url, mpsc::Receiver<Instant>) {
         http_server_at("127.0.0.1:0", serve)
     }
 
     fn http_server_at(
         address: &str,
         serve: fn(&mut dyn Write) -> io::Result<()>,
-    ) -> (Url, mpsc::Receiver<()>) {
+    ) -> (Url, mpsc::Receiver<Instant>) {
         let listener = TcpListener::bind(address).unwrap();
         let url = format!("http://{}/x", listener.local_addr().unwrap()).parse().unwrap();
         let (count, requests) = mpsc::channel();
         thread::spawn(move || {
             while let Ok((mut stream, _)) = listener.accept() {
+                let came = Instant::now();
                 let _ = stream.read(&mut [0; 2000]);
                 let _ = serve(&mut stream);
-                if count.send(()).is_err() {
+                if count.send(came).is_err() {
                     return;
                 }
             }
@@ -422,13 +424,18 @@ mod tests {
 
     #[test]
     fn a_server_cannot_ask_for_a_storm() {
+        static ASKED: AtomicU32 = AtomicU32::new(0);
         let (url, requests) = http_server(|stream| {
-            stream.write_all(
+            match ASKED.fetch_add(1, Ordering::Relaxed) {
+            0 | 1 => stream.write_all(
                 b"HTTP/1.1 503 Busy\r\nRetry-After: 0\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
-            )
+            ),
+            _ => stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nx"),
+        }
         });
-        let error = persistently(&url, LIMIT, &nobody, soon(1200)).unwrap_err();
-        assert!(error.to_string().contains("503"), "{error}");
-        assert_eq!(requests.try_iter().count(), 2, "at once and after half a second");
+        assert_eq!(persistently(&url, LIMIT, &nobody, soon(60_000)).unwrap(), b"x");
+        let came = [(); 3].map(|()| requests.recv().unwrap());
+        let pauses = [came[1] - came[0], came[2] - came[1]].map(|pause| pause.as_millis());
+        assert!(pauses[0] >= 500 && pauses[1] >= 1000, "{pauses:?}");
     }
 }

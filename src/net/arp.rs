@@ -6,11 +6,12 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::time::Duration;
 
 use socket2::SockFilter;
 use tokio::io::unix::AsyncFd;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::Mac;
 use crate::error::{Result, WhileDoing};
@@ -22,6 +23,9 @@ const REQUEST: u16 = 1;
 const REPLY: u16 = 2;
 /// RFC 5227 section 2.3 (ANNOUNCE_INTERVAL).
 const BETWEEN_ANNOUNCEMENTS: Duration = Duration::from_secs(2);
+/// RFC 5227 section 1.1 (PROBE_MIN, ANNOUNCE_WAIT).
+const BETWEEN_PROBES: Duration = Duration::from_secs(1);
+const AFTER_PROBES: Duration = Duration::from_secs(2);
 /// Of a packet; frames are padded to more.
 const LENGTH: usize = 28;
 
@@ -108,6 +112,51 @@ impl Ear {
             }
         }
     }
+}
+
+/// Who else has `address`, which is ours: asked three times, and listened for until two seconds after
+/// the last (RFC 5227 section 2.1.1). To be called on the runtime.
+///
+/// `own`: of all links of this machine. The kernel answers for any of its addresses on any of them, so
+/// a second card on the same switch says that it has the address (`arp_ignore` 0, as usual).
+/// `nobody`: an address that nobody can have. Who says that it is his answers for every address (a
+/// router with proxy ARP), and is not believed.
+pub async fn rival(
+    index: u32,
+    ours: Mac,
+    own: &[Mac],
+    address: Ipv4Addr,
+    nobody: Option<Ipv4Addr>,
+) -> Result<Option<Mac>> {
+    let Some(by) = stranger(index, ours, own, address).await? else { return Ok(None) };
+    let Some(nobody) = nobody else { return Ok(Some(by)) };
+    let is_liar = stranger(index, ours, own, nobody).await? == Some(by);
+    if is_liar {
+        log::debug!(target: "network", "{by} says that it has {address}, and {nobody} as well");
+    }
+    Ok((!is_liar).then_some(by))
+}
+
+/// The first who says that the address is his, and is not of this machine.
+async fn stranger(index: u32, ours: Mac, own: &[Mac], address: Ipv4Addr) -> Result<Option<Mac>> {
+    let ear = Ear::open(index)?;
+    let doing = || format!("asking who has {address}");
+    let theirs = async {
+        loop {
+            match ear.claimant(ours, address).await {
+                Ok(mac) if own.contains(&mac) => {}
+                other => return other,
+            }
+        }
+    };
+    let mut theirs = pin!(theirs);
+    for pause in [BETWEEN_PROBES, BETWEEN_PROBES, AFTER_PROBES] {
+        ear.ask(ours, address).while_doing(doing)?;
+        if let Ok(by) = timeout(pause, theirs.as_mut()).await {
+            return by.map(Some).while_doing(doing);
+        }
+    }
+    Ok(None)
 }
 
 /// Tells the link `index` that `address` is at `mac`, twice, two seconds apart: for who keeps a

@@ -50,6 +50,11 @@ impl Wants {
         }
     }
 
+    /// Of a machine that has booted long ago.
+    pub fn nothing() -> Self {
+        Self { root: false, has_usual_root: false, family: None, both_families: None }
+    }
+
     pub fn worth(self, lease: &Lease) -> Worth {
         // dnsmasq puts itself there, whatever it knows of booting.
         let other = lease.next_server.filter(|server| Some(*server) != lease.server_id);

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::bond::BondOptions;
 use super::kernel::Origin;
@@ -161,7 +162,8 @@ pub struct RouteRequest {
 }
 
 /// `landfall.handover=`: who looks after the network of the running system.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum HandoverMode {
     /// The system's own software adopts the link and renews the lease.
     #[default]

@@ -228,6 +228,7 @@ impl Desk {
             Event::Router { index, run, report } => self.heard_router(index, run, report).await,
             Event::Client6 { index, run, report } => self.heard6(index, run, report).await,
             Event::Describe(reply) => _ = reply.try_send(self.describe()),
+            Event::Orders(reply) => _ = reply.try_send(self.orders().await),
             Event::MakePermanent(renewers, reply) => {
                 let _ = reply.try_send(self.make_permanent(renewers).await);
             }

@@ -1,4 +1,5 @@
-//! Random bits where guessing them would let a stranger answer in a server's name.
+//! Random bits where guessing them would let a stranger answer in a server's name, and where a room
+//! would otherwise do the same at the same moment.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -33,6 +34,36 @@ pub fn roll() -> u32 {
             let calls = CALLS.fetch_add(0x9e37_79b9, Ordering::Relaxed);
             let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             calls ^ clock.subsec_nanos().rotate_left(13)
+        }
+    }
+}
+
+/// When what is due `after` a grant at `granted` is done: up to a tenth of that earlier, as the dice
+/// say, and not before `soonest`. RFC 2131 section 4.4.5 wants random fuzz around T1 and T2: machines
+/// that got power at the same moment must not ask in step for as long as they run. Only before, since
+/// a server has said when at the latest.
+pub fn fuzzed(dice: u32, granted: Duration, after: Duration, soonest: Duration) -> Duration {
+    let share = f64::from(dice) / f64::from(u32::MAX);
+    let earlier = after.saturating_sub((after / 10).mul_f64(share));
+    granted.saturating_add(earlier.max(soonest.min(after)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_comes_up_to_a_tenth_earlier_and_never_later() {
+        let cases = [
+            ("the whole time", 0, 1800, 360, 2800),
+            ("a tenth less", u32::MAX, 1800, 360, 2620),
+            ("not before the soonest", u32::MAX, 1800, 1700, 2700),
+            ("not later than it was said", u32::MAX, 10, 50, 1010),
+        ];
+        for (case, dice, after, soonest, expected) in cases {
+            let seconds = Duration::from_secs;
+            let at = fuzzed(dice, seconds(1000), seconds(after), seconds(soonest));
+            assert_eq!(at, seconds(expected), "{case}");
         }
     }
 }

@@ -34,6 +34,8 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::configured::Configured;
 use super::description::HandoverMode;
 use super::kernel::Origin;
@@ -44,20 +46,21 @@ use share::Share;
 use software::{Owner, Software};
 
 /// Who will look after a lease in the running system.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Renewer {
     /// It asks as the same client, gets the same address, and adopts it.
     Networkd,
     /// Likewise.
     NetworkManager,
-    /// The address must not end: [`Network::make_permanent`].
+    /// The address must not end ([`Network::make_permanent`]), and the keeper renews it.
     #[default]
     Nobody,
 }
 
 /// Of the addresses of either family. Those that the kernel makes of router advertisements need
 /// nobody, and are not meant.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renewers {
     pub ipv4: Renewer,
     pub ipv6: Renewer,
@@ -240,21 +243,23 @@ fn renewers(shares: &[Share<'_>], software: &Software) -> Renewers {
     }
 }
 
-/// `/run/landfall/lease.json`, of the link that the root is behind.
+/// `/run/landfall/lease.json`.
 fn lease_file(inheritance: &Inheritance<'_>) -> Option<RunFile> {
-    let links = inheritance.links;
+    let value = lease_of_root(inheritance.links, inheritance.plan)?;
+    Some(RunFile::open(LeaseFile::PATH, value.text()))
+}
+
+/// What is told of the link that the root is behind.
+pub fn lease_of_root(links: &[Configured], plan: &NetworkPlan) -> Option<LeaseFile> {
     let link = links.iter().find(|link| link.boots).or_else(|| links.first())?;
     let leases = Leases { ipv4: link.ipv4.clone(), ipv6: link.ipv6.clone() };
-    let value = LeaseFile {
+    Some(LeaseFile {
         link: link.name.clone(),
         mac: link.mac,
         dhcp: link.origin == Origin::Dhcp,
-        boot_server: boot_server(inheritance.plan, &leases),
+        boot_server: boot_server(plan, &leases),
         leases,
-    };
-    // Strings and numbers: there is nothing in it that JSON could not say.
-    let text = serde_json::to_string_pretty(&value).unwrap_or_default() + "\n";
-    Some(RunFile::open("landfall/lease.json", text))
+    })
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! What the agent tells the kernel about links, addresses and routes, and what it hears: route
 //! netlink, through rtnetlink. One function per intent; nothing here decides.
 
+mod held;
 mod ipv4;
 mod ipv6;
 mod links;
 mod read;
+mod watch;
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -15,8 +17,10 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{Handle, MulticastGroup};
 
+pub use held::{FROM_ROUTER, HeldAddress, HeldLink, HeldRoute};
 pub use ipv4::{Entry, entries, metric};
 pub use ipv6::{Known6, State6};
+pub use watch::{Heard, What};
 
 use super::Mac;
 use crate::error::{Cause, Error, Result, WhileDoing};

@@ -61,6 +61,16 @@ pub struct LeaseFile {
     pub leases: Leases,
 }
 
+impl LeaseFile {
+    /// Below `/run`.
+    pub const PATH: &str = "landfall/lease.json";
+
+    pub fn text(&self) -> String {
+        // Strings and numbers: there is nothing in it that JSON could not say.
+        serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
+    }
+}
+
 /// What one link was given, in both families.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leases {

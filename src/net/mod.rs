@@ -40,7 +40,7 @@ pub mod duid;
 mod identity;
 mod keep;
 pub mod kernel;
-mod lease;
+pub mod lease;
 pub mod lease6;
 mod link;
 mod mac;
@@ -50,6 +50,8 @@ mod namespaces;
 mod plan;
 mod port;
 pub mod ra;
+#[cfg(test)]
+mod real_kept;
 #[cfg(test)]
 mod real_links;
 #[cfg(test)]
@@ -68,10 +70,11 @@ pub use lease::{Lease, LeaseFile, Leases, Route};
 pub use lease6::Lease6;
 pub use mac::{HardwareAddress, Mac};
 pub use plan::NetworkPlan;
-pub use port::Family;
+pub use port::{AbortOnDrop, Family};
 
 use crate::directives::View;
 use crate::error::Result;
+use crate::keeper::network::orders::{Heal, NetworkOrders};
 use configured::{Composition, Configured};
 use description::{AddressRequest, HandoverMode, RouteRequest};
 use dial::Literal;
@@ -92,8 +95,8 @@ pub struct Network {
     /// What was typed for this link comes first in it.
     plan: NetworkPlan,
     worker: Worker,
-    /// Who goes on with the leases, once that has been arranged.
-    renewers: OnceLock<Renewers>,
+    /// Who goes on with the leases, and how, once that has been arranged.
+    heirs: OnceLock<(Renewers, HandoverMode)>,
 }
 
 /// Waits until one link is configured. `Err` only for what waiting cannot cure: a kernel without
@@ -113,7 +116,7 @@ fn bring_up_within(plan: &NetworkPlan, patience: Option<Duration>) -> Result<Net
         plan.ntp = joined(&request.ntp, &plan.ntp);
     }
     let leases = Leases { ipv4: boot.ipv4.clone(), ipv6: boot.ipv6.clone() };
-    let network = Network { boot, leases, plan, worker, renewers: OnceLock::new() };
+    let network = Network { boot, leases, plan, worker, heirs: OnceLock::new() };
     log::info!(target: "network", "{}", network.summary());
     Ok(network)
 }
@@ -224,12 +227,22 @@ impl Network {
         variables(self.link(), scope, self.mac(), self.boot.origin, &self.plan, &self.leases)
     }
 
-    /// Lets the addresses outlive their leases, of a family whose leases nobody renews. Whoever
-    /// renews one sets its lifetime again; NetworkManager takes an address without an end for one
-    /// that somebody typed.
+    /// Lets the addresses outlive their leases: one that the root hangs on must not end by itself,
+    /// be it that its server is away, or that the keeper is, which renews what nobody else does.
+    /// Whoever renews one in the running system sets its lifetime again; NetworkManager takes an
+    /// address without an end for one that somebody typed.
     pub fn make_permanent(&self) -> Result<()> {
-        let renewers = self.renewers.get().copied().unwrap_or_default();
+        let (renewers, _) = self.heirs.get().copied().unwrap_or_default();
         self.worker.make_permanent(renewers)
+    }
+
+    /// What the keeper has to know in order to keep all this, as of now: after
+    /// [`Self::make_permanent`], before [`Self::stop`]. `servers`: those of the root.
+    pub fn orders(&self, servers: Vec<IpAddr>, heal: Heal) -> Result<NetworkOrders> {
+        let (renewers, mode) = self.heirs.get().copied().unwrap_or_default();
+        let links = self.worker.orders()?;
+        let lease_file = keep::lease_of_root(&self.worker.describe()?, &self.plan);
+        Ok(NetworkOrders { mode, heal, servers, renewers, links, lease_file })
     }
 
     /// Leaves the files with which the link survives in the running system, whose root is at
@@ -252,7 +265,7 @@ impl Network {
             Ok(Kept { renewers, files }) => {
                 log::debug!(target: "network", "left for the running system: {}", files.join(" "));
                 // Once in a boot; a second call would say the same.
-                let _ = self.renewers.set(renewers);
+                let _ = self.heirs.set((renewers, mode));
                 let ipv4 = self.leases.ipv4.as_ref();
                 let ipv4 =
                     ipv4.and_then(|lease| Some((lease.address.into(), lease.lease_seconds?)));
@@ -264,8 +277,8 @@ impl Network {
                 for (address, seconds) in alone.filter_map(|(_, lasts)| lasts) {
                     log::info!(
                         target: "network",
-                        "nobody in this root renews the lease of {seconds} s: {address} stays on {}, \
-                         and the DHCP server must not give it to another",
+                        "nobody in this root renews the lease of {seconds} s: {address} stays on {} \
+                         beyond its end",
                         self.link()
                     );
                 }

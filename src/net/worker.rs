@@ -16,6 +16,7 @@ use super::keep::Renewers;
 use super::kernel::Change;
 use super::{dhcp, dhcp6, ra};
 use crate::error::{Error, Result, WhileDoing};
+use crate::keeper::network::orders::LinkOrders;
 
 /// More than a burst of link changes; senders wait when it is full.
 const QUEUE: usize = 256;
@@ -51,6 +52,8 @@ pub enum Event {
         report: dhcp6::Report,
     },
     Describe(handoff::SyncSender<Vec<Configured>>),
+    /// What the keeper has to know of the links.
+    Orders(handoff::SyncSender<Result<Vec<LinkOrders>>>),
     MakePermanent(Renewers, handoff::SyncSender<Result<()>>),
     /// The links that were made are taken away again, and the thread ends.
     Undo,
@@ -102,6 +105,11 @@ impl Worker {
     /// All links that have been configured, and what they are made of, as of now.
     pub fn describe(&self) -> Result<Vec<Configured>> {
         self.ask("asking what is configured", Event::Describe)
+    }
+
+    /// What the keeper has to know of the links, as of now.
+    pub fn orders(&self) -> Result<Vec<LinkOrders>> {
+        self.ask("asking what is to be kept", Event::Orders)?
     }
 
     /// Lets the addresses outlive their leases, for systems in which nobody renews them (`renewers`

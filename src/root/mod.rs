@@ -7,24 +7,34 @@
 //!
 //! Swap on a server ([`attach_swap`]) goes the same way, with a second device.
 //!
-//! Deliberately absent: writable roots (the overlay takes what is written), TLS, and whatever has
-//! to happen after the real init has started.
+//! What happens to a root after it is attached is the keeper's ([`RootImage::orders`]).
+//!
+//! Deliberately absent: writable roots (the overlay takes what is written), and TLS.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use crate::error::{Error, Result, WhileDoing};
+use crate::sys::memory::Medium;
 use crate::sys::{loop_device, partition};
-use nbd::client::{Connection, Peer};
+use copy::Job;
+use identity::{Identity, Region};
+use mapping::Mapping;
+use nbd::client::Connection;
 use nbd::device;
 use probe::FileSystem;
-use server::Backoff;
 
-mod chunks;
+use crate::keeper::orders;
+use crate::sys::dm::{Control, Number};
+
+pub mod copy;
+pub mod identity;
+pub mod mapping;
 pub mod nbd;
 mod partitions;
 mod plan;
@@ -36,11 +46,14 @@ mod room;
 mod server;
 mod size;
 mod swap;
+pub mod verity;
 
-pub use plan::{NbdExport, RamMode, RootPlan, RootSource};
+pub use nbd::client::Peer;
+pub use plan::{LostPolicy, NbdExport, RamMode, RootPlan, spread};
 pub use probe::squashfs_packing;
-pub use room::{Memory, fits};
-pub use server::Resolve;
+pub use room::{Allocated, Memory, fits, fits_copied};
+pub(crate) use server::{Backoff, a_part_of};
+pub use server::{Resolve, Source};
 pub use size::Size;
 pub use swap::{SwapPlan, attach as attach_swap, release as release_swap};
 
@@ -71,14 +84,17 @@ pub struct RootImage {
     peer: Peer,
     export: String,
     backing: Backing,
+    orders: orders::RootOrders,
 }
 
 /// What keeps the image there.
 #[derive(Debug)]
 enum Backing {
-    /// The kernel's connection to the server.
+    /// The kernel's connection to the server, below a device that may get others.
+    Mapped,
+    /// The kernel's connection to the server, and no other for as long as the machine is up.
     Nbd,
-    /// A sealed file in memory. The device clears itself when nobody has it open, so it is kept
+    /// A file in memory. The device clears itself when nobody has it open, so it is kept
     /// open until it is mounted.
     Memory { _loop: loop_device::LoopDevice },
 }
@@ -123,9 +139,16 @@ impl RootImage {
         matches!(self.backing, Backing::Memory { .. })
     }
 
+    /// What a keeper has to know of it.
+    pub fn orders(&self) -> &orders::RootOrders {
+        &self.orders
+    }
+
     fn whereabouts(&self) -> String {
         match self.backing {
-            Backing::Nbd => format!("read from \"{}\" of {}", self.export, self.peer),
+            Backing::Mapped | Backing::Nbd => {
+                format!("read from \"{}\" of {}", self.export, self.peer)
+            }
             Backing::Memory { .. } => format!("in RAM; {} may go away", self.peer),
         }
     }
@@ -133,18 +156,80 @@ impl RootImage {
 
 /// Makes the root image a block device, and loads the module of its file system.
 ///
-/// Waits for the server as long as it takes. An image that does not fit into memory is streamed,
-/// with a warning.
-pub fn attach(plan: &RootPlan, resolve: Resolve<'_>, load: Load<'_>) -> Result<RootImage> {
-    let RootSource::Nbd(export) = &plan.source;
-    let (connection, root) = look(export, plan, resolve)?;
+/// Waits for the server as long as it takes. An image that does not fit into memory, or that cannot
+/// be copied there, is streamed, with a warning.
+///
+/// `is_kept`: there is a keeper, which will bring a streamed root other servers.
+pub fn attach(
+    plan: &RootPlan,
+    resolve: Resolve<'_>,
+    load: Load<'_>,
+    is_kept: bool,
+) -> Result<RootImage> {
+    let Found { connection, root, identity, tree } = look(plan, resolve, load)?;
     load(module_of(&root.file_system.fstype), &[])?;
 
     let peer = connection.peer().clone();
     let name = connection.export().name.clone();
-    let (device, backing) = match wanted(plan.ram, root.length)? {
-        RamMode::Copy => in_memory(connection, &root, load)?,
-        RamMode::Off => streamed(connection, &root, load)?,
+    let region = Region { offset: root.offset, length: root.length };
+    // One whose blocks no kernel could read is copied or not used at all.
+    let block_bytes = device::kernel_block_size(connection.export()).unwrap_or_default();
+    let sources = server::sources(&connection, &plan.exports, resolve);
+    let mode = wanted((plan.ram, is_kept), &sources, &identity, region)?;
+    let (device, backing) = match mode {
+        RamMode::Copy => {
+            let (sources, identity) = (sources.clone(), identity.clone());
+            match in_memory(connection, Job { sources, identity, region, first: None }, load) {
+                Ok(copied) => copied,
+                Err(error) => {
+                    log::warn!(target: "root", "{error}; it is streamed instead");
+                    // From the start: the connection is used up, and the image may be another.
+                    let plan = RootPlan { ram: RamMode::Off, ..plan.clone() };
+                    return attach(&plan, resolve, load, is_kept);
+                }
+            }
+        }
+        RamMode::Off | RamMode::Lazy => streamed(connection, &root, load, is_kept)?,
+    };
+    // Above everything that may be changed below it while the machine runs.
+    let device = match tree {
+        None => device,
+        Some(tree) => {
+            let doing = || format!("opening {}", device.display());
+            let data = File::open(&device).and_then(Number::of).while_doing(doing)?;
+            tree.set_up(&Control::open()?, data)?.path()
+        }
+    };
+    let kept = match backing {
+        Backing::Mapped => orders::Backing::Mapped { index: NBD_INDEX },
+        Backing::Nbd => orders::Backing::Nbd,
+        Backing::Memory { .. } => orders::Backing::Memory,
+    };
+    let can_be = matches!(kept, orders::Backing::Mapped { .. });
+    if !can_be && mode == RamMode::Lazy {
+        log::warn!(target: "root", "a copy behind the running system needs a keeper and dm-multipath; the root stays on its server");
+    }
+    if kept == orders::Backing::Nbd && plan.lost != LostPolicy::Wait {
+        log::warn!(target: "root", "landfall.lost={} needs them too; without effect", plan.lost);
+    }
+    let lazy = mode == RamMode::Lazy && can_be;
+    if lazy {
+        // Before the initramfs and its modules are gone.
+        load("loop", &[])?;
+    }
+    let orders = orders::RootOrders {
+        export: name.clone(),
+        size_bytes: root.length,
+        backing: kept,
+        sources,
+        using: peer.clone(),
+        identity,
+        block_bytes,
+        region,
+        partition: root.partition,
+        is_verified: plan.verity.is_some(),
+        lazy: lazy.then_some(orders::LazyOrders { rate: plan.ram_rate }),
+        lost: plan.lost,
     };
     let image = RootImage {
         device,
@@ -154,6 +239,7 @@ pub fn attach(plan: &RootPlan, resolve: Resolve<'_>, load: Load<'_>) -> Result<R
         peer,
         export: name,
         backing,
+        orders,
     };
     log::info!(target: "root", "{} is {}, {}, {}", image.device.display(), image.description(),
         Size(image.size_bytes), image.whereabouts());
@@ -162,6 +248,13 @@ pub fn attach(plan: &RootPlan, resolve: Resolve<'_>, load: Load<'_>) -> Result<R
 
 /// Gives back the device of a root that nobody has mounted; one that is not ours stays.
 pub fn release() {
+    // The devices above first: they keep those below.
+    if let Ok(control) = Control::open()
+        && let Err(error) = verity::release(&control).and_then(|()| mapping::release(&control))
+    {
+        log::debug!(target: "root", "{error}");
+        return;
+    }
     let backend = fs::read_to_string(format!("/sys/block/nbd{NBD_INDEX}/backend"));
     let is_ours = backend.is_ok_and(|backend| device::is_our_identifier(backend.trim()));
     if is_ours
@@ -173,61 +266,88 @@ pub fn release() {
     }
 }
 
-/// Connects, and finds the root in the image; again when the server goes away in between.
-fn look(
-    export: &NbdExport,
-    plan: &RootPlan,
-    resolve: Resolve<'_>,
-) -> Result<(Connection, probe::Root)> {
+/// Everything that is known of a root before there is a device.
+struct Found {
+    connection: Connection,
+    root: probe::Root,
+    identity: Identity,
+    tree: Option<verity::Tree>,
+}
+
+/// Connects, and finds the root in the image, and what it is verified with; again when the server
+/// goes away in between.
+fn look(plan: &RootPlan, resolve: Resolve<'_>, load: Load<'_>) -> Result<Found> {
     let fstype = plan.fstype.as_deref().filter(|fstype| *fstype != "auto");
     let mut backoff = Backoff::new();
     loop {
-        let mut connection = server::connect(export, resolve)?;
+        let mut connection = server::connect(&plan.exports, resolve)?;
         log::debug!(target: "root", "{:?} at {}", connection.export(), connection.peer());
-        match probe::find_root(&mut connection, plan.partition, fstype) {
-            Ok(root) => return Ok((connection, root)),
+        let found = probe::find_root(&mut connection, plan.partition, fstype);
+        let found = found.map_err(|error| {
+            let whose = format!("\"{}\" of {}", connection.export().name, connection.peer());
+            let error = Error::new(format!("using {whose}"), error);
+            match connection.export().description.as_deref() {
+                Some(text) if !text.is_empty() => {
+                    error.with_hint(format!("the server calls it \"{text}\""))
+                }
+                _ => error,
+            }
+        });
+        let found = found.and_then(|root| {
+            let find = |verity| verity::find(verity, &mut connection, &root, resolve, load);
+            let tree = plan.verity.as_ref().map(find).transpose()?;
+            let region = Region { offset: root.offset, length: root.length };
+            let identity = Identity::take(&mut connection, region)?;
+            Ok((root, identity, tree))
+        });
+        match found {
+            Ok((root, identity, tree)) => return Ok(Found { connection, root, identity, tree }),
             Err(error) if error.is_transient() => {
                 log::info!(target: "root", "{error}; connecting again");
                 thread::sleep(backoff.next());
             }
-            Err(error) => {
-                let doing =
-                    format!("using \"{}\" of {}", connection.export().name, connection.peer());
-                let error = Error::new(doing, error);
-                return Err(match connection.export().description.as_deref() {
-                    Some(text) if !text.is_empty() => {
-                        error.with_hint(format!("the server calls it \"{text}\""))
-                    }
-                    _ => error,
-                });
-            }
+            Err(error) => return Err(error),
         }
     }
 }
 
-/// What was asked for, if it is possible.
-fn wanted(mode: RamMode, length: u64) -> Result<RamMode> {
-    match mode {
-        RamMode::Off => Ok(RamMode::Off),
-        RamMode::Copy => Ok(match room::fits(length, &Memory::now()?) {
-            Ok(()) => RamMode::Copy,
-            Err(too_large) => {
-                log::warn!(target: "root", "{too_large}; it is streamed instead");
-                RamMode::Off
-            }
-        }),
+/// What was asked for, if there is room for it: now for a copy before the boot, and ever for one
+/// behind it, which a keeper has to make.
+fn wanted(
+    (mode, is_kept): (RamMode, bool),
+    sources: &[Source],
+    identity: &Identity,
+    region: Region,
+) -> Result<RamMode> {
+    /// For the map of a server that answers others, too; one for a single client has none for us.
+    const PATIENCE: Duration = Duration::from_secs(3);
+    if mode == RamMode::Off {
+        return Ok(mode);
     }
+    let mut allocated = Allocated::default();
+    let medium = Medium::here()?;
+    let memory = Memory::now()?;
+    let fits = |memory: &Memory| {
+        let ask = || copy::allocated(sources, identity, region, PATIENCE);
+        let bytes = || allocated.get(Instant::now(), ask);
+        room::fits_copied(region.length, bytes, medium, memory)
+    };
+    let (mode, trouble) = room::affordable((mode, is_kept), &memory, fits);
+    if let Some((too_large, instead)) = trouble {
+        log::warn!(target: "root", "{too_large}; {instead}");
+    }
+    Ok(mode)
 }
 
-fn in_memory(
-    connection: Connection,
-    root: &probe::Root,
-    load: Load<'_>,
-) -> Result<(PathBuf, Backing)> {
+/// Copies what `job` says; the connection is its first.
+fn in_memory(connection: Connection, mut job: Job, load: Load<'_>) -> Result<(PathBuf, Backing)> {
     // Before the copy: a missing module should not be found out after minutes.
     load("loop", &[])?;
     let name = connection.export().name.clone();
-    let file = ram::copy(connection, root)?;
+    let servers: Vec<_> = job.sources.iter().map(|source| source.peer.to_string()).collect();
+    let label = format!("\"{name}\" from {}", servers.join(", "));
+    job.first = Some(connection);
+    let file = ram::copy(job, &label)?;
     let device = loop_device::attach(&file, &name)?;
     Ok((device.path().to_owned(), Backing::Memory { _loop: device }))
 }
@@ -236,6 +356,7 @@ fn streamed(
     connection: Connection,
     root: &probe::Root,
     load: Load<'_>,
+    is_kept: bool,
 ) -> Result<(PathBuf, Backing)> {
     load("nbd", NBD_OPTIONS)?;
     let cut = connection.export().size_bytes % 512;
@@ -243,12 +364,44 @@ fn streamed(
         log::warn!(target: "root", "the size of the image is no multiple of 512: \
             its last {cut} bytes cannot be read");
     }
-    let whole = device::connect(NBD_INDEX, connection, device::Use::Root)?;
-    let backing = Backing::Nbd;
-    match root.partition {
-        None => Ok((whole, backing)),
-        Some(number) => partition_of(&whole, number, root).map(|node| (node, backing)),
+    let control = if is_kept { keepable(load) } else { None };
+    let purpose = if control.is_some() { device::Use::Path } else { device::Use::Root };
+    let whole = device::connect(NBD_INDEX, connection, purpose)?;
+    let node = match root.partition {
+        None => whole,
+        Some(number) => {
+            let region = Region { offset: root.offset, length: root.length };
+            partition_of(&whole, number, region)?
+        }
+    };
+    let Some(control) = control else { return Ok((node, Backing::Nbd)) };
+    let doing = || format!("opening {}", node.display());
+    let path = File::open(&node).and_then(Number::of).while_doing(doing)?;
+    let mapping = Mapping::create(control, root.length / 512, path)?;
+    Ok((mapping.root().path(), Backing::Mapped))
+}
+
+/// The kernel's device-mapper, if it can let the root have other servers than its first.
+fn keepable(load: Load<'_>) -> Option<Control> {
+    let loaded = mapping::MODULES.iter().try_for_each(|module| load(module, &[]));
+    match loaded.and_then(|()| Control::open()) {
+        Ok(control) => Some(control),
+        Err(error) => {
+            log::warn!(target: "root", "{error}; a root that loses its server will not get it back");
+            None
+        }
     }
+}
+
+/// The number of what the root is in, on `/dev/nbd{index}`: a partition, or the device itself.
+pub fn path_number(index: u32, partition: Option<u32>, region: Region) -> Result<Number> {
+    let whole = PathBuf::from(format!("/dev/nbd{index}"));
+    let node = match partition {
+        None => whole,
+        Some(number) => partition_of(&whole, number, region)?,
+    };
+    let doing = || format!("opening {}", node.display());
+    File::open(&node).and_then(Number::of).while_doing(doing)
 }
 
 /// The node of a partition, where the kernel agrees with us about where it is.
@@ -257,7 +410,7 @@ fn streamed(
 /// A table it does not understand (no GPT in its configuration, other sectors) is no obstacle: it
 /// is told about the one partition that matters. A loop device with an offset would do as well,
 /// but puts a thread and a second cache between the root and the network for good.
-fn partition_of(device: &Path, number: u32, root: &probe::Root) -> Result<PathBuf> {
+fn partition_of(device: &Path, number: u32, root: Region) -> Result<PathBuf> {
     let node = PathBuf::from(format!("{}p{number}", device.display()));
     let doing = || format!("using partition {number} of {}", device.display());
     let impossible = |_| Error::invalid(doing(), "its numbers are too large");

@@ -5,17 +5,21 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Seek};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::nbd::client::Connection;
+use super::copy::{self, FullSpeed, Job, Pace, Progress, Refusals, Turn};
+use super::identity::{Identity, Region};
+use super::nbd::client::{Connection, Peer};
+use super::nbd::reader::Reader;
 use super::plan::NbdExport;
-use super::probe::{FileSystem, ReadAt, Root};
-use super::{ram, server};
+use super::{Source, ram, server};
 use crate::error::Result;
 
 /// A server that ends with the test.
@@ -122,7 +126,7 @@ fn connect(port: u16, names: &[&str]) -> Result<Connection> {
         names: names.iter().map(|name| (*name).to_owned()).collect(),
         origin: "test".into(),
     };
-    server::connect(&export, &|_| Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]))
+    server::connect(&[export], &|_| Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]))
 }
 
 fn copied(port: u16, names: &[&str]) -> Result<Vec<u8>> {
@@ -130,20 +134,59 @@ fn copied(port: u16, names: &[&str]) -> Result<Vec<u8>> {
 }
 
 fn copied_from(port: u16, names: &[&str], offset: u64) -> Result<Vec<u8>> {
-    let mut connection = connect(port, names)?;
-    let length = connection.export().size_bytes - offset;
-    let mut head = vec![0; 68 << 10];
-    connection.read_at(offset, &mut head)?;
-    let file_system = FileSystem { fstype: "none".into(), description: "none".into() };
-    let root = Root { partition: None, offset, length, file_system, head };
-    let mut file = ram::copy(connection, &root)?;
+    let job = job(&[port], names, offset)?;
+    let length = job.region.length;
+    let file = ram::copy(job, "the image")?;
+    Ok(contents(file, length))
+}
+
+/// From all of these servers, of which the first has the image.
+fn job(ports: &[u16], names: &[&str], offset: u64) -> Result<Job> {
+    let mut connection = connect(ports[0], names)?;
+    let region = Region { offset, length: connection.export().size_bytes - offset };
+    let identity = Identity::take(&mut connection, region)?;
+    let source = |port: &u16| Source {
+        peer: Peer { address: (Ipv4Addr::LOCALHOST, *port).into(), name: None },
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let sources = ports.iter().map(source).collect();
+    Ok(Job { sources, identity, region, first: Some(connection) })
+}
+
+fn contents(mut file: fs::File, length: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     file.rewind().unwrap();
     file.read_to_end(&mut bytes).unwrap();
     // The last sector is filled up.
     assert!(bytes.len() as u64 - length < 512);
     bytes.truncate(length as usize);
-    Ok(bytes)
+    bytes
+}
+
+/// A copy that is not waited for on a console, with what it has got from where.
+fn copy_with_progress(job: Job, pace: Arc<dyn Pace>) -> Result<(Vec<u8>, Progress, fs::File)> {
+    let length = job.region.length;
+    let copying = copy::start(job, pace, Refusals::Drop)?;
+    let outcome = copying.wait(Duration::from_secs(60));
+    outcome.expect("it takes too long")?;
+    let progress = copying.progress();
+    let file = copying.finish()?;
+    Ok((contents(file.try_clone().unwrap(), length), progress, file))
+}
+
+/// A quarter of a mebibyte every 10 ms: a loopback is quicker with an image than with its map.
+struct Leisurely(Mutex<Instant>);
+
+impl Pace for Leisurely {
+    fn turn(&self, _: u32, _: u64) -> Turn {
+        let mut next = self.0.lock().unwrap();
+        let now = Instant::now();
+        if now < *next {
+            return Turn::After(*next - now);
+        }
+        *next = now + Duration::from_millis(10);
+        Turn::Now
+    }
 }
 
 fn same(left: &[u8], path: &Path) -> bool {
@@ -188,6 +231,97 @@ fn a_copy_from_every_server_is_identical() {
     let whole = fs::read(&path).unwrap();
     let part = copied_from(server.port, &[""], 34 * 512).unwrap();
     assert!(part == whole[34 * 512..], "a region that does not begin at a block");
+}
+
+/// Which servers have what we would like: a new version that has more, or less, shows here.
+#[test]
+#[ignore = "needs nbd-server, qemu-nbd and nbdkit"]
+fn holes_are_not_asked_for_where_the_server_has_a_map() {
+    const MIB: u64 = 1 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let data = fs::read(image(dir.path(), "data.img", 3 * MIB as usize, 1)).unwrap();
+    let path = dir.path().join("sparse.img");
+    let file = fs::File::create(&path).unwrap();
+    file.set_len(100 * MIB).unwrap();
+    for at in [0, 50, 97] {
+        file.write_all_at(&data, at * MIB).unwrap();
+    }
+    let text = path.to_str().unwrap();
+    let qemu = qemu_nbd(free_port(), &["-x", "img", "-t", "-e", "8", "--", text]);
+    let kit = nbdkit(free_port(), &["file", text]);
+    let nbd = nbd_server(dir.path(), &[("img", &path)]);
+    for (program, server, has_map) in
+        [("qemu-nbd", &qemu, true), ("nbdkit", &kit, true), ("nbd-server", &nbd, false)]
+    {
+        let one = job(&[server.port], &["img"], 0).unwrap();
+        let reader = Reader::open(&one.sources[0].peer, &one.sources[0].names).unwrap();
+        assert_eq!(reader.has_map(), has_map, "{program}");
+        reader.disconnect();
+        let patience = Duration::from_secs(5);
+        let allocated = copy::allocated(&one.sources, &one.identity, one.region, patience);
+        // Where the data has zeroes of its own, qemu-nbd knows of them.
+        let is_right = |bytes: u64| (5 * MIB..=9 * MIB + 65536).contains(&bytes);
+        assert_eq!(allocated.is_some_and(is_right), has_map, "{program}: {allocated:?}");
+        let pace = Arc::new(Leisurely(Mutex::new(Instant::now())));
+        let (bytes, progress, file) = copy_with_progress(one, pace).unwrap();
+        assert!(same(&bytes, &path), "{program}");
+        assert_eq!(progress.done_bytes, 100 * MIB, "{program}");
+        if has_map {
+            // What is asked for before the map is there comes in full.
+            assert!(progress.holes_bytes > 50 * MIB, "{program}: {progress:?}");
+        }
+        let kept = file.metadata().unwrap().blocks() * 512;
+        assert!(kept <= 9 * MIB, "{program}: {kept} bytes of memory");
+    }
+}
+
+/// A mirror that is slow, one that dies, and one with yesterday's image: the copy is as good.
+#[test]
+#[ignore = "needs nbdkit"]
+fn several_servers_are_as_good_as_their_best() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path(), "a.img", LENGTH, 1);
+    let old = image(dir.path(), "old.img", LENGTH, 2);
+    let text = path.to_str().unwrap();
+    let rate = |rate: &str| nbdkit(free_port(), &["--filter=rate", "file", text, rate]);
+    // 20 MB/s, 100 kB/s, and one that is gone after half a second.
+    let (good, slow, dies) = (rate("rate=160M"), rate("rate=800k"), rate("rate=40M"));
+    let other = nbdkit(free_port(), &["file", old.to_str().unwrap()]);
+    let gone = free_port();
+    let ports = [good.port, slow.port, dies.port, other.port, gone];
+    let started = Instant::now();
+    let all = job(&ports, &[""], 0).unwrap();
+    let copy = thread::spawn(move || copy_with_progress(all, Arc::new(FullSpeed)));
+    thread::sleep(Duration::from_millis(500));
+    drop(dies);
+    let (bytes, progress, _) = copy.join().unwrap().unwrap();
+    let took = started.elapsed();
+    assert!(same(&bytes, &path));
+    let [good, slow, dies, other, gone] = progress.sources.as_slice() else { panic!() };
+    assert!(
+        good.bytes > dies.bytes && dies.bytes > 0 && slow.bytes < LENGTH as u64 / 8,
+        "{progress:#?}"
+    );
+    assert!(other.is_dropped && other.bytes == 0, "{other:?}");
+    assert!(gone.trouble.is_some() && !gone.is_dropped, "{gone:?}");
+    // The slow one alone needs twenty seconds for what it has in flight at the end.
+    assert!(took < Duration::from_secs(6), "took {took:?}: {progress:#?}");
+}
+
+/// A copy that nobody wants any more gives its memory back, and leaves nobody waiting.
+#[test]
+#[ignore = "needs nbdkit"]
+fn a_cancelled_copy_is_gone_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path(), "a.img", LENGTH, 1);
+    let server =
+        nbdkit(free_port(), &["--filter=delay", "file", path.to_str().unwrap(), "rdelay=2"]);
+    let job = job(&[server.port], &[""], 0).unwrap();
+    let copying = copy::start(job, Arc::new(FullSpeed), Refusals::Drop).unwrap();
+    assert!(copying.wait(Duration::from_millis(300)).is_none());
+    let started = Instant::now();
+    copying.cancel();
+    assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
 }
 
 /// qemu-nbd's default: a second connection is accepted by the kernel and never answered.
@@ -252,7 +386,7 @@ fn an_image_replaced_in_mid_copy_is_refused() {
     let same_size = image(dir.path(), "new.img", LENGTH, 2);
     let other_size = image(dir.path(), "long.img", LENGTH + 512, 1);
     for (new, words) in
-        [(same_size, "another image of the same size"), (other_size, "its image had")]
+        [(same_size, "another image of the same size"), (other_size, "another image: it has")]
     {
         let port = free_port();
         let first = nbdkit(port, &["--filter=rate", "file", old.to_str().unwrap(), "rate=40M"]);
@@ -421,10 +555,15 @@ fn swap_is_not_waited_for_longer_than_agreed() {
     };
     let closed = NbdExport { port: free_port(), ..export.clone() };
     for export in [export, closed] {
-        let started = Instant::now();
-        let patience = Duration::from_millis(400);
-        let result = server::connect_within(&export, &|_| Ok(vec![]), patience);
-        assert!(result.is_err(), "{export:?}");
-        assert!(started.elapsed() < Duration::from_secs(3), "{export:?}: {:?}", started.elapsed());
+        // A busy machine is late by itself, and not each time.
+        let took = || {
+            let started = Instant::now();
+            let patience = Duration::from_millis(400);
+            let result = server::connect_within(&export, &|_| Ok(vec![]), patience);
+            assert!(result.is_err(), "{export:?}");
+            started.elapsed()
+        };
+        let quickest = (0..3).map(|_| took()).min().unwrap();
+        assert!(quickest < Duration::from_secs(3), "{export:?}: {quickest:?}");
     }
 }

@@ -6,11 +6,12 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 use linux_raw_sys::loop_device::{
-    LO_FLAGS_AUTOCLEAR, LO_FLAGS_READ_ONLY, LOOP_CONFIGURE, LOOP_CTL_GET_FREE, loop_config,
-    loop_info64,
+    LO_FLAGS_AUTOCLEAR, LO_FLAGS_READ_ONLY, LOOP_CLR_FD, LOOP_CONFIGURE, LOOP_CTL_GET_FREE,
+    loop_config, loop_info64,
 };
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Setter, ioctl};
+use rustix::ioctl::{Ioctl, IoctlOutput, NoArg, Opcode, Setter, ioctl};
 
 use crate::error::{Error, Result, WhileDoing};
 
@@ -58,6 +59,15 @@ pub fn attach(file: &File, name: &str) -> Result<LoopDevice> {
         }
     }
     Err(Error::new(doing(), Errno::BUSY))
+}
+
+/// Lets go of the file behind `device` (LOOP_CLR_FD); at once if nobody has it open, else with its
+/// last user. ENXIO where there is none.
+pub fn clear(device: &Path) -> rustix::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let device = rustix::fs::open(device, flags, Mode::empty())?;
+    // SAFETY: LOOP_CLR_FD takes no argument.
+    unsafe { ioctl(device.as_fd(), NoArg::<{ LOOP_CLR_FD as Opcode }>::new()) }
 }
 
 fn configuration(file: &File, name: &str) -> io::Result<loop_config> {

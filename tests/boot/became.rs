@@ -63,7 +63,8 @@ impl Became {
             let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
             say(format!("environment {name}"), value.to_owned());
         }
-        say("arguments".into(), format!("{:?}", state.arguments));
+        let arguments = state.arguments.iter().map(|argument| without_descriptor(argument));
+        say("arguments".into(), format!("{:?}", arguments.collect::<Vec<_>>()));
         say("host name".into(), state.host_name);
 
         let report: Value = serde_json::from_str(&node.file("/run/landfall/report.json")?)?;
@@ -142,4 +143,10 @@ fn tenths(mount: &Mount, state: &State) -> u64 {
 
 fn without_link_name(text: &str) -> String {
     LINK.iter().fold(text.to_owned(), |text, name| text.replace(name, "LINK"))
+}
+
+/// How many files were open before it is nobody's business.
+fn without_descriptor(argument: &str) -> &str {
+    const DESCRIPTOR: &str = "--deserialize=";
+    if argument.starts_with(DESCRIPTOR) { DESCRIPTOR } else { argument }
 }

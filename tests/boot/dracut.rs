@@ -32,6 +32,7 @@ const WITH_SYSTEMD: &[Known] = &[
 ];
 
 const WITHOUT_SYSTEMD: &[Known] = &[
+    Known::any("arguments", "it is their init that starts the real one, and tells it no times"),
     Known::any("environment ", "their init leaves some of its own"),
     Known::exactly(
         "failed",

@@ -205,7 +205,7 @@ fn server(tftp: &Path, minutes: u32, router: &str) -> String {
 fn configuration(peer: &str) -> String {
     format!(
         "[default]\nKEEP_SYSTEM_SERVICES = \"NetworkManager\"\nHOSTNAME = \"node7\"\n\
-         PREINIT_01_WATCH = \"/usr/libexec/landfall-probe watch {peer} /dev/nbd0 \
+         PREINIT_01_WATCH = \"/usr/libexec/landfall-probe watch {peer} /dev/dm-0 \
          {WATCHED} </dev/null >/dev/null 2>&1 &\"\n"
     )
 }

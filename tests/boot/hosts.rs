@@ -91,6 +91,7 @@ const AS_INIT: &[Known] = &[];
 
 /// In what such a machine differs from one with our image, by [`Became`]'s names, and why.
 const AS_HANDLER: &[Known] = &[
+    Known::any("arguments", "it is their init that starts the real one, and tells it no times"),
     Known::any("mount /dev", "their init mounts it, as \"udev\""),
     Known::any(
         "mount /run",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use landfall_tests::{Kernel, Lab, Nbd, NbdKind, ProbeRoot, SERVER, checksum};
 
-use crate::{usual_dhcp, usual_root, usual_vm};
+use crate::{is_streamed, usual_dhcp, usual_root, usual_vm};
 
 /// The whole of a streamed boot, as the running system sees it.
 pub fn streams_from(test: &str, kind: NbdKind, kernel: Kernel) -> Result<()> {
@@ -24,7 +24,7 @@ pub fn streams_from(test: &str, kind: NbdKind, kernel: Kernel) -> Result<()> {
     assert_eq!(node.hello.pid, 1);
     assert_eq!(node.mount("/")?.fstype, "overlay");
     assert_eq!(node.mount("/rofs")?.fstype, "squashfs");
-    assert!(node.mount("/rofs")?.source.starts_with("/dev/nbd0"));
+    is_streamed(&node)?;
     assert_eq!(node.mount("/cow")?.fstype, "tmpfs");
     assert_eq!(node.tree("/rofs")?, digest);
 

@@ -16,7 +16,7 @@ use landfall::machine;
 use landfall::net::description::Ipv4Method;
 use landfall::net::{self, Lease, Leases, Mac};
 use landfall::plan::{Plan, RootOffer};
-use landfall::root::{RamMode, RootSource};
+use landfall::root::RamMode;
 use landfall_tests::workshop::workspace;
 
 use crate::fixture::{Case, Expect, File, Item, Root, Shell};
@@ -232,15 +232,18 @@ impl Node {
         let offer = RootOffer {
             root_path: self.lease.root_path.as_deref(),
             boot_server: self.boot_server.as_deref(),
+            mac: None,
         };
         let root = match self.plan.root(offer, &self.evaluation.settings) {
             Ok(root) => root,
             Err(error) => return faults.0.push(format!("root: {error}")),
         };
         if let Some(Root { server, exports }) = &expect.root {
-            let RootSource::Nbd(export) = &root.source;
-            faults.compare("server", &format!("{}:{}", export.host, export.port), server);
-            faults.compare("exports", &export.names, exports);
+            let first = root.exports.first();
+            let place = first.map(|export| format!("{}:{}", export.host, export.port));
+            faults.compare("server", &place.unwrap_or_default(), server);
+            let names = first.map(|export| export.names.clone());
+            faults.compare("exports", &names.unwrap_or_default(), exports);
         }
         if let Some(wanted) = expect.to_ram {
             faults.compare("copied to RAM", &(root.ram == RamMode::Copy), &wanted);

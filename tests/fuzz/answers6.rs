@@ -174,7 +174,8 @@ fn check(step: &Step, identity: &Identity) -> Option<(Envelope, Option<Duid>)> {
     let server = match ask {
         Ask::Request { server, addresses }
         | Ask::Renew { server, addresses }
-        | Ask::Decline { server, addresses } => {
+        | Ask::Decline { server, addresses }
+        | Ask::Release { server, addresses } => {
             assert!(!addresses.is_empty(), "{ask:?}");
             Some(server.clone())
         }

@@ -173,7 +173,7 @@ pub fn cmdline(data: &[u8]) {
         settings.insert(name, value, origin);
     }
     // A root, or the reason why there is none.
-    let _ = plan.root(RootOffer { root_path, boot_server }, &settings);
+    let _ = plan.root(RootOffer { root_path, boot_server, mac: None }, &settings);
     let location = Location {
         server: boot_server,
         boot_image: plan.boot_image.as_deref(),

@@ -105,6 +105,11 @@ impl Console {
         lock(&self.shared.0).lines.clone()
     }
 
+    /// The last lines.
+    pub(crate) fn tail(&self) -> String {
+        lock(&self.shared.0).tail()
+    }
+
     fn change(&self, change: impl FnOnce(&mut Heard)) {
         change(&mut lock(&self.shared.0));
         self.shared.1.notify_all();

@@ -1,6 +1,7 @@
 //! A server process under the harness's control: started, waited for, killed by its number.
 
 use std::fs::{self, File};
+use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -87,6 +88,17 @@ impl Daemon {
         self.end();
     }
 
+    /// `SIGSTOP` to the whole group: its sockets stay, the kernel goes on to acknowledge what comes
+    /// in, and nobody answers.
+    pub fn hang(&self) -> Result<()> {
+        killpg(self.group, Signal::SIGSTOP).with_context(|| format!("stopping {}", self.name))
+    }
+
+    /// `SIGCONT`.
+    pub fn go_on(&self) -> Result<()> {
+        killpg(self.group, Signal::SIGCONT).with_context(|| format!("continuing {}", self.name))
+    }
+
     fn end(&mut self) {
         let _ = killpg(self.group, Signal::SIGKILL);
         let _ = self.child.kill();
@@ -105,6 +117,8 @@ impl Drop for Daemon {
 pub enum Socket {
     /// In state LISTEN, on either family: one for IPv6 may serve both.
     Tcp(u16),
+    /// In state LISTEN, on this address alone.
+    TcpOn(Ipv4Addr, u16),
     Udp(u16),
     /// On IPv6.
     Udp6(u16),
@@ -115,20 +129,26 @@ pub enum Socket {
 impl Socket {
     fn exists(self) -> bool {
         // Not `/proc/net`, which is the namespace of the main thread.
-        let (tables, port, state): (&[_], _, _) = match self {
-            Self::Tcp(port) => (&["tcp", "tcp6"], port, Some("0A")),
-            Self::Udp(port) => (&["udp"], port, None),
-            Self::Udp6(port) => (&["udp6"], port, None),
+        const LISTEN: Option<&str> = Some("0A");
+        let any = |port: u16| format!(":{port:04X}");
+        let (tables, end, state): (&[_], _, _) = match self {
+            Self::Tcp(port) => (&["tcp", "tcp6"], any(port), LISTEN),
+            Self::TcpOn(address, port) => {
+                // In the machine's byte order.
+                let address = u32::from_ne_bytes(address.octets());
+                (&["tcp"], format!("{address:08X}:{port:04X}"), LISTEN)
+            }
+            Self::Udp(port) => (&["udp"], any(port), None),
+            Self::Udp6(port) => (&["udp6"], any(port), None),
             // A raw socket has its protocol where others have a port.
-            Self::Icmp6 => (&["raw6"], 58, None),
+            Self::Icmp6 => (&["raw6"], any(58), None),
         };
         let read = |table| fs::read_to_string(format!("/proc/thread-self/net/{table}"));
         let lines: Vec<_> = tables.iter().filter_map(|table| read(table).ok()).collect();
         lines.iter().flat_map(|table| table.lines().skip(1)).any(|line| {
             let mut fields = line.split_whitespace().skip(1);
             let local = fields.next().unwrap_or_default();
-            local.ends_with(&format!(":{port:04X}"))
-                && state.is_none_or(|state| fields.nth(1) == Some(state))
+            local.ends_with(&end) && state.is_none_or(|state| fields.nth(1) == Some(state))
         })
     }
 }

@@ -94,6 +94,11 @@ impl Initramfs {
         self.add(path, 0o755, Contents::Text(text.to_owned()))
     }
 
+    /// Puts a text into the image, in place of what is there.
+    pub fn file(self, path: &str, text: &str) -> Self {
+        self.add(path, 0o644, Contents::Text(text.to_owned()))
+    }
+
     /// Puts a program of the host into the image, in place of what is there.
     pub fn program(self, path: &str, from: &Path) -> Self {
         self.add(path, 0o755, Contents::Copy(from.to_owned()))
@@ -115,8 +120,15 @@ impl Initramfs {
         let agent = workshop::program("landfall", self.kernel.arch())?;
         // By the sources of the builder too: it is part of what is tested.
         let builder = ["initramfs/src", "src/machine/modules"];
+        let mut copies = Vec::new();
+        for addition in &self.additions {
+            if let Contents::Copy(file) = &addition.from {
+                copies.push(workshop::fingerprint(file)?);
+            }
+        }
         let inputs = (
             format!("{self:?}"),
+            copies,
             workshop::fingerprint(&agent)?,
             workshop::sources(&builder)?,
             self.kernel.release()?,

@@ -3,9 +3,11 @@
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::num::ParseIntError;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -102,6 +104,17 @@ impl Lab {
         ip(&format!("link set br0 mtu {bytes}"))
     }
 
+    /// One more address of the servers' host on `br0`: a server there is another one.
+    pub fn add_address(&self, address: Ipv4Addr) -> Result<()> {
+        ip(&format!("address add {address}/24 dev br0"))
+    }
+
+    /// Takes the port of the machine that was switched on first, and has but one card, out of the
+    /// switch, or puts it back: the machine keeps its carrier, and nobody hears it.
+    pub fn cut_off(&self, cut: bool) -> Result<()> {
+        ip(&format!("link set tap0 {}", if cut { "down" } else { "up" }))
+    }
+
     /// A further bridge; with an address, servers can be bound to it.
     pub fn add_wire(&self, name: &str, address: Option<Ipv4Addr>) -> Result<()> {
         ip(&format!("link add {name} type bridge"))?;
@@ -188,7 +201,7 @@ impl Lab {
 
     /// How many answers [`Self::lose_dhcp_answers`] has lost so far.
     pub fn lost_dhcp_answers(&self) -> Result<u32> {
-        counter(&["list", "table", "inet", "lab"])
+        counter(&["list", "table", "inet", "lab"], "counter packets ")
     }
 
     /// Counts from now on, under a name, what comes in from the wires and is like this, in the words
@@ -206,7 +219,23 @@ impl Lab {
 
     /// What [`Self::count`] has counted so far.
     pub fn counted(&self, name: &str) -> Result<u32> {
-        counter(&["list", "table", "bridge", name])
+        counter(&["list", "table", "bridge", name], "counter packets ")
+    }
+
+    /// Counts from now on, under a name, what this host sends and is like this, in the words of nft(8).
+    pub fn count_sent(&self, name: &str, like: &str) -> Result<()> {
+        let rules = format!(
+            "table inet {name} {{\n chain sent {{\n type filter hook output priority 0\n \
+             {like} counter\n }}\n}}\n"
+        );
+        let file = self.file(&format!("nft.{name}"));
+        fs::write(&file, rules)?;
+        run(Command::new("nft").arg("-f").arg(file))
+    }
+
+    /// The bytes that [`Self::count_sent`] has counted so far, headers and all.
+    pub fn sent(&self, name: &str) -> Result<u64> {
+        counter(&["list", "table", "inet", name], " bytes ")
     }
 
     /// Connects a new tap device to a wire; its name.
@@ -238,12 +267,13 @@ impl Drop for Lab {
     }
 }
 
-/// The packets in nft's answer, as in
+/// What comes behind these words in nft's answer, as in
 /// `udp sport 67 numgen inc mod 1000000 < 2 counter packets 2 bytes 656 drop`.
-fn counter(arguments: &[&str]) -> Result<u32> {
+fn counter<T: FromStr<Err = ParseIntError>>(arguments: &[&str], behind: &str) -> Result<T> {
     let output = Command::new("nft").args(arguments).output()?;
     let text = String::from_utf8(output.stdout)?;
-    let count = text.split_once("counter packets ").and_then(|(_, rest)| rest.split(' ').next());
+    let rest = text.split_once(behind).map(|(_, rest)| rest);
+    let count = rest.and_then(|rest| rest.split_whitespace().next());
     count.with_context(|| format!("no counter in:\n{text}"))?.parse().context("a number")
 }
 

@@ -9,6 +9,7 @@
 
 pub mod checksum;
 pub mod protocol;
+pub mod reading;
 
 #[cfg(feature = "harness")]
 mod accel;
@@ -35,6 +36,8 @@ mod node;
 #[cfg(feature = "harness")]
 mod qmp;
 #[cfg(feature = "harness")]
+mod reader;
+#[cfg(feature = "harness")]
 mod root;
 #[cfg(feature = "harness")]
 mod servers;
@@ -43,6 +46,8 @@ mod switch;
 #[cfg(feature = "harness")]
 #[allow(unsafe_code)]
 mod sys;
+#[cfg(feature = "harness")]
+mod verity;
 #[cfg(feature = "harness")]
 mod vm;
 #[cfg(feature = "harness")]
@@ -65,11 +70,13 @@ pub use self::{
     machine::Machine,
     netboot::{BootFolder, example},
     node::Node,
-    root::{Format, ProbeRoot},
+    reader::{Pending, Reader, reader_words},
+    root::{Format, ProbeRoot, digest_of},
     servers::{
         Asked, Dnsmasq, Ipv6, Leases, Nbd, NbdKind, Packet, Reply, Rogue, code, dhcpd, kea,
         kea_program, kea6, leased, nginx, radvd, tftpd,
     },
     switch::{RunningSwitch, Switch},
+    verity::{HashTree, append_hash_tree, flip_a_bit, separate_hash_tree},
     vm::{Firmware, Nic, Vm},
 };

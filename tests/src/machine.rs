@@ -24,6 +24,7 @@ pub struct Machine {
     qemu: Child,
     console: Console,
     control: UnixStream,
+    reader: Option<(Console, UnixStream)>,
     monitor: Mutex<Qmp>,
     started: Instant,
 }
@@ -32,6 +33,8 @@ pub struct Machine {
 pub(crate) struct Listeners {
     pub control: UnixListener,
     pub monitor: UnixListener,
+    /// Of a machine with a third serial port.
+    pub reader: Option<UnixListener>,
 }
 
 /// The name of a card's other end in QEMU.
@@ -67,9 +70,18 @@ impl Machine {
             Ok(stream)
         };
         let (control, monitor) = (accept(&listeners.control)?, accept(&listeners.monitor)?);
+        let reader = listeners.reader.as_ref().map(&mut accept).transpose()?;
         console.follow_control(control.try_clone()?);
+        let reader = match reader {
+            Some(port) => {
+                let console = Console::default();
+                console.follow_control(port.try_clone()?);
+                Some((console, port))
+            }
+            None => None,
+        };
         let monitor = Mutex::new(Qmp::greet(monitor)?);
-        Ok(Self { qemu, console, control, monitor, started })
+        Ok(Self { qemu, console, control, reader, monitor, started })
     }
 
     /// Plugs the cable of a card in, or pulls it out: the card gets or loses its carrier. Cards
@@ -78,6 +90,12 @@ impl Machine {
         let arguments = serde_json::json!({ "name": cable(nic), "up": plugged });
         let mut monitor = self.monitor.lock().unwrap_or_else(PoisonError::into_inner);
         monitor.execute("set_link", &arguments).map(drop)
+    }
+
+    /// Tells its first CPU that something is wrong with the hardware.
+    pub fn nmi(&self) -> Result<()> {
+        let mut monitor = self.monitor.lock().unwrap_or_else(PoisonError::into_inner);
+        monitor.execute("inject-nmi", &serde_json::json!({})).map(drop)
     }
 
     /// Waits for the probe to speak. A boot that stops at the failure screen, or a kernel that
@@ -180,6 +198,16 @@ impl Machine {
         let status = self.qemu.wait()?;
         ensure!(status.success(), "qemu: {status}");
         Ok(())
+    }
+
+    pub(crate) fn reader_port(&self) -> Result<(&Console, &UnixStream)> {
+        let (console, port) = self.reader.as_ref().context("a machine without a reader's port")?;
+        Ok((console, port))
+    }
+
+    /// Adds what a person looks at first.
+    pub(crate) fn with_console(&self, error: anyhow::Error) -> anyhow::Error {
+        anyhow::anyhow!("{error:#}\n{}", self.console.tail())
     }
 
     pub(crate) fn control(&self) -> (&Console, &UnixStream) {

@@ -153,6 +153,24 @@ impl ProbeRoot {
     }
 }
 
+/// What must be found in a folder of a squashfs, by unpacking it once; to be compared with what a
+/// machine says of the same folder of `/rofs`.
+pub fn digest_of(image: &Path, folder: &str) -> Result<TreeDigest> {
+    let inputs = (workshop::fingerprint(&fs::canonicalize(image)?)?, folder);
+    let note = workshop::once("roots", &format!("{folder}.digest"), &inputs, |note| {
+        let tree = note.with_extension("tree");
+        let _ = fs::remove_dir_all(&tree);
+        // Only this folder: an ordinary user's namespace cannot make the devices of another.
+        let mut unsquashfs = Command::new("unsquashfs");
+        unsquashfs.args(["-no-progress", "-quiet", "-dest"]).arg(&tree).arg(image).arg(folder);
+        run(&mut unsquashfs)?;
+        let digest = checksum::tree(&tree.join(folder))?;
+        fs::remove_dir_all(&tree)?;
+        Ok(fs::write(note, serde_json::to_string(&digest)?)?)
+    })?;
+    Ok(serde_json::from_str(&fs::read_to_string(note)?)?)
+}
+
 fn squashfs(tree: &Path, image: &Path, compressor: &str) -> Result<()> {
     let mut command = Command::new("mksquashfs");
     command.arg(tree).arg(image).args(["-comp", compressor, "-all-root", "-noappend"]);

@@ -116,9 +116,12 @@ pub struct Vm<'lab> {
     nics: Vec<Nic>,
     nic_model: &'static str,
     disks: Vec<PathBuf>,
+    disk_elsewhere: Option<String>,
+    watchdog: bool,
     uuid: Option<String>,
     accel: Accel,
     console: Output,
+    reader: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -144,9 +147,12 @@ impl<'lab> Vm<'lab> {
             nics: Vec::new(),
             nic_model: "virtio-net-pci",
             disks: Vec::new(),
+            disk_elsewhere: None,
+            watchdog: false,
             uuid: None,
             accel: Accel::best(),
             console: Output::Log,
+            reader: false,
         }
     }
 
@@ -203,8 +209,27 @@ impl<'lab> Vm<'lab> {
         self
     }
 
+    /// A SCSI disk with a cache, which is where this NBD URI leads: it stands still when that server
+    /// does, as a disk with a broken controller.
+    pub fn disk_elsewhere(mut self, uri: &str) -> Self {
+        self.disk_elsewhere = Some(uri.to_owned());
+        self
+    }
+
+    /// Hardware that resets the machine when nobody speaks to it for too long.
+    pub fn watchdog(mut self) -> Self {
+        self.watchdog = true;
+        self
+    }
+
     pub fn uuid(mut self, uuid: &str) -> Self {
         self.uuid = Some(uuid.to_owned());
+        self
+    }
+
+    /// A third serial port, for [`Machine::reader`].
+    pub fn reader_port(mut self) -> Self {
+        self.reader = true;
         self
     }
 
@@ -234,7 +259,12 @@ impl<'lab> Vm<'lab> {
         };
         let address = format!("landfall-{}-{}", std::process::id(), self.name);
         let monitor = format!("{address}-monitor");
-        let listeners = Listeners { control: listen(&address)?, monitor: listen(&monitor)? };
+        let reader = format!("{address}-reader");
+        let listeners = Listeners {
+            control: listen(&address)?,
+            monitor: listen(&monitor)?,
+            reader: if self.reader { Some(listen(&reader)?) } else { None },
+        };
         let nics = if self.nics.is_empty() { &[Nic::on("br0")][..] } else { &self.nics };
 
         let arch = self.kernel.arch();
@@ -249,6 +279,11 @@ impl<'lab> Vm<'lab> {
             .args(arch.control_port())
             .args(["-chardev", &format!("socket,id=monitor,abstract=on,path={monitor}")])
             .args(["-mon", "chardev=monitor,mode=control"]);
+        if self.reader {
+            command
+                .args(["-chardev", &format!("socket,id=reader,abstract=on,path={reader}")])
+                .args(["-device", "isa-serial,chardev=reader,index=2"]);
+        }
         self.add_firmware(&mut command)?;
         for (number, nic) in nics.iter().enumerate() {
             let mut model = self.nic_model.to_owned();
@@ -277,6 +312,14 @@ impl<'lab> Vm<'lab> {
                 .arg(format!("if=none,id=disk{number},format=raw,file={}", disk.display()))
                 .arg("-device")
                 .arg(format!("virtio-blk-pci,drive=disk{number},addr={}", number + 16));
+        }
+        if let Some(uri) = &self.disk_elsewhere {
+            command
+                .args(["-drive", &format!("if=none,id=elsewhere,format=raw,file={uri}")])
+                .args(["-device", "virtio-scsi-pci", "-device", "scsi-hd,drive=elsewhere"]);
+        }
+        if self.watchdog {
+            command.args(["-device", "i6300esb", "-action", "watchdog=reset"]);
         }
         if let Some(uuid) = &self.uuid {
             command.args(["-uuid", uuid]);

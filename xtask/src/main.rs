@@ -12,6 +12,7 @@ mod dist;
 mod fuzz;
 mod hosts;
 mod image;
+mod interrupt;
 mod kernels;
 mod manual;
 mod mirror;
@@ -21,6 +22,7 @@ mod needs;
 mod notices;
 mod packages;
 mod say;
+mod soak;
 mod stages;
 mod test;
 
@@ -74,12 +76,12 @@ enum Verb {
     Manual,
     /// Looks for texts that break a promise of the parsers.
     Fuzz(fuzz::Options),
-    /// Measures sizes, check and plan of a large file, and a boot: seconds and instructions to the
-    /// real init, copy rate.
-    Bench {
-        #[arg(long, hide = true)]
-        prepared: bool,
-    },
+    /// Measures sizes, check and plan of a large file, boots, copies side by side with other
+    /// programs, and pauses of a root.
+    Bench(bench::Options),
+    /// Boots a machine many times in a row, with its root streamed and copied behind it in turns, and
+    /// tells how each went; Ctrl-C ends it with the summary.
+    Soak(soak::Options),
     /// Set by the command itself: runs a test in a network of its own.
     #[command(hide = true)]
     Wired {
@@ -111,8 +113,8 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Dist => dist::run(),
         Verb::Manual => manual::run(),
         Verb::Fuzz(options) => fuzz::run(&options),
-        Verb::Bench { prepared: false } => bench::prepare_and_run(),
-        Verb::Bench { prepared: true } => bench::run(),
+        Verb::Bench(options) => bench::run(&options),
+        Verb::Soak(options) => soak::run(&options),
         Verb::Wired { program } => namespace::become_wired(&program),
     }
 }

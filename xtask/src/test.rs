@@ -2,6 +2,7 @@
 
 use std::env;
 use std::process::Command;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -21,6 +22,10 @@ const ARM64: &[&str] = &["aarch64::"];
 /// Those that start the roots of one network software each.
 const NETWORKS: &[&str] = &["handover::"];
 
+/// Those whose machines mostly wait: for a lease to run out, for a server that is away, for a slow
+/// copy, for a deadline. One of them at a time takes next to nothing from the others.
+const WAITING: &[&str] = &["failover::", "kept_network::", "last_resort::", "lazy::"];
+
 /// Modules of this program with tests that need programs of both architectures.
 const PACKAGES: &[&str] = &["deb::", "dist::", "notices::"];
 
@@ -32,28 +37,52 @@ pub fn run(word: Option<&str>) -> Result<()> {
         agent::cargo("test", &[vec!["--workspace"], filter(word)].concat())
     })?;
     packages::prepare()?;
-    say::step("unit tests against real servers and the real kernel", || real_tests(word))?;
+    let accel = say::step("asking whether KVM works here", || Ok(Accel::best()))?;
+    // What mostly waits goes on beside what mostly computes.
+    let size = thread::scope(|scope| -> Result<u64> {
+        let real = "unit tests against real servers and the real kernel";
+        let real = scope.spawn(move || say::step(real, || real_tests(word)));
+        let size = prepare_usual(word)?;
+        let waiting = word.is_none().then(|| {
+            let waiting = "boot tests that mostly wait";
+            scope.spawn(move || say::step(waiting, || waiting_tests(accel)))
+        });
+        let rest = prepare_rest(word).and_then(|()| joined(real)).and_then(|()| rest(word, accel));
+        if let (Err(error), Some(_)) = (&rest, &waiting) {
+            eprintln!("xtask: {error:#}\nxtask: there are boot tests under way, which end first");
+        }
+        waiting.map_or(Ok(()), joined)?;
+        rest.map(|()| size)
+    })?;
+    let seconds = started.elapsed().as_secs_f32();
+    eprintln!("xtask: all passed in {seconds:.0} s; the agent has {size} bytes");
+    Ok(())
+}
+
+fn rest(word: Option<&str>, accel: Accel) -> Result<()> {
     if word.is_none() {
         fuzz::look(SECONDS_OF_FUZZING)?;
     }
-    let size = prepare(word)?;
     if has_tests(word, PACKAGES)? || has_tests(word, HOSTS)? {
         say::step("tests of packages and of the release", || package_tests(word))?;
     }
-    let accel = say::step("asking whether KVM works here", || Ok(Accel::best()))?;
-    let boots = Instant::now();
-    say::step(&format!("boot tests, on {}", accel.name()), || boot_tests(word, accel))?;
-    eprintln!(
-        "xtask: all passed in {:.0} s, of which boot tests took {:.0} s; the agent has {size} bytes",
-        started.elapsed().as_secs_f32(),
-        boots.elapsed().as_secs_f32()
-    );
-    Ok(())
+    say::step(&format!("boot tests, on {}", accel.name()), || boot_tests(word, accel))
+}
+
+fn joined(thread: ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Makes everything that tests with this word need, as far as it is not there; the agent's size in
 /// bytes.
 pub fn prepare(word: Option<&str>) -> Result<u64> {
+    let size = prepare_usual(word)?;
+    prepare_rest(word)?;
+    Ok(size)
+}
+
+/// For most machines, and all of those that wait.
+fn prepare_usual(word: Option<&str>) -> Result<u64> {
     needs::tests()?;
     let size = agent::build()?;
     agent::build_probe()?;
@@ -66,6 +95,10 @@ pub fn prepare(word: Option<&str>) -> Result<u64> {
     if has_tests(word, NETWORKS)? {
         debian::prepare_networks()?;
     }
+    Ok(size)
+}
+
+fn prepare_rest(word: Option<&str>) -> Result<()> {
     if has_tests(word, ARM64)? {
         agent::build_for(Arch::Arm64)?;
         agent::build_probe_for(Arch::Arm64)?;
@@ -81,8 +114,7 @@ pub fn prepare(word: Option<&str>) -> Result<u64> {
             agent::build_image_builder_for(arch)?;
         }
     }
-    packages::prepare()?;
-    Ok(size)
+    packages::prepare()
 }
 
 /// Whether these modules have a test with this word, among those that boot machines or look at
@@ -121,19 +153,33 @@ fn real_tests(word: Option<&str>) -> Result<()> {
         .args(["--", "--ignored", "--test-threads", "1"])
         .env(runner_variable()?, namespace::as_wired_cargo_runner()?)
         .env("PATH", needs::extend_path());
-    say::run(&mut command)
+    say::run_quietly(&mut command).map(drop)
 }
 
-/// Each machine keeps one core busy, so there are as many at a time as cores; each test has a
-/// network of its own, all of them together a pid namespace that ends with them.
+/// Each machine keeps one core busy, so there are as many at a time as cores. Without a word but those
+/// that [wait](WAITING).
 fn boot_tests(word: Option<&str>, accel: Accel) -> Result<()> {
-    let cores = std::thread::available_parallelism()?.to_string();
+    let cores = thread::available_parallelism()?.to_string();
+    let but = WAITING.iter().flat_map(|module| ["--skip", *module]);
+    let arguments = match word {
+        None => ["--", "--test-threads", &cores].into_iter().chain(but).collect(),
+        Some(word) => vec![word, "--", "--test-threads", &cores],
+    };
+    boot(&arguments, accel)
+}
+
+fn waiting_tests(accel: Accel) -> Result<()> {
+    boot(&[&["--", "--test-threads", "1"], WAITING].concat(), accel)
+}
+
+/// Each test has a network of its own, all of a call together a pid namespace that ends with them.
+fn boot(arguments: &[&str], accel: Accel) -> Result<()> {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .current_dir(workshop::workspace())
         .args(["test", "--quiet", "--locked", "-p", "landfall-tests", "--test", "boot"])
-        .args(filter(word))
-        .args(["--", "--ignored", "--test-threads", &cores])
+        .args(arguments)
+        .arg("--ignored")
         .env(runner_variable()?, namespace::as_cargo_runner()?)
         .env("LANDFALL_ACCEL", accel.name())
         .env("PATH", needs::extend_path())

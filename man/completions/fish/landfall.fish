@@ -29,6 +29,7 @@ complete -c landfall -n "__fish_landfall_needs_command" -s h -l help -d 'Print h
 complete -c landfall -n "__fish_landfall_needs_command" -f -a "help" -d 'what a command does, and its options'
 complete -c landfall -n "__fish_landfall_needs_command" -f -a "check" -d 'what is wrong with an lts.conf'
 complete -c landfall -n "__fish_landfall_needs_command" -f -a "plan" -d 'what a node would do with its next boot, and what a new configuration changes for which nodes'
+complete -c landfall -n "__fish_landfall_needs_command" -f -a "status" -d 'where the root of this machine is read from, and how its servers are'
 complete -c landfall -n "__fish_landfall_needs_command" -f -a "settings" -d 'the table of settings; as the manual page lts.conf(5)'
 complete -c landfall -n "__fish_landfall_needs_command" -f -a "keys" -d 'the table of kernel parameters'
 complete -c landfall -n "__fish_landfall_needs_command" -f -a "version" -d ''
@@ -54,6 +55,9 @@ complete -c landfall -n "__fish_landfall_using_subcommand plan" -l memory -d 'of
 complete -c landfall -n "__fish_landfall_using_subcommand plan" -l format -d 'json: see src/desk/plan.schema.json and plan-diff.schema.json' -r -f -a "text\t''
 json\t''"
 complete -c landfall -n "__fish_landfall_using_subcommand plan" -s h -l help -d 'Print help'
+complete -c landfall -n "__fish_landfall_using_subcommand status" -l json -d 'the document itself, for programs'
+complete -c landfall -n "__fish_landfall_using_subcommand status" -l watch -d 'once a second, until ctrl-C'
+complete -c landfall -n "__fish_landfall_using_subcommand status" -s h -l help -d 'Print help'
 complete -c landfall -n "__fish_landfall_using_subcommand settings" -l man -d ''
 complete -c landfall -n "__fish_landfall_using_subcommand settings" -s h -l help -d 'Print help'
 complete -c landfall -n "__fish_landfall_using_subcommand keys" -s h -l help -d 'Print help'

@@ -24,7 +24,8 @@ use crate::error::Cause;
 use crate::handover::{INITS, choose_init};
 use crate::net::description::{Description, HandoverMode, Ipv4Method};
 use crate::net::{Left, NetworkPlan, kernel, left_files};
-use crate::root::{self, RamMode, RootPlan, RootSource};
+use crate::root::verity::{TreePlace, VerityPlan};
+use crate::root::{self, NbdExport, RamMode, RootPlan};
 
 /// Decides everything. `copy_of_file`: /etc/lts.conf is among the files, as a node writes it.
 pub fn decide(
@@ -322,16 +323,44 @@ fn shown(setting: &config::Setting, reading: &Reading) -> Setting {
 }
 
 fn shown_root(root: RootPlan) -> document::Root {
-    let RootSource::Nbd(export) = root.source;
+    let mut exports = root.exports.into_iter();
+    let first = exports.next();
+    let (host, port, names, origin) = first
+        .map(|export| (export.host, export.port, export.names, export.origin))
+        .unwrap_or_default();
     document::Root {
-        host: export.host,
-        port: export.port,
-        exports: export.names,
-        origin: export.origin,
+        host,
+        port,
+        exports: names,
+        origin,
+        mirrors: exports.map(|mirror| server_of(&mirror)).collect(),
         copied: root.ram == RamMode::Copy,
+        lazily: root.ram == RamMode::Lazy,
+        rate: root.ram_rate,
+        lost: root.lost.to_string(),
+        verity: root.verity.map(shown_verity),
         partition: root.partition,
         filesystem: root.fstype,
         flags: root.flags,
+    }
+}
+
+fn server_of(export: &NbdExport) -> String {
+    format!("{}:{}", export.host, export.port)
+}
+
+fn shown_verity(verity: VerityPlan) -> document::Verity {
+    let (offset, servers) = match verity.place {
+        TreePlace::Image { offset } => (offset, Vec::new()),
+        TreePlace::Export { exports, offset } => {
+            (Some(offset), exports.iter().map(server_of).collect())
+        }
+    };
+    document::Verity {
+        root_hash: verity.root_hash.to_string(),
+        offset,
+        servers,
+        on_corruption: verity.on_corruption.word().to_owned(),
     }
 }
 

@@ -170,13 +170,38 @@ pub struct Root {
     pub exports: Vec<String>,
     /// Who says so.
     pub origin: String,
+    /// Further servers of the same image, in the order in which this node asks them.
+    pub mirrors: Vec<String>,
     /// Whether the image is copied to memory before it is started; streamed if not.
     pub copied: bool,
+    /// Whether it is copied to memory behind the running system.
+    pub lazily: bool,
+    /// Most bytes a second that such a copy reads; null: as many as are left over.
+    pub rate: Option<u64>,
+    /// What happens while no server answers, as after `landfall.lost=`.
+    pub lost: String,
+    /// Null: what the server sends is believed.
+    pub verity: Option<Verity>,
     pub partition: Option<u32>,
     /// Null: recognised by itself.
     pub filesystem: Option<String>,
     /// Mount options.
     pub flags: String,
+}
+
+/// How each block of the root is verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Verity {
+    /// Hexadecimal.
+    pub root_hash: String,
+    /// Bytes from the beginning of what has the tree to its superblock; null: behind the file
+    /// system.
+    pub offset: Option<u64>,
+    /// Servers of an export with nothing but the tree; none: it is in the image.
+    pub servers: Vec<String>,
+    /// What a changed block means: `error`, `reboot` or `panic`.
+    pub on_corruption: String,
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -15,7 +15,7 @@ pub fn memory(
 ) -> Memory {
     let total_bytes = situation.memory_kib.and_then(|kib| kib.checked_mul(1024));
     let image_bytes = image.size_bytes();
-    let copied = root.is_some_and(|root| root.ram == RamMode::Copy);
+    let copied = root.is_some_and(|root| root.ram != RamMode::Off);
     let fits = match (copied, total_bytes, image_bytes) {
         (true, Some(total), Some(bytes)) => {
             // The kernel and what is running already are not known: at best, all of it is free.

@@ -184,7 +184,7 @@ impl Situation {
     }
 
     pub fn offer<'a>(&'a self, boot_server: Option<&'a str>) -> RootOffer<'a> {
-        RootOffer { root_path: self.leases.root_path(), boot_server }
+        RootOffer { root_path: self.leases.root_path(), boot_server, mac: self.node.mac }
     }
 
     /// Of the node, or one that changes nothing.

@@ -251,11 +251,35 @@ pub fn root_lines(plan: &Document) -> Vec<String> {
     };
     let mut lines = vec![
         format!("{exports} of {}:{}, from {}", root.host, root.port, root.origin),
-        match root.copied {
-            true => "copied to memory before it is started".to_owned(),
-            false => "streamed".to_owned(),
+        match (root.copied, root.lazily) {
+            (true, _) => "copied to memory before it is started".to_owned(),
+            (false, true) => match root.rate {
+                None => "copied to memory behind the running system".to_owned(),
+                Some(rate) => {
+                    format!("copied to memory behind the running system, at most {}/s", Size(rate))
+                }
+            },
+            (false, false) => "streamed".to_owned(),
         },
     ];
+    if !root.mirrors.is_empty() {
+        lines.push(format!("after that {}", root.mirrors.join(", then ")));
+    }
+    if root.lost != "wait" {
+        lines.push(format!("when no server answers: {}", root.lost));
+    }
+    if let Some(verity) = &root.verity {
+        let place = match (verity.servers.as_slice(), verity.offset) {
+            ([], None) => "behind its file system".to_owned(),
+            ([], Some(offset)) => format!("at byte {offset} of it"),
+            (servers, _) => format!("from {}", servers.join(" or ")),
+        };
+        let hash = verity.root_hash.get(..16).unwrap_or(&verity.root_hash);
+        let then = &verity.on_corruption;
+        lines.push(format!(
+            "verified against {hash}…, with the tree {place}; a changed block: {then}"
+        ));
+    }
     lines.extend(root.partition.map(|number| format!("partition {number} of it")));
     lines.extend(root.filesystem.as_ref().map(|name| format!("file system {name}")));
     if !root.flags.is_empty() {

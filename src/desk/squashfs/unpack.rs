@@ -59,6 +59,11 @@ impl Packing {
         Ok(plain)
     }
 
+    // An agent without any of the codecs unpacks nothing.
+    #[cfg_attr(
+        not(any(feature = "codec-gz", feature = "codec-xz", feature = "codec-zstd")),
+        allow(unused_variables)
+    )]
     fn reader<'a>(self, packed: &'a [u8]) -> Result<Box<dyn Read + 'a>, Damage> {
         match self {
             #[cfg(feature = "codec-gz")]

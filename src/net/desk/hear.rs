@@ -13,6 +13,7 @@ use crate::net::kernel::{Known6, Origin, State6};
 use crate::net::lease6::Address6;
 use crate::net::port::ipv4::Stage;
 use crate::net::ra;
+use crate::sys::clock::since_boot;
 
 impl Desk {
     pub(super) fn address_changed(&mut self, known: Known6) {
@@ -95,6 +96,7 @@ impl Desk {
                         log::warn!(target: "network", "{error}");
                     }
                     port.ipv6.given = Some(*lease);
+                    port.ipv6.granted = Some(since_boot());
                     port.ipv6.look(port.request.ipv6);
                 }
                 dhcp6::News::Unusable { server, why } => {
@@ -245,6 +247,7 @@ impl Desk {
                     boot.complete(&mut lease);
                 }
                 port.ipv4.leased(lease, Origin::Dhcp);
+                port.ipv4.granted = Some(since_boot());
                 // The same lease again means a new end of it.
                 port.ipv4.is_news = true;
                 if port.is_ours

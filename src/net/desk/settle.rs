@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{Desk, TICK};
 use crate::error::Result;
+use crate::keeper::network::orders::{Facts, LinkOrders, beneath_root};
 use crate::net::apply::{self, Lifetime, Told};
 use crate::net::choice::{self, Standing};
 use crate::net::configured::Configured;
@@ -15,7 +16,7 @@ use crate::net::dhcp::pxe;
 use crate::net::keep::{Renewer, Renewers};
 use crate::net::kernel::{Kernel, Kind, Link, Origin};
 use crate::net::port::{Family, Port};
-use crate::net::{Lease, Lease6, Route, arp, link, topology};
+use crate::net::{Lease, Lease6, Route, arp, identity, link, topology};
 
 impl Desk {
     /// Keeps address and routes although the lease has gone, until there is another.
@@ -311,6 +312,37 @@ impl Desk {
             }
         }
         outcome
+    }
+
+    /// The same for the keeper, with the kernel's own words on addresses and routes: those of routers
+    /// and of who was here before us are in them.
+    pub(super) async fn orders(&self) -> Result<Vec<LinkOrders>> {
+        let mut addresses = self.kernel.held_addresses().await?;
+        addresses.retain(|held| !held.is_duplicate);
+        let routes = self.kernel.held_routes().await?;
+        let configured = self.describe();
+        let carries_root = beneath_root(&configured);
+        let orders =
+            configured.iter().zip(carries_root).filter_map(|(configured, carries_root)| {
+                let link = self.links.values().find(|link| link.name == configured.name)?;
+                let port = self.ports.get(&link.index);
+                let facts = Facts {
+                    index: link.index,
+                    ipv4: port.and_then(|port| {
+                        Some((port.ipv4.granted?, identity::ipv4(&self.plan, port)))
+                    }),
+                    ipv6: port.and_then(|port| {
+                        let given = port.ipv6.given.clone()?;
+                        Some((given, port.ipv6.granted?, identity::ipv6(&self.plan, port)))
+                    }),
+                    link_local: port.and_then(|port| {
+                        let mut all = port.ipv6.addresses.keys();
+                        all.find(|address| address.is_unicast_link_local()).copied()
+                    }),
+                };
+                Some(LinkOrders::of(configured, facts, carries_root, &addresses, &routes))
+            });
+        Ok(orders.collect())
     }
 
     /// The links that are in use and all that they are made of.

@@ -16,6 +16,7 @@ use super::news::{News, Verdict};
 use crate::net::choice::Wants;
 use crate::net::dice::Chance;
 use crate::net::{HardwareAddress, Lease, Mac, NetworkPlan};
+pub use holding::renew_after;
 use holding::{PROBE_WAIT, PROBES};
 
 const FIRST_WAIT: Duration = Duration::from_millis(50);
@@ -27,8 +28,13 @@ const REQUEST_TRIES: u32 = 4;
 /// Together what it may cost that a server does not know, and therefore ignores, the address that
 /// this machine had: a server that does know it answers within a round trip.
 const CONFIRM_WAITS: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(150)];
+/// RFC 2131 section 4.1, for an address that is in use meanwhile: nobody waits for the answer.
+const LONGEST_WAIT_IN_USE: Duration = Duration::from_secs(64);
+/// Why an answer is of no use to who keeps an address.
+const ANOTHER_ADDRESS: &str = "it is for another address";
 /// Answers go to everybody from this try on: something eats those to a machine without address.
 const BROADCAST_FROM: u32 = 4;
+
 /// What does not change while the client lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
@@ -36,6 +42,8 @@ pub struct Rules {
     /// Value of option 61.
     pub client_id: Vec<u8>,
     pub wants: Wants,
+    /// The root of a running system hangs on this address, and no other is of use.
+    pub keeps: Option<Ipv4Addr>,
 }
 
 impl Rules {
@@ -44,6 +52,7 @@ impl Rules {
             hardware: identity.hardware,
             client_id: identity.client_id(),
             wants: Wants::of(plan),
+            keeps: None,
         }
     }
 }
@@ -110,6 +119,8 @@ struct Times {
     renew: Option<Duration>,
     rebind: Duration,
     end: Duration,
+    /// Between two questions.
+    shortest_wait: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -170,6 +181,26 @@ impl Client {
         }
     }
 
+    /// Goes on with a lease that was granted in an earlier life, at the moment `granted` of the same
+    /// clock. What should have been done by now is done at once.
+    pub fn resumed(rules: Rules, lease: Box<Lease>, granted: Duration, chance: Chance) -> Self {
+        let rules = Rules { keeps: Some(lease.address), ..rules };
+        let client = Self {
+            rules,
+            phase: Phase::Selecting { tries: 0, held: None },
+            transaction: chance.dice,
+            since: chance.now,
+            until: None,
+            refusals: 0,
+            wish: Some(lease.address),
+            configured: Some(lease.address),
+            claims: None,
+            told: Vec::new(),
+        };
+        // That it goes on is no news.
+        client.bound(lease, granted, chance, News::Extended).0
+    }
+
     /// When the next [`Event::Timeout`] is due; `None`: never (a lease without end).
     pub fn until(&self) -> Option<Duration> {
         self.until
@@ -179,6 +210,11 @@ impl Client {
     /// socket.
     pub fn is_bound(&self) -> bool {
         matches!(self.phase, Phase::Bound { .. })
+    }
+
+    /// An answer may come: between a grant and its renewal none does.
+    pub fn is_asking(&self) -> bool {
+        !matches!(self.phase, Phase::Bound { extending: false, .. })
     }
 
     /// Our hardware address, and the address that is ours unless somebody on the link objects now.
@@ -211,11 +247,25 @@ impl Client {
         is_our_hardware && reply.transaction == self.transaction
     }
 
+    fn is_for_another_address(&self, reply: &Reply) -> bool {
+        let is_another = |keeps| reply.lease.as_ref().is_ok_and(|lease| lease.address != keeps);
+        self.rules.keeps.is_some_and(is_another)
+    }
+
     fn received(self, reply: Reply, chance: Chance) -> (Self, Step) {
         if !self.is_for_us(&reply) {
             return (self, Step::default());
         }
         match (&self.phase, reply.kind) {
+            (phase, kind) if kind != Kind::Nak && self.is_for_another_address(&reply) => {
+                let news = News::Unusable { server: reply.server, why: ANOTHER_ADDRESS };
+                match phase {
+                    // Another server may be better disposed.
+                    Phase::Selecting { .. } => (self, Step::telling([news])),
+                    Phase::Bound { extending: false, .. } => (self, Step::default()),
+                    _ => self.restart(news, chance),
+                }
+            }
             (Phase::Selecting { .. }, Kind::Offer) => self.offered(reply, chance),
             (Phase::Requesting { offer, .. }, Kind::Offer) => {
                 let (taken, mut client) = (offer.server_id, self);
@@ -330,7 +380,10 @@ impl Client {
     }
 
     fn discover(mut self, tries: u32, chance: Chance) -> (Self, Step) {
-        self.until = Some(after(FIRST_WAIT, tries, chance));
+        self.until = Some(match self.rules.keeps {
+            None => after(FIRST_WAIT, tries, chance),
+            Some(_) => after_at_most(LONGEST_WAIT_IN_USE, Duration::from_secs(1), tries, chance),
+        });
         self.phase = Phase::Selecting { tries: tries.saturating_add(1), held: None };
         let send = Send {
             ask: Ask::Discover { wish: self.wish },
@@ -360,6 +413,7 @@ impl Client {
                 self.wish = Some(address);
                 self.configured = Some(address);
             }
+            _ if self.rules.keeps.is_some() => {}
             _ if matches!(news, News::Refused { .. }) => self.wish = None,
             _ => {}
         }
@@ -369,7 +423,9 @@ impl Client {
             return (client, step.after(vec![news]));
         }
         self.anew(chance);
-        self.until = Some(after(Duration::from_secs(1), self.refusals.saturating_sub(2), chance));
+        let longest = self.rules.keeps.map_or(LONGEST_WAIT, |_| LONGEST_WAIT_IN_USE);
+        let tries = self.refusals.saturating_sub(2);
+        self.until = Some(after_at_most(longest, Duration::from_secs(1), tries, chance));
         (self, Step::telling([news]))
     }
 
@@ -383,8 +439,12 @@ impl Client {
 /// The moment `first` x 2^tries from now, at most 16 s, give or take a quarter: machines that got
 /// power at the same moment must not ask in step for ever.
 fn after(first: Duration, tries: u32, chance: Chance) -> Duration {
+    after_at_most(LONGEST_WAIT, first, tries, chance)
+}
+
+fn after_at_most(longest: Duration, first: Duration, tries: u32, chance: Chance) -> Duration {
     let factor = 1u32.checked_shl(tries.min(30)).unwrap_or(u32::MAX);
-    let wait = first.saturating_mul(factor).min(LONGEST_WAIT);
+    let wait = first.saturating_mul(factor).min(longest);
     let quarter = f64::from(chance.dice) / f64::from(u32::MAX) * 0.5 - 0.25;
     chance.now.saturating_add(wait.mul_f64(1.0 + quarter))
 }
@@ -414,7 +474,7 @@ mod tests {
 
     fn rules() -> Rules {
         let hardware = HardwareAddress::Ethernet(NODE);
-        Rules { hardware, client_id: vec![1], wants: Wants::of(&plan()) }
+        Rules { hardware, client_id: vec![1], wants: Wants::of(&plan()), keeps: None }
     }
 
     fn started() -> Client {
@@ -615,7 +675,7 @@ mod tests {
             assert!(now <= Duration::from_millis(75), "{now:?} for nothing");
             client = client.step(Timeout, Chance { now, dice: EVEN }).0;
         }
-        assert_eq!(client.until(), Some(Duration::from_secs(30)), "T1 counts from the ACK");
+        assert_eq!(client.until(), Some(at(28.5).now), "T1 counts from the ACK");
 
         // RFC 2131 table 5, and a pause.
         let (client, _) = run(started(), vec![(0.0, offer()), (0.0, ack())]);
@@ -791,8 +851,57 @@ mod tests {
         for (lasts, renew, rebind, expected) in cases {
             let mut ack = reply(Kind::Ack, SERVER, Some(lasts));
             ack.lease = ack.lease.map(|lease| Lease { renew_seconds: renew, rebind_seconds: rebind, ..lease });
-            let (client, _) = knowing(ADDRESS, true).step(got(ack), at(0.0));
-            assert_eq!(client.until(), Some(Duration::from_secs(expected)), "{lasts} {renew:?} {rebind:?}");
+            let first = |dice| knowing(ADDRESS, true).step(got(ack.clone()), Chance { dice, ..at(0.0) }).0.until().unwrap();
+            assert_eq!(first(0), Duration::from_secs(expected), "{lasts} {renew:?} {rebind:?}");
+            let soonest = first(u32::MAX).as_secs_f64();
+            let said = Duration::from_secs(expected).as_secs_f64();
+            assert!((said * 0.9..=said).contains(&soonest), "{lasts}: {soonest}");
         }
+    }
+
+    /// A thousand machines that got power together must not renew together for ever.
+    #[test]
+    fn machines_renew_at_different_moments() {
+        let times = |dice, lasts| {
+            let ack = got(reply(Kind::Ack, SERVER, Some(lasts)));
+            let client = knowing(ADDRESS, true).step(ack, Chance { dice, ..at(0.0) }).0;
+            let Phase::Bound { times, .. } = client.phase else { unreachable!() };
+            [times.renew.unwrap(), times.rebind, times.end].map(|at| at.as_secs())
+        };
+        assert_eq!(times(0, 3600), [1800, 3150, 3600]);
+        assert_eq!(times(u32::MAX, 3600), [1620, 2835, 3600], "earlier, and the end is the end");
+        assert_eq!(times(u32::MAX, 20), [10, 15, 20], "short ones are not hurried");
+    }
+
+    #[test]
+    fn a_server_that_is_away_is_not_asked_every_ten_seconds() {
+        let moments = |lasts: u32| {
+            let mut client = bound(Some(lasts));
+            let mut waits = Vec::new();
+            loop {
+                let now = client.until().unwrap();
+                let step;
+                (client, step) = client.step(Event::Timeout, Chance { now, dice: EVEN });
+                if !step.news.is_empty() {
+                    return waits;
+                }
+                waits.push(client.until().unwrap().saturating_sub(now).as_secs_f64());
+            }
+        };
+        // The last before T2 and the last of all are cut short by these.
+        let shortest = |waits: &[f64]| {
+            let all = waits.windows(2).map(|two| two[0].max(two[1]));
+            all.fold(f64::MAX, f64::min).round()
+        };
+        let day = moments(86_400);
+        assert!(shortest(&day) >= 60.0 && day.len() < 25, "{day:?}");
+        let two_minutes = moments(120);
+        assert!(shortest(&two_minutes) >= 10.0 && two_minutes.len() >= 4, "{two_minutes:?}");
+        let jitter = |dice| {
+            let (client, _) =
+                bound(Some(86_400)).step(Event::Timeout, Chance { dice, ..at(43_200.0) });
+            client.until().unwrap()
+        };
+        assert!(jitter(0) < jitter(EVEN) && jitter(EVEN) < jitter(u32::MAX));
     }
 }

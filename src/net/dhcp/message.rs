@@ -6,6 +6,8 @@
 
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
+
 use super::options::{self, Options};
 use super::pxe::Boot;
 use crate::net::{HardwareAddress, Lease, Mac, names};
@@ -70,7 +72,7 @@ const WANTED_OF_BOOT_SERVERS: &[u8] = &[
 
 /// What the machine says of itself in every message, so that firmware, boot loader and the real
 /// system's DHCP client are one client to the server: the address they get must be the same.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     pub hardware: HardwareAddress,
     /// Type and bytes of option 61; `None`: as firmware makes it of the hardware address.

@@ -4,9 +4,11 @@
 //! `socket` how messages travel; the loop here owns the clock and the dice. The client of a link
 //! lives from the moment of carrier until it is dropped, and keeps its lease alive in between. It
 //! touches nothing but its own sockets: addresses are set by whoever reads its news. `pxe` is an
-//! exchange of its own, for what the DHCP server did not say.
+//! exchange of its own, for what the DHCP server did not say. `hold` goes on with a lease in the
+//! running system, after the agent.
 
 mod client;
+mod hold;
 mod message;
 mod news;
 mod options;
@@ -25,7 +27,8 @@ use futures_util::future::{Either, select};
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub use super::dice::Chance;
-pub use client::{Client, Event, Known, Rules, Send, Step};
+pub use client::{Client, Event, Known, Rules, Send, Step, renew_after};
+pub use hold::{Held, hold, sleep_until_boot};
 pub use message::{Ask, Envelope, Identity, Kind, Reply, encode, parse};
 pub use news::{News, Verdict, Weighed};
 use socket::Wire;
@@ -70,7 +73,8 @@ pub async fn run<F, R>(
     let deaf = |error| tell(Report::Deaf(error));
     let Some(mut wire) = unready::opened(|| Wire::packets(&target), deaf).await else { return };
     let mut ear = None;
-    let rules = Rules { hardware: identity.hardware, client_id: identity.client_id(), wants };
+    let client_id = identity.client_id();
+    let rules = Rules { hardware: identity.hardware, client_id, wants, keeps: None };
     let (mut client, mut step) = Client::start(rules, known, chance());
     let mut sent: u32 = 0;
     loop {

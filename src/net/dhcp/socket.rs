@@ -33,9 +33,14 @@ pub enum Wire {
 impl Wire {
     /// Must be called on the runtime.
     pub fn packets(link: &Target) -> Result<Self> {
-        let index = link.index;
+        Self::packets_to(link.index, everybody(&link.name))
+    }
+
+    /// Without a look at a file: `everybody` is the hardware address of all stations of the link. Must
+    /// be called on the runtime.
+    pub fn packets_to(index: u32, everybody: Vec<u8>) -> Result<Self> {
         let socket = packet::open(index, Protocol::Ipv4, &only_dhcp_answers())?;
-        Ok(Self::Packets { socket, index, everybody: everybody(&link.name) })
+        Ok(Self::Packets { socket, index, everybody })
     }
 
     /// Must be called on the runtime.

@@ -9,7 +9,12 @@
 //!   trees those of half a minute, and each second of ours is one of every boot.
 //! - The first offer does not wait for others until that time is over, but 50 ms; 0.5 s when the
 //!   root has to come from a server and this one does not say where it is.
-//! - Servers are asked by multicast only, so option 12 is of no use; and there is no RELEASE.
+//! - Servers are asked by multicast only, so option 12 is of no use; and there is no RELEASE of
+//!   an address that is in use.
+//!
+//! A client that goes on with addresses in the running system ([`Client::resumed`]) keeps these: it
+//! asks for all of them each time, takes over of an answer what is said of them, and gives others
+//! that it was granted in their place back.
 
 mod holding;
 
@@ -20,7 +25,7 @@ use std::time::Duration;
 use super::message::{Ask, Envelope, Kind, Reply};
 use super::options::Code;
 use super::phase::{Offer, Phase};
-use super::timing::{self, Attempt};
+use super::timing::{self, Attempt, Times};
 use crate::net::Lease6;
 use crate::net::dice::Chance;
 use crate::net::duid::Duid;
@@ -34,6 +39,8 @@ const LONG_HOLD: Duration = Duration::from_millis(500);
 const FIRST_CHOICE: u8 = 255;
 /// Where a server names no time for refreshing options (section 21.23).
 const REFRESH: Duration = Duration::from_secs(86_400);
+/// Why an answer is of no use to who keeps addresses.
+const OTHERS: &str = "it grants other addresses";
 
 /// What does not change while the client lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +76,10 @@ pub struct Client {
     refusals: u32,
     /// Addresses to ask for: those of a lease that has ended.
     wish: Vec<Ipv6Addr>,
+    /// The root of a running system hangs on these, and no others are of use.
+    keeps: Vec<Ipv6Addr>,
+    /// How often in a row others were granted in their place.
+    others: u32,
     /// What servers want as the longest pause.
     solicit_limit: Option<Duration>,
     information_limit: Option<Duration>,
@@ -142,9 +153,15 @@ impl Client {
             Mode::Address => Phase::Soliciting { best: None },
             Mode::Information => Phase::Informing,
         };
-        let mut client = Self {
+        let mut client = Self::idle(rules, Phase::Pausing, chance);
+        let step = client.enter(phase, chance);
+        (client, step)
+    }
+
+    fn idle(rules: Rules, phase: Phase, chance: Chance) -> Self {
+        Self {
             rules,
-            phase: Phase::Pausing,
+            phase,
             transaction: 0,
             since: chance.now,
             until: None,
@@ -153,11 +170,30 @@ impl Client {
             unsent_since: None,
             refusals: 0,
             wish: Vec::new(),
+            keeps: Vec::new(),
+            others: 0,
             solicit_limit: None,
             information_limit: None,
-        };
-        let step = client.enter(phase, chance);
-        (client, step)
+        }
+    }
+
+    /// Goes on with addresses that were granted in an earlier life, at the moment `granted` of the
+    /// same clock. What should have been done by now is done at once.
+    pub fn resumed(rules: Rules, lease: Box<Lease6>, granted: Duration, chance: Chance) -> Self {
+        let keeps: Vec<_> = lease.addresses.iter().map(|one| one.address).collect();
+        let times = Times::of(&lease, granted, chance.dice);
+        Self {
+            until: times.next(),
+            wish: keeps.clone(),
+            keeps,
+            ..Self::idle(rules, Phase::Bound { lease, times }, chance)
+        }
+    }
+
+    /// There is something to ask, or an answer may come: between a grant and its renewal none does,
+    /// nor in a pause.
+    pub fn is_asking(&self) -> bool {
+        !matches!(self.phase, Phase::Bound { .. } | Phase::Informed | Phase::Pausing)
     }
 
     /// When the next [`Event::Timeout`] is due; `None`: never (addresses without end).
@@ -203,6 +239,7 @@ impl Client {
             }
             Phase::Confirming { .. } => self.confirmed(&reply, server, chance),
             Phase::Declining { .. } => self.restart(None, chance),
+            Phase::Releasing { .. } => self.pause_after_others(chance),
             Phase::Informing => self.informed(reply, server, chance),
             Phase::Bound { .. } | Phase::Pausing | Phase::Informed => Step::default(),
         }
@@ -213,7 +250,10 @@ impl Client {
             return told(News::Unusable { server, why });
         }
         if reply.kind == Kind::Reply {
-            return self.granted(reply.lease, chance, News::Granted);
+            return self.granted(reply.lease, server, chance, News::Granted);
+        }
+        if self.is_for_others(&reply.lease) {
+            return told(News::Unusable { server, why: OTHERS.to_owned() });
         }
         let Reply { server, preference, lease, .. } = reply;
         let offer = Box::new(Offer { server, preference, lease });
@@ -238,7 +278,7 @@ impl Client {
 
     fn answered(&mut self, reply: Reply, server: Server, in_use: bool, chance: Chance) -> Step {
         let Some(why) = unusable(&reply) else {
-            return self.granted(reply.lease, chance, News::Granted);
+            return self.granted(reply.lease, server, chance, News::Granted);
         };
         match reply.status.code {
             // The request stands, and is repeated at its own pace (section 18.2.10).
@@ -248,7 +288,7 @@ impl Client {
                     true => News::Withdrawn { server, why },
                     false => News::Refused { server, why },
                 };
-                self.wish.clear();
+                self.forget();
                 self.restart(Some(news), chance)
             }
         }
@@ -277,13 +317,19 @@ impl Client {
             Phase::Declining { .. } if self.attempt.tries >= timing::DECLINE_TRIES => {
                 self.restart(None, chance)
             }
+            Phase::Releasing { .. } if self.attempt.tries >= timing::DECLINE_TRIES => {
+                self.pause_after_others(chance)
+            }
             Phase::Confirming { deadline, .. } if now >= *deadline => self.resume(chance),
             Phase::Bound { lease, times }
             | Phase::Renewing { lease, times }
             | Phase::Rebinding { lease, times }
                 if now >= times.end =>
             {
-                self.wish = lease.addresses.iter().map(|one| one.address).collect();
+                self.wish = match self.keeps.as_slice() {
+                    [] => lease.addresses.iter().map(|one| one.address).collect(),
+                    keeps => keeps.to_vec(),
+                };
                 self.restart(Some(News::Expired), chance)
             }
             Phase::Bound { lease, times } | Phase::Renewing { lease, times }
@@ -325,7 +371,8 @@ impl Client {
             return Step { news, ..step };
         }
         self.phase = Phase::Pausing;
-        let pause = timing::after_refusals(self.refusals, chance.dice);
+        let is_in_use = !self.keeps.is_empty();
+        let pause = timing::after_refusals(self.refusals, is_in_use, chance.dice);
         self.until = Some(chance.now.saturating_add(pause));
         Step { send: None, news }
     }
@@ -343,7 +390,8 @@ impl Client {
     /// The message of this phase, once more.
     fn transmit(&mut self, chance: Chance) -> Step {
         let limits = (self.solicit_limit, self.information_limit);
-        let Some((ask, schedule, latest)) = self.phase.message(&self.wish, limits) else {
+        let asked = self.phase.message(&self.wish, &self.keeps, limits);
+        let Some((ask, schedule, latest)) = asked else {
             return Step::default();
         };
         self.before = self.attempt;
@@ -477,7 +525,7 @@ mod tests {
         );
         // The tests below count from the moment of the grant.
         let lease = lease(1, Some(100));
-        let times = Times::of(&lease, Duration::ZERO);
+        let times = Times::of(&lease, Duration::ZERO, 0);
         Client {
             phase: Phase::Bound { lease: Box::new(lease), times },
             until: times.next(),
@@ -496,6 +544,9 @@ mod tests {
             Ask::Renew { server, .. } => format!("renew {}", number(server)),
             Ask::Rebind { .. } => "rebind".to_owned(),
             Ask::Decline { server, .. } => format!("decline {}", number(server)),
+            Ask::Release { server, addresses } => {
+                format!("release {} to {}", addresses[0], number(server))
+            }
             Ask::Information => "information".to_owned(),
         });
         let news = step.news.as_ref().map(|news| match news {
@@ -521,6 +572,92 @@ mod tests {
             story.push(told_by(&step));
         }
         (client, story)
+    }
+
+    /// In the running system, from where the agent has left off.
+    #[test]
+    #[rustfmt::skip]
+    fn a_lease_of_an_earlier_life_goes_on() {
+        let resumed = |granted: f64, now: f64| {
+            let rules = Rules { duid: node(), mode: Mode::Address, wants_boot_url: false };
+            Client::resumed(rules, Box::new(lease(1, Some(100))), at(granted).now, at(now))
+        };
+        let client = resumed(1000.0, 1030.0);
+        let until = client.until().unwrap().as_secs_f64();
+        assert_eq!(((until * 10.0).round(), client.is_asking()), (10_475.0, false), "a twentieth earlier");
+        let cases = [
+            ("renewed",             1030.0, vec![(1050.0, Event::Timeout), (1050.1, granted(1))]),
+            ("the end has passed",  1030.0, vec![(1100.0, Event::Timeout)]),
+            ("what is due is done", 1090.0, vec![(1090.0, Event::Timeout), (1090.1, granted(2))]),
+            ("others are offered",  1090.0, vec![(1100.0, Event::Timeout), (1100.1, got(other(Kind::Advertise)))]),
+            ("others are granted",  1030.0, vec![(1050.0, Event::Timeout), (1050.1, got(other(Kind::Reply))), (1050.2, granted(1)),
+                                                 (1110.0, Event::Timeout)]),
+            ("and nobody hears",    1030.0, vec![(1050.0, Event::Timeout), (1050.1, got(other(Kind::Reply))), (1051.0, Event::Timeout),
+                                                 (1052.0, Event::Timeout), (1053.0, Event::Timeout), (1054.0, Event::Timeout),
+                                                 (1110.0, Event::Timeout)]),
+        ];
+        let expected = [
+            vec!["renew 1", "extended 2001:db8::57"],
+            vec!["solicit 2001:db8::57, expired"],
+            vec!["rebind", "extended 2001:db8::57"],
+            vec!["solicit 2001:db8::57, expired", "unusable: it grants other addresses"],
+            vec!["renew 1", RELEASE, "", "solicit 2001:db8::57"],
+            vec!["renew 1", RELEASE, "release 2001:db8::66 to 1", "release 2001:db8::66 to 1",
+                 "release 2001:db8::66 to 1", "", "solicit 2001:db8::57"],
+        ];
+        const RELEASE: &str = "release 2001:db8::66 to 1, unusable: it grants other addresses";
+        for ((case, now, events), expected) in cases.into_iter().zip(expected) {
+            assert_eq!(run(resumed(1000.0, now), events).1, expected, "{case}");
+        }
+        let events = vec![(1050.0, Event::Timeout), (1050.1, got(other(Kind::Reply))), (1050.2, granted(1))];
+        let (client, _) = run(resumed(1000.0, 1030.0), events);
+        let until = client.until().unwrap().as_secs_f64();
+        assert_eq!((until.round(), client.is_asking()), (1110.0, false), "a pause");
+    }
+
+    /// With other addresses in it than the one that it had.
+    fn other(kind: Kind) -> Reply {
+        let mut reply = reply(kind, 1);
+        reply.lease.addresses = vec![address6("2001:db8::66/128", Origin6::Dhcp)];
+        reply
+    }
+
+    /// A network that gets another number has both for a while, in whatever order.
+    #[test]
+    fn a_second_address_takes_nobodys_place() {
+        let rules = Rules { duid: node(), mode: Mode::Address, wants_boot_url: false };
+        for is_first in [true, false] {
+            let mut both = other(Kind::Reply);
+            let at_end = if is_first { 1 } else { 0 };
+            let ours = lease(1, Some(100)).addresses[0];
+            both.lease.addresses.insert(at_end, ours);
+            let resumed = Client::resumed(
+                rules.clone(),
+                Box::new(lease(1, Some(100))),
+                Duration::ZERO,
+                at(0.0),
+            );
+            let (client, _) = run(resumed, vec![(50.0, Event::Timeout)]);
+            let (client, step) = client.step(got(both), at(50.1));
+            let Some(News::Extended(lease)) = step.news else { panic!("{step:?}") };
+            assert_eq!(lease.addresses, [ours], "the other first: {is_first}");
+            let (_, step) = client.step(Event::Timeout, at(100.1));
+            let Some((Ask::Renew { addresses, .. }, _)) = step.send else { panic!("{step:?}") };
+            assert_eq!(addresses, [ours.address], "the other first: {is_first}");
+        }
+    }
+
+    /// One that an answer says nothing of lasts a while yet, and the next may.
+    #[test]
+    fn all_that_is_kept_is_asked_for() {
+        let rules = Rules { duid: node(), mode: Mode::Address, wants_boot_url: false };
+        let mut two = lease(1, Some(100));
+        two.addresses.insert(0, other(Kind::Reply).lease.addresses[0]);
+        let client = Client::resumed(rules, Box::new(two), Duration::ZERO, at(0.0));
+        let (client, _) = run(client, vec![(50.0, Event::Timeout), (50.1, granted(1))]);
+        let (_, step) = client.step(Event::Timeout, at(100.1));
+        let Some((Ask::Renew { addresses, .. }, _)) = step.send else { panic!("{step:?}") };
+        assert_eq!(addresses.len(), 2);
     }
 
     #[test]
@@ -684,6 +821,22 @@ mod tests {
             client = client.step(Event::Timeout, at(moment.as_secs_f64())).0;
         }
         assert_eq!(moments, [0.1, 0.3, 0.7, 1.5, 3.1, 6.3, 12.7, 25.5, 41.5, 57.5, 73.5]);
+    }
+
+    /// Each node of a server that is away asks everybody: one that has what it needs, seldom.
+    #[test]
+    fn addresses_in_use_are_solicited_seldom() {
+        let rules = Rules { duid: node(), mode: Mode::Address, wants_boot_url: false };
+        let lease = Box::new(lease(1, Some(100)));
+        let mut client = Client::resumed(rules, lease, Duration::ZERO, at(100.0));
+        let (mut now, mut waits) = (100.0, Vec::new());
+        for _ in 0..9 {
+            client = client.step(Event::Timeout, at(now)).0;
+            let next = client.until().unwrap().as_secs_f64();
+            waits.push((next - now).round());
+            now = next;
+        }
+        assert_eq!(waits, [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 64.0, 64.0]);
     }
 
     /// A server that cannot cope says so, in an offer of nothing too (RFC 8415 section 18.2.9).

@@ -1,10 +1,12 @@
 //! DHCPv6 messages on the wire (RFC 8415, and 3646, 4704, 5908, 5970, 7083 for options): the ones a
 //! client sends, and the ones it gets.
 //!
-//! Pure: no socket, no clock, no dice. Never sent: RELEASE, because the root of the machine hangs
-//! on the address; anything that claims to be a PXE client.
+//! Pure: no socket, no clock, no dice. Never sent: RELEASE of an address that was in use, because the
+//! root of the machine hangs on it; anything that claims to be a PXE client.
 
 use std::net::Ipv6Addr;
+
+use serde::{Deserialize, Serialize};
 
 use super::options::{self, Options, Status};
 use crate::net::duid::Duid;
@@ -37,7 +39,7 @@ const WANTED: &[u16] = &[
 const WANTED_INFORMATION: &[u16] = &[options::INFORMATION_REFRESH, options::INF_MAX_RT];
 
 /// What the machine says of itself in every message; see `duid` for why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     pub duid: Duid,
     pub iaid: u32,
@@ -73,6 +75,11 @@ pub enum Ask {
     },
     /// Somebody else has these addresses.
     Decline {
+        server: Duid,
+        addresses: Vec<Ipv6Addr>,
+    },
+    /// These were granted, and are not wanted.
+    Release {
         server: Duid,
         addresses: Vec<Ipv6Addr>,
     },
@@ -143,6 +150,9 @@ pub fn encode(identity: &Identity, envelope: Envelope, ask: &Ask) -> Vec<u8> {
         Ask::Decline { server, addresses } => {
             (options::DECLINE, Some(server), Some(addresses.as_slice()))
         }
+        Ask::Release { server, addresses } => {
+            (options::RELEASE, Some(server), Some(addresses.as_slice()))
+        }
         Ask::Information => (options::INFORMATION_REQUEST, None, None),
     };
     let [_, x, y, z] = envelope.transaction.to_be_bytes();
@@ -158,8 +168,8 @@ pub fn encode(identity: &Identity, envelope: Envelope, ask: &Ask) -> Vec<u8> {
     if matches!(ask, Ask::Solicit { .. }) {
         option(&mut message, options::RAPID_COMMIT, &[]);
     }
-    // These two are about addresses alone (RFC 8415 sections 18.2.3 and 18.2.8).
-    if matches!(ask, Ask::Confirm { .. } | Ask::Decline { .. }) {
+    // These are about addresses alone (RFC 8415 sections 18.2.3, 18.2.7 and 18.2.8).
+    if matches!(ask, Ask::Confirm { .. } | Ask::Decline { .. } | Ask::Release { .. }) {
         return message;
     }
     let more = if matches!(ask, Ask::Information) { WANTED_INFORMATION } else { &[] };
@@ -357,7 +367,8 @@ mod tests {
             (Ask::Confirm { addresses: addresses.clone() },                           Type::Confirm,            [false, true,  true,  false, false]),
             (Ask::Renew { server: server.clone(), addresses: addresses.clone() },     Type::Renew,              [true,  true,  true,  false, true]),
             (Ask::Rebind { addresses: addresses.clone() },                            Type::Rebind,             [false, true,  true,  false, true]),
-            (Ask::Decline { server, addresses },                                      Type::Decline,            [true,  true,  true,  false, false]),
+            (Ask::Decline { server: server.clone(), addresses: addresses.clone() },   Type::Decline,            [true,  true,  true,  false, false]),
+            (Ask::Release { server, addresses },                                      Type::Release,            [true,  true,  true,  false, false]),
             (Ask::Information,                                                        Type::InformationRequest, [false, false, false, false, true]),
         ];
         for (ask, kind, expected) in cases {

@@ -7,6 +7,7 @@
 //! news.
 
 mod client;
+mod hold;
 mod message;
 mod options;
 mod phase;
@@ -24,9 +25,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 pub use super::dice::Chance;
 pub use client::{Client, Event, Mode, News, Rules, Server, Step};
+pub use hold::{Held, hold};
 pub use message::{Ask, Envelope, Identity, Kind, Reply, encode, parse};
 pub use options::{Code, Status};
 use socket::Wire;
+pub use timing::renew_after;
 
 use super::dhcp::Target;
 use super::unready;

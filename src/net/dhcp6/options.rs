@@ -14,6 +14,7 @@ pub const CONFIRM: u8 = 4;
 pub const RENEW: u8 = 5;
 pub const REBIND: u8 = 6;
 pub const REPLY: u8 = 7;
+pub const RELEASE: u8 = 8;
 pub const DECLINE: u8 = 9;
 pub const INFORMATION_REQUEST: u8 = 11;
 

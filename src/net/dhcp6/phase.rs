@@ -39,6 +39,11 @@ pub enum Phase {
         server: Duid,
         addresses: Vec<Ipv6Addr>,
     },
+    /// They were granted in place of those that are kept, and nobody has used them.
+    Releasing {
+        server: Duid,
+        addresses: Vec<Ipv6Addr>,
+    },
     /// Refused more than once: a server that offers and then refuses is not asked a thousand times
     /// a second.
     Pausing,
@@ -61,7 +66,7 @@ impl Phase {
             Self::Soliciting { .. } => reply.kind == Kind::Advertise || reply.committed,
             Self::Requesting { offer, .. } => from(&offer.server),
             Self::Renewing { lease, .. } => lease.server.as_ref().is_some_and(from),
-            Self::Declining { server, .. } => from(server),
+            Self::Declining { server, .. } | Self::Releasing { server, .. } => from(server),
             Self::Rebinding { .. } | Self::Confirming { .. } | Self::Informing => {
                 reply.kind == Kind::Reply
             }
@@ -70,19 +75,25 @@ impl Phase {
     }
 
     /// The message to be sent, how often, and when at the latest the next is due; `None` where
-    /// there is nothing to say. `limits`: the longest waits that servers want between solicits, and
+    /// there is nothing to say. `keeps`: addresses that are asked for whatever a server has said of
+    /// them last. `limits`: the longest waits that servers want between solicits, and
     /// between requests for information.
     pub fn message(
         &self,
         wish: &[Ipv6Addr],
+        keeps: &[Ipv6Addr],
         limits: (Option<Duration>, Option<Duration>),
     ) -> Option<(Ask, Schedule, Option<Duration>)> {
-        let addresses =
-            |lease: &Lease6| lease.addresses.iter().map(|one| one.address).collect::<Vec<_>>();
+        let addresses = |lease: &Lease6| match keeps {
+            [] => lease.addresses.iter().map(|one| one.address).collect::<Vec<_>>(),
+            keeps => keeps.to_vec(),
+        };
         let found = match self {
             Self::Soliciting { .. } => {
                 let ask = Ask::Solicit { wish: wish.to_vec() };
-                (ask, Schedule::SOLICIT.limited(limits.0), None)
+                let schedule =
+                    if keeps.is_empty() { Schedule::SOLICIT } else { Schedule::SOLICIT_IN_USE };
+                (ask, schedule.limited(limits.0), None)
             }
             Self::Requesting { offer, .. } => {
                 let (server, addresses) = (offer.server.clone(), addresses(&offer.lease));
@@ -105,6 +116,10 @@ impl Phase {
             Self::Declining { server, addresses } => {
                 let (server, addresses) = (server.clone(), addresses.clone());
                 (Ask::Decline { server, addresses }, Schedule::DECLINE, None)
+            }
+            Self::Releasing { server, addresses } => {
+                let (server, addresses) = (server.clone(), addresses.clone());
+                (Ask::Release { server, addresses }, Schedule::DECLINE, None)
             }
             Self::Informing => (Ask::Information, Schedule::SOLICIT.limited(limits.1), None),
             Self::Bound { .. } | Self::Pausing | Self::Informed => return None,

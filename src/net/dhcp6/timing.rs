@@ -5,9 +5,11 @@
 use std::time::Duration;
 
 use crate::net::Lease6;
+use crate::net::dice::fuzzed;
 
 /// RFC: 10, which with its waits takes two minutes.
 pub const REQUEST_TRIES: u32 = 5;
+/// Of a RELEASE as well: RFC 8415 has the same numbers for both.
 pub const DECLINE_TRIES: u32 = 4;
 /// CNF_MAX_RD: who has not heard a no by then goes on.
 pub const CONFIRM_FOR: Duration = Duration::from_secs(10);
@@ -21,6 +23,9 @@ pub struct Schedule {
 
 impl Schedule {
     pub const SOLICIT: Self = Self::new(100, 16_000);
+    /// For addresses that are in use meanwhile, where nobody waits for the answer. RFC: an hour, which
+    /// is long for a lease that has ended; this is what a DHCPv4 client does.
+    pub const SOLICIT_IN_USE: Self = Self::new(1_000, 64_000);
     /// Servers that look a client up in a directory take a while.
     pub const REQUEST: Self = Self::new(400, 16_000);
     pub const CONFIRM: Self = Self::new(200, 4_000);
@@ -71,7 +76,8 @@ pub struct Times {
 }
 
 impl Times {
-    pub fn of(lease: &Lease6, now: Duration) -> Self {
+    /// `dice`: T1 and T2 come up to a tenth earlier.
+    pub fn of(lease: &Lease6, now: Duration, dice: u32) -> Self {
         let at = |seconds: Option<u32>| {
             seconds.map_or(Duration::MAX, |s| now.saturating_add(Duration::from_secs(s.into())))
         };
@@ -96,8 +102,12 @@ impl Times {
         // A lease of seconds must not become a storm of renewals.
         let soonest = now.saturating_add(Duration::from_secs(1));
         let end = at((valid != u32::MAX).then_some(valid)).max(soonest);
-        let rebind = at(rebind).max(soonest).min(end);
-        Self { renew: at(renew).max(soonest).min(rebind), rebind, end }
+        let early = |seconds: Option<u32>| {
+            let of = |s: u32| fuzzed(dice, now, Duration::from_secs(s.into()), Duration::ZERO);
+            seconds.map_or(Duration::MAX, of)
+        };
+        let rebind = early(rebind).max(soonest).min(end);
+        Self { renew: early(renew).max(soonest).min(rebind), rebind, end }
     }
 
     /// When there is something to do for somebody who has done nothing yet.
@@ -106,10 +116,25 @@ impl Times {
     }
 }
 
-/// Before the next beginning: 1, 2, 4 … 16 s, give or take a quarter.
-pub fn after_refusals(refusals: u32, dice: u32) -> Duration {
-    let doublings = refusals.saturating_sub(2).min(4);
-    let pause = Duration::from_secs(1u64.checked_shl(doublings).unwrap_or(16));
+/// From the grant on: when at the latest the client of these addresses renews them. `None`: never.
+pub fn renew_after(lease: &Lease6) -> Option<Duration> {
+    Times::of(lease, Duration::ZERO, 0).next()
+}
+
+/// Before the next beginning: 1, 2, 4 … 16 s, or 64 s for addresses that are in use, give or take a
+/// quarter.
+pub fn after_refusals(refusals: u32, is_in_use: bool, dice: u32) -> Duration {
+    let most = if is_in_use { 6 } else { 4 };
+    let doublings = refusals.saturating_sub(2).min(most);
+    let pause = Duration::from_secs(1u64.checked_shl(doublings).unwrap_or(64));
+    (pause / 4 * 3).saturating_add(share(pause / 2, dice))
+}
+
+/// Before a server that has granted other addresses than those that are kept is asked again: 1, 2, 4
+/// … 16 min, give or take a quarter.
+pub fn after_others(times: u32, dice: u32) -> Duration {
+    let doublings = times.saturating_sub(1).min(4);
+    let pause = Duration::from_secs(60u64.checked_shl(doublings).unwrap_or(960));
     (pause / 4 * 3).saturating_add(share(pause / 2, dice))
 }
 
@@ -163,7 +188,10 @@ mod tests {
                 rebind_seconds,
                 ..Lease6::default()
             };
-            let times = Times::of(&lease, Duration::ZERO);
+            let times = Times::of(&lease, Duration::ZERO, 0);
+            let early = Times::of(&lease, Duration::ZERO, u32::MAX);
+            assert!(early.renew <= times.renew && early.rebind <= times.rebind && early.renew <= early.rebind);
+            assert_eq!(early.end, times.end);
             let at = |seconds: Option<u32>| seconds.map_or(Duration::MAX, |s| Duration::from_secs(s.into()));
             let expected = Times { renew: at(renew), rebind: at(rebind), end: at(end) };
             assert_eq!(times, expected, "{preferred_seconds:?} {valid_seconds:?} {renew_seconds:?} {rebind_seconds:?}");
@@ -173,9 +201,13 @@ mod tests {
 
     #[test]
     fn pauses_grow_and_end_growing() {
-        let pauses: Vec<_> = [2, 3, 4, 5, 6, 7, u32::MAX]
-            .map(|n| after_refusals(n, u32::MAX / 2).as_secs_f32().round())
-            .into();
-        assert_eq!(pauses, [1.0, 2.0, 4.0, 8.0, 16.0, 16.0, 16.0]);
+        let pauses = |is_in_use| {
+            [2, 3, 4, 5, 6, 7, 8, u32::MAX]
+                .map(|n| after_refusals(n, is_in_use, u32::MAX / 2).as_secs_f32().round())
+        };
+        assert_eq!(pauses(false), [1.0, 2.0, 4.0, 8.0, 16.0, 16.0, 16.0, 16.0]);
+        assert_eq!(pauses(true), [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 64.0]);
+        let pauses = [1, 2, 5, 6].map(|n| after_others(n, u32::MAX / 2).as_secs_f32().round());
+        assert_eq!(pauses, [60.0, 120.0, 960.0, 960.0]);
     }
 }

@@ -34,6 +34,8 @@ pub struct Ipv4 {
     pub is_news: bool,
     /// What the kernel has been told, and on whose word.
     pub applied: Option<(Lease, Origin)>,
+    /// Since the kernel's start: when its server has granted or last extended the lease.
+    pub granted: Option<Duration>,
     /// Whether it was told so as of the boot's link.
     pub boots: bool,
 }

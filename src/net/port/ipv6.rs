@@ -31,6 +31,8 @@ pub struct Ipv6 {
     pub said: Option<Lease6>,
     /// By DHCPv6, or typed.
     pub given: Option<Lease6>,
+    /// Since the kernel's start: when a server has granted or last extended it.
+    pub granted: Option<Duration>,
     /// As the kernel has them.
     pub addresses: BTreeMap<Ipv6Addr, Known6>,
     pub usable_since: Option<Instant>,

@@ -9,10 +9,13 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::negotiate::{Export, Outcome, negotiate, plain};
 use super::protocol::{self as nbd, Command, SimpleReply};
 use crate::error::{Cause, Error, Result, WhileDoing};
 use crate::net::dial;
+use crate::root::identity::Pipelined;
 use crate::root::probe::ReadAt;
 use crate::sys::socket::{self, Until};
 
@@ -22,14 +25,23 @@ pub const CONNECTING: Duration = Duration::from_secs(5);
 /// A whole handshake. Servers fork, open and lock the image in it, with a hundred clients waiting.
 const HANDSHAKE: Duration = Duration::from_secs(15);
 /// Between two bytes of a reply; a disk that spins up takes ten seconds.
-const SILENCE: Duration = Duration::from_secs(15);
+pub(super) const SILENCE: Duration = Duration::from_secs(15);
 
 /// A server at one of its addresses, with the name that people know it by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     pub address: SocketAddr,
     /// `None` when the address is all that was given.
     pub name: Option<String>,
+}
+
+impl Peer {
+    /// Whether both are addresses of one name.
+    pub fn is_of_the_server_of(&self, other: &Self) -> bool {
+        self.name.is_some()
+            && self.name == other.name
+            && self.address.port() == other.address.port()
+    }
 }
 
 impl fmt::Display for Peer {
@@ -41,10 +53,48 @@ impl fmt::Display for Peer {
     }
 }
 
-fn dialled(peer: &Peer, within: Duration) -> Result<TcpStream> {
+pub(super) fn dialled(peer: &Peer, within: Duration) -> Result<TcpStream> {
     let connected = dial::connect(&[peer.address], within);
     let (stream, _) = connected.while_doing(|| format!("connecting to {peer}"))?;
     Ok(stream)
+}
+
+/// Takes a fresh connection through the handshake, within `patience`, and through another one for
+/// each name that a server of the oldest newstyle does not know.
+pub(super) fn agreed<T>(
+    mut stream: TcpStream,
+    peer: &Peer,
+    mut names: &[String],
+    patience: Duration,
+    negotiate: impl Fn(&mut Until<'_>, &[String]) -> Result<(Outcome, T)>,
+) -> Result<(TcpStream, Export, T)> {
+    let started = Instant::now();
+    // A socket takes no timeout of zero.
+    let at_most = |usual: Duration| {
+        usual.min(patience.saturating_sub(started.elapsed())).max(Duration::from_millis(10))
+    };
+    loop {
+        let mut limited = Until::now_plus(&stream, at_most(HANDSHAKE));
+        match negotiate(&mut limited, names)? {
+            (Outcome::Agreed(export), more) => {
+                socket::expect_answers_within(&stream, at_most(SILENCE))
+                    .while_doing(|| format!("preparing the connection to {peer}"))?;
+                return Ok((stream, export, more));
+            }
+            (Outcome::HungUp, _) => match names {
+                [_, rest @ ..] if !rest.is_empty() => {
+                    names = rest;
+                    stream = dialled(peer, at_most(CONNECTING))?;
+                }
+                _ => {
+                    let name = names.first().map_or("", String::as_str);
+                    let doing = format!("asking {peer} for export \"{name}\"");
+                    let why = "the server hung up, an old one's way to say that it is unknown";
+                    return Err(Error::refused(doing, why));
+                }
+            },
+        }
+    }
 }
 
 pub struct Connection {
@@ -59,41 +109,30 @@ impl Connection {
         Self::over(dialled(peer, CONNECTING)?, peer, names, Duration::MAX)
     }
 
+    /// [`Self::open`] that takes no longer than `within` allows for connecting and for everything,
+    /// and waits for answers no longer than what is left of that.
+    pub fn open_within(
+        peer: &Peer,
+        names: &[String],
+        (connecting, all): (Duration, Duration),
+    ) -> Result<Self> {
+        let started = Instant::now();
+        let stream = dialled(peer, connecting)?;
+        Self::over(stream, peer, names, all.saturating_sub(started.elapsed()))
+    }
+
     /// [`Self::open`] over a fresh connection to `peer`, that takes no longer than `patience`, and
     /// later waits no longer than what is left of it for an answer.
     pub fn over(
-        mut stream: TcpStream,
+        stream: TcpStream,
         peer: &Peer,
-        mut names: &[String],
+        names: &[String],
         patience: Duration,
     ) -> Result<Self> {
-        let started = Instant::now();
-        // A socket takes no timeout of zero.
-        let at_most = |usual: Duration| {
-            usual.min(patience.saturating_sub(started.elapsed())).max(Duration::from_millis(10))
-        };
-        loop {
-            let mut limited = Until::now_plus(&stream, at_most(HANDSHAKE));
-            match negotiate(&mut limited, peer, names)? {
-                Outcome::Agreed(export) => {
-                    socket::expect_answers_within(&stream, at_most(SILENCE))
-                        .while_doing(|| format!("preparing the connection to {peer}"))?;
-                    return Ok(Self { stream, peer: peer.clone(), export });
-                }
-                Outcome::HungUp => match names {
-                    [_, rest @ ..] if !rest.is_empty() => {
-                        names = rest;
-                        stream = dialled(peer, at_most(CONNECTING))?;
-                    }
-                    _ => {
-                        let name = names.first().map_or("", String::as_str);
-                        let doing = format!("asking {peer} for export \"{name}\"");
-                        let why = "the server hung up, an old one's way to say that it is unknown";
-                        return Err(Error::refused(doing, why));
-                    }
-                },
-            }
-        }
+        let (stream, export, ()) = agreed(stream, peer, names, patience, |stream, names| {
+            negotiate(stream, peer, names).map(|outcome| (outcome, ()))
+        })?;
+        Ok(Self { stream, peer: peer.clone(), export })
     }
 
     pub fn export(&self) -> &Export {
@@ -157,19 +196,7 @@ impl Connection {
 
     /// What a reply's error number says, as one of ours.
     pub fn read_error(&self, number: u32, offset: u64) -> Error {
-        const SHUTTING_DOWN: u32 = 108;
-        let doing = format!("reading byte {offset} of the image from {}", self.peer);
-        match i32::try_from(number) {
-            Ok(_) if number == SHUTTING_DOWN => {
-                Error::new(doing, Cause::NotNow("the server is shutting down".into()))
-            }
-            // The protocol's error numbers are Linux's.
-            Ok(code) => {
-                let cause = Cause::Os(io::Error::from_raw_os_error(code));
-                Error::refused(doing, format!("the server says \"{cause}\""))
-            }
-            Err(_) => Error::refused(doing, format!("the server answers with error {number}")),
-        }
+        read_error(&self.peer, number, offset)
     }
 
     /// An answer that breaks the protocol: the connection is worth nothing any more.
@@ -197,6 +224,58 @@ impl Connection {
         let mut bytes = vec![0; length as usize];
         self.payload(&mut bytes)?;
         Ok(bytes)
+    }
+}
+
+/// What a server's error number says about reading its image.
+pub(super) fn read_error(peer: &Peer, number: u32, offset: u64) -> Error {
+    const SHUTTING_DOWN: u32 = 108;
+    let doing = format!("reading byte {offset} of the image from {peer}");
+    match i32::try_from(number) {
+        Ok(_) if number == SHUTTING_DOWN => {
+            Error::new(doing, Cause::NotNow("the server is shutting down".into()))
+        }
+        // The protocol's error numbers are Linux's.
+        Ok(code) => {
+            let cause = Cause::Os(io::Error::from_raw_os_error(code));
+            Error::refused(doing, format!("the server says \"{cause}\""))
+        }
+        Err(_) => Error::refused(doing, format!("the server answers with error {number}")),
+    }
+}
+
+impl Pipelined for Connection {
+    fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    fn export(&self) -> &Export {
+        &self.export
+    }
+
+    fn read_each(
+        &mut self,
+        requests: &[(u64, u32)],
+        take: &mut dyn FnMut(u64, &[u8]),
+    ) -> Result<()> {
+        for (offset, length) in requests {
+            // Each offset is asked for once, so it names its request.
+            self.request_read(*offset, *offset, *length)?;
+        }
+        for _ in requests {
+            let reply = self.reply()?;
+            if reply.error != 0 {
+                return Err(self.read_error(reply.error, reply.cookie));
+            }
+            let asked = requests.iter().find(|(offset, _)| *offset == reply.cookie);
+            let Some((offset, length)) = asked else {
+                return Err(self.confused("the answer to another request"));
+            };
+            let mut bytes = vec![0; *length as usize];
+            self.payload(&mut bytes)?;
+            take(*offset, &bytes);
+        }
+        Ok(())
     }
 }
 

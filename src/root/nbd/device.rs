@@ -4,25 +4,22 @@
 //! that systemd sends to every process at shutdown ends it, and the root with it. A device set up
 //! through netlink needs nobody.
 //!
-//! How long the kernel waits is chosen for a machine on which nothing yet watches the device:
+//! How long the kernel waits:
 //!
 //! - `TIMEOUT` is 0. Any other value makes the kernel give up a connection whose server is merely
-//!   slow, and a connection given up stays so until somebody brings another. Whoever does can lower
-//!   it in the same RECONFIGURE: a request in flight is repeated on a new connection only when its
-//!   timeout has passed.
-//! - `DEAD_CONN_TIMEOUT` is a day. It is how long requests wait once the connection is lost, and
-//!   the EIO after it is cached by the file system for good.
-//! - TCP itself is given a day as well, so that a switch may reboot.
+//!   slow; who is hung, and not slow, is found out by the keeper, which asks him anew.
+//! - `DEAD_CONN_TIMEOUT`, for which requests wait once the connection is lost, is 0 below a
+//!   multipath device (`root::mapping`): that keeps them, and gets them back at once. Without one it
+//!   is a day, because the EIO after it is cached by the file system for good.
+//! - TCP gives up below a multipath device after half a minute, since another connection is better
+//!   then than this one; elsewhere after a day, so that a switch may reboot.
 //! - One connection. With two, the kernel's own 30 s count as a timeout even where `TIMEOUT` is 0
 //!   (`nbd_xmit_timeout`), and several were not faster when they were measured.
-//!
-//! So a server that pauses, or a cable that comes back, is a pause. A server that restarts has
-//! forgotten the connection: requests then wait, for a day, for somebody to bring a new one.
 
 use std::fs::{self, File};
 use std::net::TcpStream;
 use std::num::NonZeroI32;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,7 +28,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
     NetlinkPayload, NetlinkSerializable,
 };
-use netlink_packet_generic::ctrl::nlas::GenlCtrlAttrs;
+use netlink_packet_generic::ctrl::nlas::{GenlCtrlAttrs, McastGrpAttrs};
 use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
 use netlink_packet_generic::{GenlFamily, GenlMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_GENERIC};
@@ -50,6 +47,8 @@ use crate::sys::socket;
 pub enum Use {
     /// A root image, which is never written to, whatever its server would allow.
     Root,
+    /// The same as a path of a multipath device.
+    Path,
     /// Swap. Once its connection is lost it fails at once: servers of LTSP make a new file for each
     /// connection, so what was swapped out is gone, and a process that is told so can be killed.
     Swap,
@@ -57,7 +56,8 @@ pub enum Use {
 
 /// Zero means that no request is ever too slow; see above.
 const TIMEOUT: Duration = Duration::ZERO;
-const DEAD_CONN_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const HALF_A_MINUTE: Duration = Duration::from_secs(30);
 /// Sectors are never smaller, and partition tables count in them.
 const SMALLEST_BLOCK: u32 = 512;
 
@@ -68,24 +68,8 @@ pub fn connect(index: u32, connection: Connection, purpose: Use) -> Result<PathB
     let device = PathBuf::from(format!("/dev/nbd{index}"));
     let doing = || format!("connecting {}", device.display());
     let export = connection.export().clone();
-    let block_size = kernel_block_size(&export).map_err(|why| Error::refused(doing(), why))?;
-
-    let dead_conn_timeout = match purpose {
-        Use::Root => DEAD_CONN_TIMEOUT,
-        Use::Swap => Duration::ZERO,
-    };
-    let stream = connection.into_stream();
-    socket::make_patient(&stream, DEAD_CONN_TIMEOUT).while_doing(doing)?;
-    let request = Message::new(Command::Connect)
-        .index(index)
-        .size_bytes(export.size_bytes)
-        .block_size_bytes(u64::from(block_size))
-        .timeout_seconds(TIMEOUT.as_secs())
-        .dead_conn_timeout_seconds(dead_conn_timeout.as_secs())
-        .server_flags(u64::from(kernel_flags(export.flags, purpose).0))
-        .client_flags(0)
-        .backend_identifier(&backend_identifier(&export.name))
-        .sockets(&[stream.as_fd()]);
+    let (request, stream) = request(connection, purpose).while_doing(doing)?;
+    let request = request.index(index).sockets(&[stream.as_fd()]);
     let mut family = Family::open().while_doing(doing)?;
     connect_when_free(&mut family, index, &request).while_doing(doing)?;
     // The kernel has the connection now; closing ours only gives up our name for it.
@@ -96,6 +80,52 @@ pub fn connect(index: u32, connection: Connection, purpose: Use) -> Result<PathB
     let _waiting = console::waiting("root", format!("{} to be read", device.display()));
     File::open(&device).while_doing(|| format!("opening {}", device.display()))?;
     Ok(device)
+}
+
+/// Connects the first device from `/dev/nbd{first}` on that nobody uses, as a path of the root;
+/// gives its index. Nothing of it is read here, and nothing is waited for; it wants to be
+/// [tuned](tune).
+pub fn connect_next(first: u32, connection: Connection) -> Result<u32> {
+    /// More than anybody has; the kernel makes a device that is asked for by its index.
+    const MOST: u32 = 64;
+    let server = connection.peer().to_string();
+    let doing = || format!("connecting another NBD device to {server}");
+    let (request, stream) = request(connection, Use::Path).while_doing(doing)?;
+    let mut family = Family::open().while_doing(doing)?;
+    for index in first..first.saturating_add(MOST) {
+        if has_server(index) {
+            continue;
+        }
+        match family.ask(request.clone().index(index).sockets(&[stream.as_fd()])) {
+            Err(error) if is_busy(&error) => {}
+            Err(error) => return Err(error).while_doing(doing),
+            Ok(_) => return Ok(index),
+        }
+    }
+    Err(Error::refused(doing(), "all devices are in use"))
+}
+
+/// Everything of a CONNECT but the index and the socket, and that socket, prepared.
+fn request(connection: Connection, purpose: Use) -> Result<(Message, TcpStream)> {
+    let doing = || "preparing the connection";
+    let export = connection.export().clone();
+    let block_size = kernel_block_size(&export).map_err(|why| Error::refused(doing(), why))?;
+    let (dead_conn_timeout, patience) = match purpose {
+        Use::Root => (A_DAY, A_DAY),
+        Use::Path => (Duration::ZERO, HALF_A_MINUTE),
+        Use::Swap => (Duration::ZERO, A_DAY),
+    };
+    let stream = connection.into_stream();
+    socket::make_patient(&stream, patience).while_doing(doing)?;
+    let message = Message::new(Command::Connect)
+        .size_bytes(export.size_bytes)
+        .block_size_bytes(u64::from(block_size))
+        .timeout_seconds(TIMEOUT.as_secs())
+        .dead_conn_timeout_seconds(dead_conn_timeout.as_secs())
+        .server_flags(u64::from(kernel_flags(export.flags, purpose).0))
+        .client_flags(0)
+        .backend_identifier(&backend_identifier(&export.name));
+    Ok((message, stream))
 }
 
 /// Tells the server goodbye and fails all requests. What is not connected may be disconnected.
@@ -130,8 +160,22 @@ pub fn is_mounted(index: u32) -> bool {
     opened.is_err_and(|errno| errno == rustix::io::Errno::BUSY)
 }
 
-/// The smallest sectors that both sides can do.
-fn kernel_block_size(export: &Export) -> Result<u32, String> {
+/// Whether a device of this export can take the place of one with blocks of `block_bytes`, below a
+/// file system that is mounted.
+///
+/// Of what servers announce besides the size, only this makes a difference: all others of their
+/// flags are about writing, which nobody does.
+pub fn suits(export: &Export, block_bytes: u32) -> Result<(), String> {
+    match kernel_block_size(export)? {
+        size if size > block_bytes => Err(format!(
+            "it reads in blocks of {size} bytes or more, and the root was mounted from {block_bytes}"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The smallest sectors that both sides can do, in bytes.
+pub fn kernel_block_size(export: &Export) -> Result<u32, String> {
     let size = export.blocks.minimum.max(SMALLEST_BLOCK);
     let page = rustix::param::page_size();
     if size as usize > page {
@@ -145,7 +189,7 @@ fn kernel_block_size(export: &Export) -> Result<u32, String> {
 fn kernel_flags(offered: Flags, purpose: Use) -> Flags {
     let always = Flags::HAS_FLAGS.with(Flags::ROTATIONAL);
     match purpose {
-        Use::Root => offered.only(always).with(Flags::READ_ONLY),
+        Use::Root | Use::Path => offered.only(always).with(Flags::READ_ONLY),
         Use::Swap => offered.only(always.with(Flags::SEND_FLUSH).with(Flags::SEND_FUA)),
     }
 }
@@ -182,7 +226,7 @@ fn is_busy(error: &Error) -> bool {
 }
 
 /// Requests of a size that is worth a round trip. A failure costs speed only.
-fn tune(index: u32, export: &Export) {
+pub fn tune(index: u32, export: &Export) {
     /// The driver's own limit of 128 KiB splits a block of a squashfs made with `-b 1M` in eight.
     const REQUEST_KIB: u32 = 1024;
     /// Also what one page fault reads around itself, so not more than two blocks of a squashfs.
@@ -203,10 +247,53 @@ fn set(attribute: &Path, value: u32) {
     }
 }
 
+/// Hears from the kernel which devices have lost their connection.
+pub struct LostLinks(Socket);
+
+impl LostLinks {
+    pub fn listen() -> Result<Self> {
+        let doing = || "listening to the kernel's NBD driver";
+        let family = Family::open().while_doing(doing)?;
+        let group = family.group.ok_or_else(|| Error::refused(doing(), "it tells nothing"))?;
+        family.socket.add_membership(group).while_doing(doing)?;
+        family.socket.set_non_blocking(true).while_doing(doing)?;
+        Ok(Self(family.socket))
+    }
+
+    /// The indices of devices that have lost theirs since the last call; does not wait.
+    pub fn read(&mut self) -> Vec<u32> {
+        let mut lost = Vec::new();
+        loop {
+            let mut received = Vec::with_capacity(4096);
+            match self.0.recv(&mut received, 0) {
+                Ok(_) => {}
+                // Messages were lost: whoever asks looks at the devices themselves as well.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => continue,
+                Err(_) => return lost,
+            }
+            let message = NetlinkMessage::<GenlMessage<Message>>::deserialize(&received);
+            if let Ok(NetlinkPayload::InnerMessage(news)) = message.map(|message| message.payload) {
+                let (header, news) = news.into_parts();
+                if header.cmd == Command::LinkDead as u8 {
+                    lost.extend(news.about);
+                }
+            }
+        }
+    }
+}
+
+impl AsFd for LostLinks {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// A socket to the kernel's `nbd` family.
 struct Family {
     socket: Socket,
     id: u16,
+    /// The one multicast group that it has.
+    group: Option<u32>,
     sequence: u32,
 }
 
@@ -216,7 +303,7 @@ impl Family {
         let mut socket = Socket::new(NETLINK_GENERIC).while_doing(doing)?;
         socket.bind_auto().while_doing(doing)?;
         socket.connect(&SocketAddr::new(0, 0)).while_doing(doing)?;
-        let mut family = Self { socket, id: 0, sequence: 0 };
+        let mut family = Self { socket, id: 0, group: None, sequence: 0 };
         family.id = family.look_up()?;
         Ok(family)
     }
@@ -225,13 +312,22 @@ impl Family {
         let doing = || "looking for the kernel's NBD driver";
         let name = GenlCtrlAttrs::FamilyName(Message::family_name().to_owned());
         let question = GenlCtrl { cmd: GenlCtrlCmd::GetFamily, nlas: vec![name] };
-        let mut id = None;
+        let (mut id, mut group) = (None, None);
         let answer = self.transact(GenlMessage::from_payload(question), |answer: GenlCtrl| {
-            id = answer.nlas.into_iter().find_map(|nla| match nla {
-                GenlCtrlAttrs::FamilyId(id) => Some(id),
-                _ => None,
-            });
+            for nla in answer.nlas {
+                match nla {
+                    GenlCtrlAttrs::FamilyId(number) => id = Some(number),
+                    GenlCtrlAttrs::McastGroups(groups) => {
+                        group = groups.into_iter().flatten().find_map(|nla| match nla {
+                            McastGrpAttrs::Id(number) => Some(number),
+                            McastGrpAttrs::Name(_) => None,
+                        });
+                    }
+                    _ => {}
+                }
+            }
         });
+        self.group = group;
         let absent =
             || Error::refused(doing(), "the kernel has none").with_hint("module nbd is not loaded");
         match answer {
@@ -327,6 +423,25 @@ mod tests {
                 blocks: Blocks { minimum, preferred: minimum, maximum: 32 << 20 },
             };
             assert_eq!(kernel_block_size(&export).map_err(drop), expected, "minimum {minimum}");
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn a_server_with_larger_blocks_is_no_mirror() {
+        let cases = [
+            (1,    512,  Ok(())),
+            (512,  512,  Ok(())),
+            (512,  4096, Ok(())), // what is asked for is aligned to more than it needs
+            (4096, 4096, Ok(())),
+            (4096, 512,  Err(())),
+        ];
+        for (minimum, mounted, expected) in cases {
+            let export = Export {
+                name: "img".into(), description: None, size_bytes: 1 << 20, flags: Flags(3),
+                blocks: Blocks { minimum, preferred: minimum, maximum: 32 << 20 },
+            };
+            assert_eq!(suits(&export, mounted).map_err(drop), expected, "{minimum} for {mounted}");
         }
     }
 

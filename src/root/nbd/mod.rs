@@ -5,3 +5,4 @@ pub mod device;
 pub mod negotiate;
 mod netlink;
 pub mod protocol;
+pub mod reader;

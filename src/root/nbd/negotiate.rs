@@ -1,9 +1,10 @@
 //! The handshake: from a fresh connection to an agreed export.
 //!
 //! Fixed newstyle with GO; EXPORT_NAME for servers without it. Works over anything that reads and
-//! writes; deadlines are the stream's business. Never negotiates structured replies, because the
-//! same socket may be given to the kernel, which does not speak them. On `Ok` the stream stands at
-//! the first byte of the transmission phase.
+//! writes; deadlines are the stream's business. [`negotiate`] never asks for structured replies,
+//! because the same socket may be given to the kernel, which does not speak them;
+//! [`negotiate_structured`] is for connections that stay ours. On `Ok` the stream stands at the
+//! first byte of the transmission phase.
 
 use std::fmt::Display;
 use std::io::{self, Read, Write};
@@ -80,11 +81,40 @@ pub fn negotiate(
     peer: &dyn Display,
     names: &[String],
 ) -> Result<Outcome> {
-    let mut talk = Talk { stream, peer };
+    let mut talk = Talk { stream, peer, dialect: Dialect::Simple };
     match talk.greet()? {
         Style::Fixed { zeroes } => talk.ask_for_any(names, zeroes),
         Style::NamesOnly { zeroes } => talk.export_name(first(names), zeroes),
     }
+}
+
+/// How a server answers in the transmission phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    Simple,
+    /// In pieces, holes left out.
+    Structured {
+        /// The number of `base:allocation`, if the server knows what it has allocated.
+        allocation: Option<u32>,
+    },
+}
+
+/// [`negotiate`] for a connection that never goes to the kernel: in as rich a dialect as the server
+/// speaks.
+pub fn negotiate_structured(
+    stream: &mut (impl Read + Write),
+    peer: &dyn Display,
+    names: &[String],
+) -> Result<(Outcome, Dialect)> {
+    let mut talk = Talk { stream, peer, dialect: Dialect::Simple };
+    let outcome = match talk.greet()? {
+        Style::Fixed { zeroes } => {
+            talk.ask_for_structured_replies()?;
+            talk.ask_for_any(names, zeroes)
+        }
+        Style::NamesOnly { zeroes } => talk.export_name(first(names), zeroes),
+    };
+    Ok((outcome?, talk.dialect))
 }
 
 enum Style {
@@ -102,6 +132,7 @@ enum Went {
 struct Talk<'a, S> {
     stream: &'a mut S,
     peer: &'a dyn Display,
+    dialect: Dialect,
 }
 
 impl<S: Read + Write> Talk<'_, S> {
@@ -137,6 +168,7 @@ impl<S: Read + Write> Talk<'_, S> {
     fn ask_for_any(&mut self, names: &[String], zeroes: bool) -> Result<Outcome> {
         let mut denied = None;
         for name in names {
+            self.ask_for_allocation(name)?;
             match self.go(name)? {
                 Went::Agreed(export) => return Ok(Outcome::Agreed(export)),
                 Went::NoSuchOption => return self.ask_by_list(names, zeroes),
@@ -155,6 +187,48 @@ impl<S: Read + Write> Talk<'_, S> {
         })
     }
 
+    fn ask_for_structured_replies(&mut self) -> Result<()> {
+        let peer = self.peer;
+        let doing = || format!("asking {peer} for structured replies");
+        self.send(&nbd::option(Opt::StructuredReply, &[])).while_doing(doing)?;
+        // Whatever else it says, it goes on as if it had not been asked.
+        if self.reply(Opt::StructuredReply).while_doing(doing)?.0.reply == Reply::Ack {
+            self.dialect = Dialect::Structured { allocation: None };
+        }
+        Ok(())
+    }
+
+    /// A context holds for the export that GO names next, so each name asks anew. A server that
+    /// refuses has no map, or no such export, which GO will find out.
+    fn ask_for_allocation(&mut self, name: &str) -> Result<()> {
+        let Dialect::Structured { .. } = self.dialect else { return Ok(()) };
+        let peer = self.peer;
+        let doing = || format!("asking {peer} for its map of \"{name}\"");
+        let question = nbd::option(Opt::SetMetaContext, &nbd::set_meta_context(name));
+        self.send(&question).while_doing(doing)?;
+        let mut number = None;
+        for _ in 0..MOST_INFOS {
+            let (header, data) = self.reply(Opt::SetMetaContext).while_doing(doing)?;
+            match header.reply {
+                Reply::MetaContext => match nbd::parse_meta_context(&data) {
+                    Some((id, context)) if context == nbd::BASE_ALLOCATION.as_bytes() => {
+                        number = Some(id);
+                    }
+                    _ => return Err(Error::invalid(doing(), "a map that nobody asked for")),
+                },
+                Reply::Ack => {
+                    self.dialect = Dialect::Structured { allocation: number };
+                    return Ok(());
+                }
+                _ => {
+                    self.dialect = Dialect::Structured { allocation: None };
+                    return Ok(());
+                }
+            }
+        }
+        Err(Error::invalid(doing(), "maps without end"))
+    }
+
     /// For servers without GO: EXPORT_NAME ends the connection when the name is wrong, so a server
     /// that can list its exports is asked for the list first.
     fn ask_by_list(&mut self, names: &[String], zeroes: bool) -> Result<Outcome> {
@@ -164,7 +238,10 @@ impl<S: Read + Write> Talk<'_, S> {
         let known = names.iter().find(|name| offered.iter().any(|o| o == name.as_bytes()));
         // The empty name is the default export, which a list need not contain.
         match known.or_else(|| names.iter().find(|name| name.is_empty())) {
-            Some(name) => self.export_name(name, zeroes),
+            Some(name) => {
+                self.ask_for_allocation(name)?;
+                self.export_name(name, zeroes)
+            }
             None => {
                 self.leave();
                 Err(Error::refused(self.asking(first(names)), "unknown export")
@@ -225,7 +302,7 @@ impl<S: Read + Write> Talk<'_, S> {
                 | Reply::OtherError(_) => {
                     return Err(refused(&format!("the server answers {:?}", header.reply)));
                 }
-                Reply::Server | Reply::Other(_) => {
+                Reply::Server | Reply::MetaContext | Reply::Other(_) => {
                     let why = format!("an answer that fits no question ({:?})", header.reply);
                     return Err(Error::invalid(doing(), why));
                 }
@@ -416,6 +493,12 @@ mod tests {
         (negotiate(&mut script, &"server", &names), script.heard)
     }
 
+    fn talk_structured(says: &[Vec<u8>], names: &[&str]) -> (Result<(Outcome, Dialect)>, Vec<u8>) {
+        let mut script = Script { says: Cursor::new(says.concat()), heard: Vec::new() };
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        (negotiate_structured(&mut script, &"server", &names), script.heard)
+    }
+
     fn greeting(flags: u16) -> Vec<u8> {
         [&b"NBDMAGICIHAVEOPT"[..], &flags.to_be_bytes()].concat()
     }
@@ -493,6 +576,51 @@ mod tests {
             assert_eq!((&*export.name, export.size_bytes, export.blocks), (name, 8192, blocks), "{case}");
             assert_eq!(heard, asked.concat(), "{case}");
         }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn a_connection_of_our_own_has_what_the_server_can() {
+        let structured = || nbd::option(Opt::StructuredReply, &[]);
+        let map_of = |name: &str| nbd::option(Opt::SetMetaContext, &nbd::set_meta_context(name));
+        let go = |name: &str| nbd::option(Opt::Go, &nbd::go(name));
+        let agreed = || vec![info_export(8192, 3), ack(Opt::Go)];
+        let no = |option: Opt, number: u32| reply(option, 1 << 31 | number, b"");
+        let context = |id: u8| reply(Opt::SetMetaContext, 4, &[&[0, 0, 0, id][..], b"base:allocation"].concat());
+        let cases = [
+            ("everything",
+             [vec![ack(Opt::StructuredReply), context(9), ack(Opt::SetMetaContext)], agreed()].concat(),
+             vec!["img"], Dialect::Structured { allocation: Some(9) }, vec![structured(), map_of("img"), go("img")]),
+            ("no map of this export",
+             [vec![ack(Opt::StructuredReply), ack(Opt::SetMetaContext)], agreed()].concat(),
+             vec!["img"], Dialect::Structured { allocation: None }, vec![structured(), map_of("img"), go("img")]),
+            ("no maps at all",
+             [vec![ack(Opt::StructuredReply), no(Opt::SetMetaContext, 1)], agreed()].concat(),
+             vec!["img"], Dialect::Structured { allocation: None }, vec![structured(), map_of("img"), go("img")]),
+            ("the second spelling has the map",
+             [vec![ack(Opt::StructuredReply), no(Opt::SetMetaContext, 6), go_error(6), context(0), ack(Opt::SetMetaContext)], agreed()].concat(),
+             vec!["/img", "img"], Dialect::Structured { allocation: Some(0) },
+             vec![structured(), map_of("/img"), go("/img"), map_of("img"), go("img")]),
+            ("a map of an export that does not exist is forgotten",
+             [vec![ack(Opt::StructuredReply), context(9), ack(Opt::SetMetaContext), go_error(6), no(Opt::SetMetaContext, 1)], agreed()].concat(),
+             vec!["/img", "img"], Dialect::Structured { allocation: None },
+             vec![structured(), map_of("/img"), go("/img"), map_of("img"), go("img")]),
+            ("a server that knows simple replies only is not asked for maps",
+             [vec![no(Opt::StructuredReply, 1)], agreed()].concat(),
+             vec!["img"], Dialect::Simple, vec![structured(), go("img")]),
+        ];
+        for (case, says, names, dialect, asked) in cases {
+            let (outcome, heard) = talk_structured(&[vec![greeting(FIXED)], says].concat(), &names);
+            let (Outcome::Agreed(export), got) = outcome.unwrap() else { panic!("{case}: hung up") };
+            assert_eq!((&*export.name, got), ("img", dialect), "{case}");
+            assert_eq!(heard, [vec![3u32.to_be_bytes().to_vec()], asked].concat().concat(), "{case}");
+        }
+        let strange = reply(Opt::SetMetaContext, 4, b"\0\0\0\x01qemu:dirty");
+        let (outcome, _) = talk_structured(&[greeting(FIXED), ack(Opt::StructuredReply), strange], &["img"]);
+        assert!(outcome.unwrap_err().to_string().ends_with("a map that nobody asked for"));
+        let endless = vec![context(1); 2 * MOST_INFOS];
+        let (outcome, _) = talk_structured(&[vec![greeting(FIXED), ack(Opt::StructuredReply)], endless].concat(), &["img"]);
+        assert!(outcome.unwrap_err().to_string().ends_with("maps without end"));
     }
 
     #[test]
@@ -601,16 +729,18 @@ mod tests {
         #[test]
         fn hostile_bytes_end_in_an_answer(
             bytes in proptest::collection::vec(any::<u8>(), 0..256),
-            prefix in 0usize..5,
+            prefix in 0usize..6,
         ) {
             let prefix = match prefix {
                 0 => vec![],
                 1 => greeting(FIXED),
                 2 => greeting(0),
                 3 => [greeting(FIXED), go_error(1)].concat(),
-                _ => [greeting(FIXED), go_error(6)].concat(),
+                4 => [greeting(FIXED), go_error(6)].concat(),
+                _ => [greeting(FIXED), ack(Opt::StructuredReply)].concat(),
             };
-            let _ = talk(&[prefix, bytes], &["img", "/img"]);
+            let _ = talk(&[prefix.clone(), bytes.clone()], &["img", "/img"]);
+            let _ = talk_structured(&[prefix, bytes], &["img", "/img"]);
         }
 
         #[test]
@@ -626,6 +756,21 @@ mod tests {
                 reply(if go { Opt::Go } else { Opt::List }, kind, &data)
             }));
             let _ = talk(&says, &["img", "/img"]);
+        }
+
+        #[test]
+        fn hostile_replies_to_richer_questions_end_in_an_answer(
+            replies in proptest::collection::vec(
+                (0usize..3, 0u32..12, any::<bool>(), proptest::collection::vec(any::<u8>(), 0..40)),
+                0..8,
+            ),
+        ) {
+            let mut says = vec![greeting(FIXED), ack(Opt::StructuredReply)];
+            says.extend(replies.into_iter().map(|(option, kind, error, data)| {
+                let kind = if error { 1 << 31 | kind } else { kind };
+                reply([Opt::SetMetaContext, Opt::Go, Opt::List][option], kind, &data)
+            }));
+            let _ = talk_structured(&says, &["img", "/img"]);
         }
     }
 }

@@ -14,6 +14,8 @@ use netlink_packet_generic::{GenlFamily, GenlHeader};
 pub enum Command {
     Connect = 1,
     Disconnect = 2,
+    /// From the kernel: a connection of a device is dead.
+    LinkDead = 4,
     Status = 5,
 }
 
@@ -22,6 +24,8 @@ pub enum Command {
 pub struct Message {
     pub command: u8,
     attributes: Vec<DefaultNla>,
+    /// The device that a message of the kernel is about; none in requests.
+    pub about: Option<u32>,
     /// What an answer says about devices; empty in requests.
     pub devices: Vec<DeviceStatus>,
 }
@@ -53,7 +57,7 @@ const DEVICE_CONNECTED: u16 = 2;
 
 impl Message {
     pub fn new(command: Command) -> Self {
-        Self { command: command as u8, attributes: Vec::new(), devices: Vec::new() }
+        Self { command: command as u8, attributes: Vec::new(), about: None, devices: Vec::new() }
     }
 
     pub fn index(self, index: u32) -> Self {
@@ -146,9 +150,12 @@ impl Emitable for Message {
 
 impl ParseableParametrized<[u8], GenlHeader> for Message {
     fn parse_with_param(bytes: &[u8], header: GenlHeader) -> Result<Self, DecodeError> {
-        let mut devices = Vec::new();
+        let (mut devices, mut about) = (Vec::new(), None);
         for attribute in NlasIterator::new(bytes) {
             let attribute = attribute?;
+            if attribute.kind() == INDEX {
+                about = attribute.value().first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+            }
             if attribute.kind() != DEVICE_LIST {
                 continue;
             }
@@ -159,7 +166,7 @@ impl ParseableParametrized<[u8], GenlHeader> for Message {
                 }
             }
         }
-        Ok(Self { command: header.cmd, attributes: Vec::new(), devices })
+        Ok(Self { command: header.cmd, attributes: Vec::new(), about, devices })
     }
 }
 
@@ -227,6 +234,13 @@ mod tests {
             DeviceStatus { index: 7, connected: false },
         ];
         assert_eq!(parsed.devices, expected);
+    }
+
+    #[test]
+    fn news_of_a_dead_link_name_the_device() {
+        let bytes = emitted(&[DefaultNla::new(INDEX, 7u32.to_ne_bytes().to_vec())]);
+        let news = Message::parse_with_param(&bytes, GenlHeader { cmd: 4, version: 1 }).unwrap();
+        assert_eq!((news.command, news.about), (Command::LinkDead as u8, Some(7)));
     }
 
     proptest! {

@@ -1,9 +1,10 @@
 //! The bytes of the NBD protocol: what is sent, and what may come back.
 //!
 //! Follows `doc/proto.md` of NetworkBlockDevice/nbd. Pure: builds and reads slices, owns no
-//! socket. Everything is big-endian. Deliberately absent: structured replies and extended headers
-//! (the kernel's driver speaks neither, and one handshake serves both the kernel and our own
-//! copying), metadata contexts, TLS, and every command but reading, writing and leaving.
+//! socket. Everything is big-endian. Structured replies and `base:allocation` are for connections
+//! that stay ours, because the kernel's driver speaks neither. Deliberately absent: extended headers
+//! (no image of ours needs requests of more than 4 GiB), other metadata contexts, TLS, and every
+//! command but reading, writing, asking for the state of blocks, and leaving.
 
 use std::fmt;
 
@@ -34,6 +35,8 @@ pub enum Opt {
     Abort = 2,
     List = 3,
     Go = 7,
+    StructuredReply = 8,
+    SetMetaContext = 10,
 }
 
 /// An option with its data. `data` longer than 4 GiB cannot be built from what we send.
@@ -60,6 +63,26 @@ pub fn go(name: &str) -> Vec<u8> {
     data
 }
 
+/// The context in which blocks are allocated or not, and zeroes or not.
+pub const BASE_ALLOCATION: &str = "base:allocation";
+
+/// Data of SET_META_CONTEXT: an export's name, and the only context that we know.
+pub fn set_meta_context(name: &str) -> Vec<u8> {
+    const QUERIES: u32 = 1;
+    let mut data = Vec::with_capacity(12 + name.len() + BASE_ALLOCATION.len());
+    data.extend((name.len() as u32).to_be_bytes());
+    data.extend(name.as_bytes());
+    data.extend(QUERIES.to_be_bytes());
+    data.extend((BASE_ALLOCATION.len() as u32).to_be_bytes());
+    data.extend(BASE_ALLOCATION.as_bytes());
+    data
+}
+
+/// The number that a server gives a context, and the context's name.
+pub fn parse_meta_context(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    Some((u32_at(bytes, 0)?, bytes.get(4..)?))
+}
+
 /// Kinds of information in answers to GO.
 pub mod info {
     pub const EXPORT: u16 = 0;
@@ -74,6 +97,7 @@ pub enum Reply {
     Ack,
     Server,
     Info,
+    MetaContext,
     Unsupported,
     Policy,
     Invalid,
@@ -96,6 +120,7 @@ impl From<u32> for Reply {
             1 => Self::Ack,
             2 => Self::Server,
             3 => Self::Info,
+            4 => Self::MetaContext,
             0x8000_0001 => Self::Unsupported,
             0x8000_0002 => Self::Policy,
             0x8000_0003 => Self::Invalid,
@@ -211,6 +236,7 @@ pub enum Command {
     Read = 0,
     Write = 1,
     Disconnect = 2,
+    BlockStatus = 7,
 }
 
 pub const REQUEST: usize = 28;
@@ -245,6 +271,113 @@ pub struct SimpleReply {
 pub fn parse_simple_reply(bytes: &[u8; SIMPLE_REPLY]) -> Option<SimpleReply> {
     (u32_at(bytes, 0)? == SIMPLE_REPLY_MAGIC).then_some(())?;
     Some(SimpleReply { error: u32_at(bytes, 4)?, cookie: u64_at(bytes, 8)? })
+}
+
+/// The fixed part of a structured reply that follows its magic number; `length` bytes follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkHeader {
+    pub kind: ChunkKind,
+    /// No other chunk of the same reply follows.
+    pub last: bool,
+    pub cookie: u64,
+    pub length: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkKind {
+    None,
+    OffsetData,
+    OffsetHole,
+    BlockStatus,
+    /// Of whatever sort: all of them begin with an error number.
+    Error,
+    Unknown(u16),
+}
+
+/// How a reply begins, of either sort. The fields of a structured one are still to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyStart {
+    Simple(SimpleReply),
+    Chunk(ChunkStart),
+}
+
+/// The first 16 bytes of a [`ChunkHeader`]; its length is the next four.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkStart {
+    kind: ChunkKind,
+    last: bool,
+    cookie: u64,
+}
+
+impl ChunkStart {
+    pub fn with_length(self, length: [u8; 4]) -> ChunkHeader {
+        let Self { kind, last, cookie } = self;
+        ChunkHeader { kind, last, cookie, length: u32::from_be_bytes(length) }
+    }
+}
+
+/// A structured header is four bytes longer than a simple one, and both may come on a connection
+/// that has agreed on structured replies: servers may answer all but reading simply.
+pub fn parse_reply_start(bytes: &[u8; SIMPLE_REPLY]) -> Option<ReplyStart> {
+    const STRUCTURED_REPLY_MAGIC: u32 = 0x668e_33ef;
+    const DONE: u16 = 1;
+    const ERROR: u16 = 1 << 15;
+    if u32_at(bytes, 0)? != STRUCTURED_REPLY_MAGIC {
+        return parse_simple_reply(bytes).map(ReplyStart::Simple);
+    }
+    let kind = match u16_at(bytes, 6)? {
+        0 => ChunkKind::None,
+        1 => ChunkKind::OffsetData,
+        2 => ChunkKind::OffsetHole,
+        5 => ChunkKind::BlockStatus,
+        error if error & ERROR != 0 => ChunkKind::Error,
+        other => ChunkKind::Unknown(other),
+    };
+    let last = u16_at(bytes, 4)? & DONE != 0;
+    Some(ReplyStart::Chunk(ChunkStart { kind, last, cookie: u64_at(bytes, 8)? }))
+}
+
+/// What precedes the bytes of an OFFSET_DATA chunk: where in the export they lie.
+pub const DATA_OFFSET: usize = 8;
+/// Length of an OFFSET_HOLE chunk.
+pub const HOLE: usize = 12;
+/// Shortest error chunk.
+pub const ERROR_START: usize = 6;
+
+/// Offset in the export and length of a hole.
+pub fn parse_hole(bytes: &[u8; HOLE]) -> Option<(u64, u32)> {
+    Some((u64_at(bytes, 0)?, u32_at(bytes, 8)?))
+}
+
+/// The error number of an error chunk, never zero.
+pub fn parse_error(bytes: &[u8]) -> Option<u32> {
+    let said = usize::from(u16_at(bytes, 4)?);
+    bytes.get(ERROR_START..)?.get(..said)?;
+    u32_at(bytes, 0).filter(|number| *number != 0)
+}
+
+/// A run of blocks of one state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    pub length: u32,
+    /// Reads as zeroes. What is a hole is not the question: it may read as anything.
+    pub is_zero: bool,
+}
+
+/// Context number and extents of a BLOCK_STATUS chunk. `None` when it is malformed: no extents,
+/// or an empty one, which would be a way to keep us asking for ever.
+pub fn parse_block_status(bytes: &[u8]) -> Option<(u32, Vec<Extent>)> {
+    const STATE_ZERO: u32 = 1 << 1;
+    let context = u32_at(bytes, 0)?;
+    let (descriptors, rest) = bytes.get(4..)?.as_chunks::<8>();
+    if descriptors.is_empty() || !rest.is_empty() {
+        return None;
+    }
+    let extents = descriptors.iter().map(|descriptor| {
+        let length = u32_at(descriptor, 0).filter(|length| *length > 0)?;
+        Some(Extent { length, is_zero: u32_at(descriptor, 4)? & STATE_ZERO != 0 })
+    });
+    Some((context, extents.collect::<Option<_>>()?))
 }
 
 /// What a server may say, made safe for a console: one line of printable characters.
@@ -291,6 +424,60 @@ mod tests {
             b"IHAVEOPT\0\0\0\x07\0\0\0\x0f\0\0\0\x03img\0\x03\0\x01\0\x02\0\x03"
         );
         assert_eq!(option(Opt::List, &[]), b"IHAVEOPT\0\0\0\x03\0\0\0\0");
+        assert_eq!(set_meta_context("img"), b"\0\0\0\x03img\0\0\0\x01\0\0\0\x0fbase:allocation");
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn replies_of_both_sorts_are_told_apart() {
+        let cookie = 0x0102_0304_0506_0708;
+        let chunk = |kind, last| Some(ReplyStart::Chunk(ChunkStart { kind, last, cookie }));
+        let cases: [(&[u8; 8], Option<ReplyStart>); 8] = [
+            (b"\x67\x44\x66\x98\0\0\0\x05", Some(ReplyStart::Simple(SimpleReply { error: 5, cookie }))),
+            (b"\x66\x8e\x33\xef\0\0\0\x01", chunk(ChunkKind::OffsetData, false)),
+            (b"\x66\x8e\x33\xef\0\x01\0\0", chunk(ChunkKind::None, true)),
+            (b"\x66\x8e\x33\xef\0\x01\0\x02", chunk(ChunkKind::OffsetHole, true)),
+            (b"\x66\x8e\x33\xef\0\x01\0\x05", chunk(ChunkKind::BlockStatus, true)),
+            (b"\x66\x8e\x33\xef\0\x01\x80\x02", chunk(ChunkKind::Error, true)),
+            (b"\x66\x8e\x33\xef\0\0\0\x09", chunk(ChunkKind::Unknown(9), false)),
+            (b"GET / HT", None),
+        ];
+        for (start, expected) in cases {
+            let bytes: [u8; 16] = [&start[..], &cookie.to_be_bytes()].concat().try_into().unwrap();
+            assert_eq!(parse_reply_start(&bytes), expected, "reply {start:?}");
+        }
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn the_state_of_blocks_is_taken_whole_or_not_at_all() {
+        let data = Extent { length: 4096, is_zero: false };
+        let zero = Extent { length: 512, is_zero: true };
+        let cases: [(&[u8], Option<(u32, Vec<Extent>)>); 6] = [
+            (b"\0\0\0\x07\0\0\x10\0\0\0\0\0",                         Some((7, vec![data]))),
+            (b"\0\0\0\x07\0\0\x10\0\0\0\0\x01\0\0\x02\0\0\0\0\x03", Some((7, vec![data, zero]))), // a hole that is not zero
+            (b"\0\0\0\x07",                                             None), // nothing said
+            (b"\0\0\0\x07\0\0\x10\0\0\0\0",                          None),
+            (b"\0\0\0\x07\0\0\0\0\0\0\0\0",                           None), // leads nowhere
+            (b"",                                                         None),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(parse_block_status(bytes), expected, "status {bytes:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_a_number_and_as_many_words_as_it_says() {
+        let cases: [(&[u8], Option<u32>); 5] = [
+            (b"\0\0\0\x05\0\0", Some(5)),
+            (b"\0\0\0\x05\0\x02no\0\0\0\0\0\0\x10\0", Some(5)),
+            (b"\0\0\0\x05\0\x03no", None),
+            (b"\0\0\0\0\0\0", None),
+            (b"\0\0\0\x05", None),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(parse_error(bytes), expected, "error {bytes:?}");
+        }
     }
 
     #[test]
@@ -333,6 +520,13 @@ mod tests {
             let _ = parse_info(&bytes);
             let _ = parse_listed(&bytes);
             let _ = text(&bytes);
+            let _ = parse_meta_context(&bytes);
+            let _ = parse_error(&bytes);
+            if let Some((_, extents)) = parse_block_status(&bytes) {
+                prop_assert!(extents.iter().all(|extent| extent.length > 0));
+            }
+            if let Some(bytes) = bytes.first_chunk() { let _ = parse_reply_start(bytes); }
+            if let Some(bytes) = bytes.first_chunk() { let _ = parse_hole(bytes); }
             if let Some(bytes) = bytes.first_chunk() { let _ = parse_reply_header(bytes); }
             if let Some(bytes) = bytes.first_chunk() { let _ = parse_simple_reply(bytes); }
             if let Some(bytes) = bytes.first_chunk() { let _ = parse_export(bytes); }

@@ -34,6 +34,21 @@ How Landfall takes part in an initramfs that this system makes, and with which d
 .TP
 .I /run/landfall
 On a machine that Landfall has booted: what it was told and what it did.
+.TP
+.I /run/landfall/landfall
+This program, in memory: it works while the root is lost.
+.TP
+.I /run/landfall/report.json
+What the boot did, with times.
+.TP
+.I /run/landfall/lease.json
+The leases of the boot, as they are kept up to date.
+.TP
+.I /run/landfall/status
+The socket of \\fBlandfall status\\fR.
+.TP
+.I /run/initramfs/shutdown
+This program once more: what systemd becomes at last.
 .SH SEE ALSO
 .BR landfall\\-initramfs (1),
 .BR landfall\\-lts.conf (5)

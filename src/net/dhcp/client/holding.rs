@@ -3,13 +3,20 @@
 
 use std::time::Duration;
 
-use super::{Chance, Client, Phase, Send, Step, Times, after};
+use super::{Chance, Client, Phase, Send, Step, Times, after, after_at_most};
 use crate::net::dhcp::message::Ask;
 use crate::net::dhcp::news::News;
+use crate::net::dice::fuzzed;
 use crate::net::{HardwareAddress, Lease, Mac};
 
-/// RFC 2131 says 60 s, which is longer than some leases in the field.
+/// Between two questions in a lease: 60 s, as RFC 2131 section 4.4.5 says, in those of twelve minutes
+/// and more. That is longer than some leases in the field, which would be asked for once.
 const SHORTEST_RENEWAL_WAIT: Duration = Duration::from_secs(10);
+const RENEWAL_WAIT: Duration = Duration::from_secs(60);
+
+fn shortest_wait(lasts: Duration) -> Duration {
+    (lasts / 12).clamp(SHORTEST_RENEWAL_WAIT, RENEWAL_WAIT)
+}
 /// RFC 5227 section 2.1.1 probes three times with pauses of seconds, for radio links and sleeping
 /// laptops. On a cable a kernel that has the address answers within a millisecond, a server of good
 /// habits has pinged it before, and three probes get through where two are lost.
@@ -26,6 +33,21 @@ const CLAIMS_TO_BELIEVE: usize = 2;
 /// would have no time for the next one that boots.
 fn soonest_renewal(lasts: u32) -> u32 {
     (lasts / 10).max(10).min(lasts / 2)
+}
+
+/// From the grant on: when at the latest the client of this lease renews it. `None`: never.
+pub fn renew_after(lease: &Lease) -> Option<Duration> {
+    let (_, renew, _) = renewal(lease, lease.lease_seconds?);
+    Some(Duration::from_secs(renew.into()))
+}
+
+/// Seconds from the grant of a lease that lasts `lasts`: the soonest moment of its renewal, T1 and T2.
+fn renewal(lease: &Lease, lasts: u32) -> (u32, u32, u32) {
+    let soonest = soonest_renewal(lasts);
+    let rebind = lease.rebind_seconds.filter(|rebind| *rebind < lasts);
+    let rebind = rebind.unwrap_or(lasts.saturating_sub(lasts.div_ceil(8))).max(soonest);
+    let renew = lease.renew_seconds.filter(|renew| *renew <= rebind).unwrap_or(lasts / 2);
+    (soonest, renew.max(soonest).min(rebind), rebind)
 }
 
 impl Client {
@@ -77,18 +99,25 @@ impl Client {
         news: fn(Box<Lease>) -> News,
     ) -> (Self, Step) {
         let times = lease.lease_seconds.map(|lasts| {
-            let at = |seconds: u32| granted.saturating_add(Duration::from_secs(seconds.into()));
             // Counted from the ACK, not from the request as the RFC has it: the two are milliseconds
             // apart, or the answer would have been to an earlier request.
-            let soonest = soonest_renewal(lasts);
-            let rebind = lease.rebind_seconds.filter(|rebind| *rebind < lasts);
-            let rebind = rebind.unwrap_or(lasts.saturating_sub(lasts.div_ceil(8))).max(soonest);
-            let renew = lease.renew_seconds.filter(|renew| *renew <= rebind).unwrap_or(lasts / 2);
-            let renew = renew.max(soonest).min(rebind);
-            Times { renew: Some(at(renew)), rebind: at(rebind), end: at(lasts) }
+            let at = |seconds: u32| granted.saturating_add(Duration::from_secs(seconds.into()));
+            let (soonest, renew, rebind) = renewal(&lease, lasts);
+            // The same dice for both, so that their order stays.
+            let early = |seconds: u32| {
+                let of = |seconds: u32| Duration::from_secs(seconds.into());
+                fuzzed(chance.dice, granted, of(seconds), of(soonest))
+            };
+            let (renew, rebind) = (Some(early(renew)), early(rebind));
+            let lasts_for = Duration::from_secs(lasts.into());
+            Times { renew, rebind, end: at(lasts), shortest_wait: shortest_wait(lasts_for) }
         });
-        let times =
-            times.unwrap_or(Times { renew: None, rebind: Duration::MAX, end: Duration::MAX });
+        let times = times.unwrap_or(Times {
+            renew: None,
+            rebind: Duration::MAX,
+            end: Duration::MAX,
+            shortest_wait: RENEWAL_WAIT,
+        });
         // Nor must a lease of a second or two become a storm of renewals.
         let soonest = chance.now.saturating_add(Duration::from_secs(1));
         self.until = times.renew.map(|renew| renew.max(soonest));
@@ -117,7 +146,9 @@ impl Client {
         let to = if rebinding { None } else { *server };
         let next = if rebinding { times.end } else { times.rebind };
         let half = next.saturating_sub(chance.now) / 2;
-        self.until = Some(chance.now.saturating_add(half.max(SHORTEST_RENEWAL_WAIT)).min(next));
+        // All nodes of a server that is away come back to it with the same pauses otherwise.
+        let wait = half.max(times.shortest_wait);
+        self.until = Some(after_at_most(wait, wait, 0, chance).min(next));
         let envelope = self.envelope(false, chance);
         let send = Send { ask: Ask::Extend { address }, envelope, to };
         (self, Step { send: Some(send), ..Step::default() })

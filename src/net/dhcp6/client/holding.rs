@@ -3,23 +3,31 @@
 
 use std::net::Ipv6Addr;
 
-use super::{Chance, Client, News, Server, Step, told};
+use super::{Chance, Client, News, OTHERS, Server, Step, told};
 use crate::net::Lease6;
 use crate::net::dhcp6::message::Reply;
 use crate::net::dhcp6::options::Code;
 use crate::net::dhcp6::phase::{Offer, Phase};
 use crate::net::dhcp6::timing::{self, Times};
+use crate::net::lease6::Address6;
 
 impl Client {
     pub(super) fn granted(
         &mut self,
-        lease: Lease6,
+        mut lease: Lease6,
+        server: Server,
         chance: Chance,
         news: fn(Box<Lease6>) -> News,
     ) -> Step {
-        let times = Times::of(&lease, chance.now);
+        if self.is_for_others(&lease) {
+            return self.release(lease, server, chance);
+        }
+        if !self.keeps.is_empty() {
+            lease.addresses.retain(|one| self.keeps.contains(&one.address));
+        }
+        let times = Times::of(&lease, chance.now, chance.dice);
         let lease = Box::new(lease);
-        self.refusals = 0;
+        (self.refusals, self.others) = (0, 0);
         self.phase = Phase::Bound { lease: lease.clone(), times };
         self.until = times.next();
         told(news(lease))
@@ -35,7 +43,7 @@ impl Client {
         };
         match association.status.code {
             Code::Success if !reply.lease.addresses.is_empty() => {
-                self.granted(reply.lease, chance, News::Extended)
+                self.granted(reply.lease, server, chance, News::Extended)
             }
             // It forgot us, and may know us again.
             Code::NoBinding => {
@@ -50,7 +58,7 @@ impl Client {
                     true => "it takes the address back".to_owned(),
                     false => association.status.sentence(),
                 };
-                self.wish.clear();
+                self.forget();
                 self.restart(Some(News::Withdrawn { server, why }), chance)
             }
             // The addresses last a while yet: another server may be better disposed.
@@ -63,11 +71,40 @@ impl Client {
             Code::Success => self.resume(chance),
             Code::NotOnLink => {
                 let why = reply.status.sentence();
-                self.wish.clear();
+                self.forget();
                 self.restart(Some(News::Withdrawn { server, why }), chance)
             }
             _ => Step::default(),
         }
+    }
+
+    /// Nothing of it is of use to who keeps addresses.
+    pub(super) fn is_for_others(&self, lease: &Lease6) -> bool {
+        let is_kept = |one: &Address6| self.keeps.contains(&one.address);
+        !self.keeps.is_empty() && !lease.addresses.iter().any(is_kept)
+    }
+
+    /// Addresses of which none is kept: nobody will use them, and the server may have them back.
+    fn release(&mut self, lease: Lease6, server: Server, chance: Chance) -> Step {
+        self.forget();
+        self.others = self.others.saturating_add(1);
+        let addresses = lease.addresses.iter().map(|one| one.address).collect();
+        let releasing = Phase::Releasing { server: server.duid.clone(), addresses };
+        let step = self.enter(releasing, chance);
+        Step { news: Some(News::Unusable { server, why: OTHERS.to_owned() }), ..step }
+    }
+
+    /// It would grant the same again.
+    pub(super) fn pause_after_others(&mut self, chance: Chance) -> Step {
+        self.phase = Phase::Pausing;
+        let pause = timing::after_others(self.others, chance.dice);
+        self.until = Some(chance.now.saturating_add(pause));
+        Step::default()
+    }
+
+    /// No address is wished for any more, unless the machine keeps it nevertheless.
+    pub(super) fn forget(&mut self) {
+        self.wish.clone_from(&self.keeps);
     }
 
     /// Nobody has said that the addresses are not for this link.
@@ -91,7 +128,7 @@ impl Client {
         if !lease.addresses.iter().any(|one| one.address == address) {
             return Step::default();
         }
-        self.wish.clear();
+        self.forget();
         let addresses = vec![address];
         let step = self.enter(Phase::Declining { server, addresses }, chance);
         Step { news: Some(News::Declined(address)), ..step }
