@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -138,6 +138,22 @@ fn copied_from(port: u16, names: &[&str], offset: u64) -> Result<Vec<u8>> {
     let length = job.region.length;
     let file = ram::copy(job, "the image")?;
     Ok(contents(file, length))
+}
+
+/// A copy beside the test, which does something to its server.
+fn copying(port: u16) -> JoinHandle<Result<Vec<u8>>> {
+    thread::spawn(move || copied(port, &[""]))
+}
+
+/// How such a copy ends. One for which there is no server goes on for ever, and a server may well end
+/// by itself.
+fn ended(copy: JoinHandle<Result<Vec<u8>>>) -> Result<Vec<u8>> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !copy.is_finished() {
+        assert!(Instant::now() < deadline, "the copy does not end");
+        thread::sleep(Duration::from_millis(50));
+    }
+    copy.join().unwrap()
 }
 
 /// From all of these servers, of which the first has the image.
@@ -368,13 +384,13 @@ fn a_server_that_dies_in_mid_copy_and_returns_is_forgiven() {
     let port = free_port();
     let slow = ["--filter=rate", "file", text, "rate=40M"];
     let first = nbdkit(port, &slow);
-    let copy = thread::spawn(move || copied(port, &[""]));
+    let copy = copying(port);
     thread::sleep(Duration::from_millis(1500));
     drop(first);
     assert!(!copy.is_finished(), "the copy was over before the server was");
     thread::sleep(Duration::from_millis(1500));
     let _second = nbdkit(port, &slow);
-    assert!(same(&copy.join().unwrap().unwrap(), &path));
+    assert!(same(&ended(copy).unwrap(), &path));
 }
 
 /// A mixture of two images mounts, and is neither.
@@ -390,11 +406,11 @@ fn an_image_replaced_in_mid_copy_is_refused() {
     {
         let port = free_port();
         let first = nbdkit(port, &["--filter=rate", "file", old.to_str().unwrap(), "rate=40M"]);
-        let copy = thread::spawn(move || copied(port, &[""]));
+        let copy = copying(port);
         thread::sleep(Duration::from_millis(1000));
         drop(first);
         let _second = nbdkit(port, &["file", new.to_str().unwrap()]);
-        let error = copy.join().unwrap().expect_err(words).to_string();
+        let error = ended(copy).expect_err(words).to_string();
         assert!(error.contains(words), "{error}");
     }
 }
@@ -422,13 +438,16 @@ fn failed_reads_are_repeated_but_not_for_ever() {
                 &trigger_setting,
                 "error=EIO",
                 "rate=40M",
+                // With several, version 1.32 dies of the connection that is given up while others
+                // of its threads answer: "Assertion `sock >= 0' failed".
+                "--threads=1",
             ],
         );
         let port = server.port;
-        let copy = thread::spawn(move || copied(port, &[""]));
+        let copy = copying(port);
         thread::sleep(Duration::from_millis(500));
         fs::write(&trigger, "").unwrap();
-        match copy.join().unwrap() {
+        match ended(copy) {
             Ok(bytes) => assert!(good && same(&bytes, &path), "{rate}"),
             Err(error) => {
                 assert!(!good, "{rate}: {error}");
@@ -449,10 +468,10 @@ fn a_server_that_starts_late_is_waited_for() {
     let path = image(dir.path(), "a.img", 1 << 20, 1);
     let port = free_port();
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
-    let copy = thread::spawn(move || copied(port, &[""]));
+    let copy = copying(port);
     thread::sleep(Duration::from_secs(3));
     let _server = nbdkit(port, &["file", path.to_str().unwrap()]);
-    assert!(same(&copy.join().unwrap().unwrap(), &path));
+    assert!(same(&ended(copy).unwrap(), &path));
 }
 
 /// The servers of the field take what we write, and what they have is left alone.

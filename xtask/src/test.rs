@@ -26,6 +26,10 @@ const NETWORKS: &[&str] = &["handover::"];
 /// copy, for a deadline. One of them at a time takes next to nothing from the others.
 const WAITING: &[&str] = &["failover::", "kept_network::", "last_resort::", "lazy::"];
 
+/// In seconds, of which the tests against real servers take some three hundred. One that waits for a
+/// server that has died waits for ever, as the agent would, and is named by the last line it leaves.
+const TOO_LONG: &str = "1500";
+
 /// Modules of this program with tests that need programs of both architectures.
 const PACKAGES: &[&str] = &["deb::", "dist::", "notices::"];
 
@@ -145,10 +149,12 @@ fn filter(word: Option<&str>) -> Vec<&str> {
 
 /// Those marked `#[ignore = "needs …"]` in the library: one at a time, since they share ports.
 fn real_tests(word: Option<&str>) -> Result<()> {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = Command::new("timeout");
     command
+        .args(["--kill-after=10", TOO_LONG])
+        .arg(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(workshop::workspace())
-        .args(["test", "--quiet", "--locked", "-p", "landfall", "--lib", "--test", "desk"])
+        .args(["test", "--locked", "-p", "landfall", "--lib", "--test", "desk"])
         .args(filter(word))
         .args(["--", "--ignored", "--test-threads", "1"])
         .env(runner_variable()?, namespace::as_wired_cargo_runner()?)

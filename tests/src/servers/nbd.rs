@@ -232,6 +232,12 @@ impl Nbd {
                 "--exportname",
                 name,
             ]);
+            if self.delay.is_none() && !self.hangs {
+                // With several, version 1.32 dies of a client that leaves while they answer it:
+                // "Assertion `sock >= 0' failed". One that is slow or hangs must be so for each
+                // request by itself.
+                command.arg("--threads=1");
+            }
             if self.rate.is_some() {
                 command.arg("--filter=rate");
             }
