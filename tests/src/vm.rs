@@ -119,6 +119,7 @@ pub struct Vm<'lab> {
     disk_elsewhere: Option<String>,
     watchdog: bool,
     uuid: Option<String>,
+    two_cpus: bool,
     accel: Accel,
     console: Output,
     reader: bool,
@@ -150,6 +151,7 @@ impl<'lab> Vm<'lab> {
             disk_elsewhere: None,
             watchdog: false,
             uuid: None,
+            two_cpus: false,
             accel: Accel::best(),
             console: Output::Log,
             reader: false,
@@ -177,6 +179,13 @@ impl<'lab> Vm<'lab> {
     /// What the boot loader says, beside the console and what an emulated machine needs.
     pub fn cmdline(mut self, words: &str) -> Self {
         self.cmdline = words.to_owned();
+        self
+    }
+
+    /// A second CPU also where one thread emulates them all, and has to find out whenever one of them
+    /// waits for the other.
+    pub fn two_cpus(mut self) -> Self {
+        self.two_cpus = true;
         self
     }
 
@@ -272,7 +281,7 @@ impl<'lab> Vm<'lab> {
         command
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
             .args(["-m", &self.memory_mib.to_string()])
-            .args(["-smp", if self.accel == Accel::Counted { "1" } else { "2" }])
+            .args(["-smp", &self.cpus().to_string()])
             .args(arch.board(self.accel))
             .args(["-serial", if self.console == Output::Terminal { "mon:stdio" } else { "stdio" }])
             .args(["-chardev", &format!("socket,id=control,abstract=on,path={address}")])
@@ -344,6 +353,14 @@ impl<'lab> Vm<'lab> {
             machine.cable(number, false)?;
         }
         Ok(machine)
+    }
+
+    fn cpus(&self) -> u32 {
+        match self.accel {
+            Accel::Kvm => 2,
+            Accel::Tcg if self.two_cpus => 2,
+            Accel::Tcg | Accel::Counted => 1,
+        }
     }
 
     /// What the machine runs first.

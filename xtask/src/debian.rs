@@ -297,6 +297,14 @@ const FILES: &[File] = &[
          After=multi-user.target rc-local.service\n\n\
          [Service]\nExecStartPre=udevadm settle\nExecStart=/usr/libexec/landfall-probe\n",
     ),
+    // Of the few hundred devices of a machine that has been made up, those that rules do something
+    // for: the rest takes an emulated one four seconds.
+    file(
+        "etc/systemd/system/systemd-udev-trigger.service.d/few.conf",
+        "[Service]\nExecStart=\nExecStart=udevadm trigger --type=devices --action=add \
+         --subsystem-match=block --subsystem-match=mem --subsystem-match=misc \
+         --subsystem-match=net --subsystem-match=tty --subsystem-match=virtio\n",
+    ),
 ];
 
 /// A unit that stands for a service of one of the lists that KEEP_SYSTEM_SERVICES speaks about.
@@ -312,11 +320,28 @@ const LINKS: &[Link] = &[
     ("etc/systemd/system/dev-hugepages.mount", "/dev/null"),
     ("etc/systemd/system/dev-mqueue.mount", "/dev/null"),
     ("etc/systemd/system/e2scrub_reap.service", "/dev/null"),
+    ("etc/systemd/system/getty@tty1.service", "/dev/null"),
+    ("etc/systemd/system/modprobe@configfs.service", "/dev/null"),
+    ("etc/systemd/system/modprobe@dm_mod.service", "/dev/null"),
+    ("etc/systemd/system/modprobe@drm.service", "/dev/null"),
     ("etc/systemd/system/modprobe@efi_pstore.service", "/dev/null"),
     ("etc/systemd/system/modprobe@fuse.service", "/dev/null"),
+    ("etc/systemd/system/modprobe@loop.service", "/dev/null"),
     ("etc/systemd/system/sys-fs-fuse-connections.mount", "/dev/null"),
+    ("etc/systemd/system/sys-kernel-config.mount", "/dev/null"),
     ("etc/systemd/system/sys-kernel-debug.mount", "/dev/null"),
     ("etc/systemd/system/sys-kernel-tracing.mount", "/dev/null"),
+    ("etc/systemd/system/systemd-ask-password-console.path", "/dev/null"),
+    ("etc/systemd/system/systemd-ask-password-wall.path", "/dev/null"),
+    ("etc/systemd/system/systemd-creds.socket", "/dev/null"),
+    ("etc/systemd/system/systemd-journal-flush.service", "/dev/null"),
+    ("etc/systemd/system/systemd-networkd-persistent-storage.service", "/dev/null"),
+    ("etc/systemd/system/systemd-pcrextend.socket", "/dev/null"),
+    ("etc/systemd/system/systemd-pcrlock.socket", "/dev/null"),
+    ("etc/systemd/system/systemd-pstore.service", "/dev/null"),
+    ("etc/systemd/system/systemd-random-seed.service", "/dev/null"),
+    ("etc/systemd/system/systemd-sysext.socket", "/dev/null"),
+    ("etc/systemd/system/systemd-udev-load-credentials.service", "/dev/null"),
 ];
 
 /// All roots; some minutes, the first time.

@@ -24,7 +24,7 @@ const NETWORKS: &[&str] = &["handover::"];
 
 /// Those whose machines mostly wait: for a lease to run out, for a server that is away, for a slow
 /// copy, for a deadline. One of them at a time takes next to nothing from the others.
-const WAITING: &[&str] = &["failover::", "kept_network::", "last_resort::", "lazy::"];
+const WAITING: &[&str] = &["ends::", "failover::", "kept_network::", "last_resort::", "lazy::"];
 
 /// In seconds, of which the tests against real servers take some three hundred. One that waits for a
 /// server that has died waits for ever, as the agent would, and is named by the last line it leaves.

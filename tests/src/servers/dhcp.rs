@@ -42,6 +42,8 @@ pub fn kea_program(lab: &Lab) -> Result<Command> {
     command
         .env("KEA_PIDFILE_DIR", lab.folder())
         .env("KEA_LOCKFILE_DIR", lab.folder())
+        // It does not start without it, and starts it once an hour.
+        .env("KEA_LFC_EXECUTABLE", workshop::packaged("usr/sbin/kea-lfc")?)
         // It keeps its leases nowhere else.
         .env("KEA_DHCP_DATA_DIR", lab.folder());
     Ok(command)

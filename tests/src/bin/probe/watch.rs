@@ -19,8 +19,8 @@ use rustix::process::Pid;
 
 use crate::state;
 
-/// Between two questions.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Between two questions: a tenth of what is too long, and little of an emulated machine's time.
+const PAUSE: Duration = Duration::from_millis(100);
 /// What the device is read in, and where reads may begin.
 const BLOCK: usize = 4096;
 

@@ -15,8 +15,9 @@ use rustix::fs::{Advice, OFlags, fadvise, major, minor};
 
 use crate::clock;
 
-/// Between two reads of a line.
-const REST: Duration = Duration::from_millis(20);
+/// Between two reads of a line: half of what counts as a pause, so that none is slept through, and
+/// little of an emulated machine's time.
+const REST: Duration = Duration::from_millis(50);
 /// The harness hears of the blocks that were read when there are so many.
 const BATCH: usize = 50;
 /// More would not tell more.
