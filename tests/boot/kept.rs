@@ -88,8 +88,6 @@ impl Room {
             .vm(kernel)
             .initramfs(Initramfs::new(kernel).reader()?.build()?)
             .reader_port()
-            // Each has a connection of its own to the root's server.
-            .two_cpus()
             .memory_mib(memory_mib)
             .cmdline(&format!("root=nbd:{servers}:root panic=5 {words} {}", reader_words(true)))
             .boot()

@@ -119,7 +119,6 @@ pub struct Vm<'lab> {
     disk_elsewhere: Option<String>,
     watchdog: bool,
     uuid: Option<String>,
-    two_cpus: bool,
     accel: Accel,
     console: Output,
     reader: bool,
@@ -151,7 +150,6 @@ impl<'lab> Vm<'lab> {
             disk_elsewhere: None,
             watchdog: false,
             uuid: None,
-            two_cpus: false,
             accel: Accel::best(),
             console: Output::Log,
             reader: false,
@@ -179,13 +177,6 @@ impl<'lab> Vm<'lab> {
     /// What the boot loader says, beside the console and what an emulated machine needs.
     pub fn cmdline(mut self, words: &str) -> Self {
         self.cmdline = words.to_owned();
-        self
-    }
-
-    /// A second CPU also where one thread emulates them all, and has to find out whenever one of them
-    /// waits for the other.
-    pub fn two_cpus(mut self) -> Self {
-        self.two_cpus = true;
         self
     }
 
@@ -355,10 +346,12 @@ impl<'lab> Vm<'lab> {
         Ok(machine)
     }
 
+    /// Where one thread emulates them all, a second one only takes time to wait for the first; but a
+    /// root that is read all the time shall have two connections in use.
     fn cpus(&self) -> u32 {
         match self.accel {
             Accel::Kvm => 2,
-            Accel::Tcg if self.two_cpus => 2,
+            Accel::Tcg if self.reader => 2,
             Accel::Tcg | Accel::Counted => 1,
         }
     }

@@ -15,9 +15,11 @@ use rustix::fs::{Advice, OFlags, fadvise, major, minor};
 
 use crate::clock;
 
-/// Between two reads of a line: half of what counts as a pause, so that none is slept through, and
-/// little of an emulated machine's time.
-const REST: Duration = Duration::from_millis(50);
+/// Between two reads of the device, each of which costs little: what is slept through of a pause is
+/// no more than that.
+const REST: Duration = Duration::from_millis(20);
+/// Between two reads of files, for each of which an emulated machine unpacks a block.
+const LONG_REST: Duration = Duration::from_millis(50);
 /// The harness hears of the blocks that were read when there are so many.
 const BATCH: usize = 50;
 /// More would not tell more.
@@ -131,7 +133,7 @@ fn follow_files(top: &Path, line: &Mutex<Line>) {
     loop {
         let Some(path) = pending.pop() else {
             pending.push(top.to_path_buf());
-            thread::sleep(REST);
+            thread::sleep(LONG_REST);
             continue;
         };
         let what = || path.display().to_string();
@@ -140,13 +142,13 @@ fn follow_files(top: &Path, line: &Mutex<Line>) {
             Some(Found::Directory(inside)) => pending.extend(inside),
             Some(Found::File(mut file)) => {
                 while let Some(1..) = timed(line, what, || file.read(&mut buffer)) {
-                    thread::sleep(REST);
+                    thread::sleep(LONG_REST);
                 }
                 // The next time it must come from the device again.
                 let _ = fadvise(&file, 0, None, Advice::DontNeed);
             }
             Some(Found::Other) => {}
-            None => thread::sleep(REST),
+            None => thread::sleep(LONG_REST),
         }
     }
 }
