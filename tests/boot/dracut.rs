@@ -276,11 +276,19 @@ fn a_root_that_is_not_there_ends_in_the_emergency_of_dracut() -> Result<()> {
 #[test]
 #[ignore = "needs the hosts of cargo xtask test"]
 fn a_kernel_without_nbd_fails_the_generation_of_dracut_by_name() -> Result<()> {
-    for host in [BOOKWORM, TRIXIE] {
-        assert_ne!(host.text("no-nbd.status")?.trim(), "0", "{host:?}");
-        let log = host.text("no-nbd.log")?;
-        assert!(log.contains("this kernel has no nbd"), "{log}");
-        assert!(log.contains("installkernel failed in module landfall"), "{log}");
-    }
+    nbd_is_missed(TRIXIE)
+}
+
+#[test]
+#[ignore = "needs the hosts of cargo xtask test"]
+fn bookworm_without_nbd_fails_the_generation_of_dracut_by_name() -> Result<()> {
+    nbd_is_missed(BOOKWORM)
+}
+
+fn nbd_is_missed(host: Host) -> Result<()> {
+    assert_ne!(host.text("no-nbd.status")?.trim(), "0");
+    let log = host.text("no-nbd.log")?;
+    assert!(log.contains("this kernel has no nbd"), "{log}");
+    assert!(log.contains("installkernel failed in module landfall"), "{log}");
     Ok(())
 }

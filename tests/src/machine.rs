@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::console::Console;
 use crate::node::Node;
-use crate::protocol::Hello;
+use crate::protocol::{Hello, Reply};
 use crate::qmp::Qmp;
 
 /// Long enough for any step of a boot on a slow, busy host without KVM. Nothing waits for it but
@@ -111,6 +111,10 @@ impl Machine {
                 // UEFI firmware has a console on this port, too, and clears the screen without the
                 // end of a line.
                 if let Some(hello) = line.find('{').and_then(|at| line.get(at..)) {
+                    // To what was begun in the system before, which had the time to say it.
+                    if serde_json::from_str::<Reply>(hello).is_ok() {
+                        continue;
+                    }
                     return Some(serde_json::from_str::<Hello>(hello).context(line.clone()));
                 }
             }

@@ -266,7 +266,7 @@ mod tests {
 dpkg --install "$debs"/landfall_*.deb
 bash "$debs/mkinitcpio/test.sh" "/lib/modules/$release" >"$out/said"
 "#;
-        let host = Recipe { script, ..initramfs_tools("bookworm") };
+        let host = Recipe { script, ..initramfs_tools("trixie") };
         let folder = tempfile::tempdir().unwrap();
         let mut given = deb::pack(&folder.path().join("debs")).unwrap();
         for folder in ["mkinitcpio", "dracut"] {
