@@ -59,7 +59,7 @@ enum Verb {
         /// Only the tests with this word in their name.
         word: Option<String>,
         /// Leaves out what repeats with the generators and the network software of Debian 12 what is
-        /// tested with those of 13, and the fuzzers, and so takes a quarter less.
+        /// tested with those of 13, and so takes a sixth less.
         #[arg(long, conflicts_with = "word")]
         quick: bool,
     },
